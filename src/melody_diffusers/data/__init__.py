@@ -1,0 +1,1 @@
+"""Datasets of every stage, and the encoder that caches latents and tokens."""

@@ -1,0 +1,245 @@
+"""Datasets of the training stages: clips of audio with a caption, and clips encoded as latents and tokens.
+
+Crops, captions and conditions are drawn from (seed, epoch, item), so that they depend neither on the number of workers
+nor on where a run was resumed. Both datasets work with torch's own collate function: tensors are stacked, captions
+become a list.
+"""
+
+import hashlib
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+
+from ..audio import crop_or_pad, load_audio
+from ..timebase import Timebase
+
+ENCODED_COLUMNS = ["latents", "semantic_tokens", "mulan_tokens_audio", "mulan_tokens_text"]
+_TAG_COLUMNS = ("style", "mood", "tempo", "key", "meter", "instruments", "bpm")
+
+
+def tags_of(row: dict[str, Any]) -> list[str]:
+    """The tags of a row as short phrases, in the order of the columns; absent and empty columns are left out."""
+    tags: list[str] = []
+    for column in _TAG_COLUMNS:
+        value = row.get(column)
+        if value is None or value == "" or value == []:
+            continue
+        if column == "instruments":
+            tags += value
+        elif column == "key":
+            tags.append(f"{value} {row.get('mode_word') or row.get('mode') or ''}".strip())
+        elif column == "bpm":
+            tags.append(f"{value} bpm")
+        else:
+            tags.append(str(value))
+    return tags
+
+
+def _load_split(folder: str | os.PathLike, split: str) -> datasets.Dataset:
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"There is no data set folder at {folder}.")
+    dataset = datasets.load_dataset(str(folder), split=split)
+    return dataset.cast_column("audio", datasets.Audio(decode=False))  # bytes; soundfile decodes them
+
+
+def _decode(audio: dict[str, Any], sample_rate: int) -> np.ndarray:
+    """A row's audio as (T,) int16."""
+    waveform = load_audio(audio["path"] if audio["bytes"] is None else audio["bytes"], sample_rate)
+    return np.clip(np.round(waveform[0].numpy() * 32768.0), -32768, 32767).astype(np.int16)
+
+
+def _to_waveform(samples: np.ndarray) -> Tensor:
+    return torch.from_numpy(samples.astype(np.float32) / 32768.0)[None]  # (1, T)
+
+
+class AudioClips(Dataset):
+    """Random crops of the clips of a data set folder, each paired at random with a caption or with its tags.
+
+    Item i is {"waveform": (1, T) float32, "caption": str, "index": i}. `rows` holds all other columns, row by row, and
+    `features` their types.
+
+    Args:
+        folder: a folder that `datasets.load_dataset` reads, with a column `audio` and, if there are any, `captions`.
+        split: one of its splits.
+        crop_seconds: length of the crop; shorter clips are padded with zeros. None gives whole clips.
+        preload: decode all clips once into one file of 16-bit samples beside the folder, which every process that
+            trains from it maps and shares; False decodes each clip when it is asked for.
+        tag_share: probability that the caption is the list of tags in random order.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        split: str,
+        crop_seconds: float | None,
+        sample_rate: int = 24000,
+        seed: int = 0,
+        preload: bool = True,
+        tag_share: float = 0.25,
+    ) -> None:
+        self.folder, self.split, self.sample_rate, self.seed = Path(folder), split, sample_rate, seed
+        self.crop_samples = None if crop_seconds is None else round(crop_seconds * sample_rate)
+        if self.crop_samples is not None and self.crop_samples < 1:
+            raise ValueError(f"crop_seconds must be above 0, got {crop_seconds}.")
+        if not 0.0 <= tag_share <= 1.0:
+            raise ValueError(f"tag_share must lie in [0, 1], got {tag_share}.")
+        self.tag_share, self.epoch = tag_share, 0
+        self._dataset = _load_split(folder, split)
+        self.features = {name: kind for name, kind in self._dataset.features.items() if name != "audio"}
+        self.rows: list[dict[str, Any]] = self._dataset.remove_columns("audio").to_list()
+        if not self.rows:  # a dataset of audio alone has no other column to list
+            self.rows = [{} for _ in range(len(self._dataset))]
+        self._samples, self._ends = self._map_samples() if preload else (None, None)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Other crops and captions for each epoch."""
+        self.epoch = epoch
+
+    def fingerprint(self) -> str:
+        """Changes when a file of the folder changes, and with split and sample rate."""
+        files = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        stamps = [(str(path.relative_to(self.folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+        key = json.dumps([self.folder.name, self.split, self.sample_rate, stamps]).encode()
+        return hashlib.blake2b(key, digest_size=12).hexdigest()
+
+    def clip(self, index: int) -> Tensor:
+        """The whole clip, (1, T)."""
+        return _to_waveform(self._clip_samples(index))
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        index = range(len(self))[index]  # IndexError ends iteration; negative indices count from the end
+        random = np.random.default_rng([self.seed, self.epoch, index])
+        samples = self._clip_samples(index)
+        length = len(samples) if self.crop_samples is None else self.crop_samples
+        start = int(random.integers(max(0, len(samples) - length) + 1))
+        waveform = crop_or_pad(_to_waveform(samples[start : start + length]), length)
+        return {"waveform": waveform, "caption": self._caption(index, random), "index": index}
+
+    def _clip_samples(self, index: int) -> np.ndarray:
+        if self._samples is None:
+            return _decode(self._dataset[index]["audio"], self.sample_rate)
+        return self._samples[self._ends[index - 1] if index else 0 : self._ends[index]]
+
+    def _caption(self, index: int, random: np.random.Generator) -> str:
+        row = self.rows[index]
+        captions, tags = row.get("captions") or [], tags_of(row)
+        if tags and (random.random() < self.tag_share or not captions):
+            return ", ".join(random.permutation(tags).tolist())
+        return captions[int(random.integers(len(captions)))] if captions else ""
+
+    def _map_samples(self) -> tuple[np.memmap, np.ndarray]:
+        """All clips end to end as int16, and where each ends; decoded once for the data as they are now."""
+        cache = self.folder.absolute().parent / ".cache" / self.fingerprint()
+        samples_file, ends_file = cache.with_suffix(".i16"), cache.with_suffix(".ends.npy")
+        if not samples_file.is_file():
+            cache.parent.mkdir(exist_ok=True)
+            aside = cache.with_suffix(f".tmp-{uuid.uuid4().hex[:8]}")
+            lengths = []
+            try:
+                with open(aside, "wb") as file:
+                    for row in tqdm(self._dataset.select_columns("audio"), desc=f"decode {self.split}", unit="clip"):
+                        samples = _decode(row["audio"], self.sample_rate)
+                        lengths.append(len(samples))
+                        samples.tofile(file)
+                with open(f"{aside}.ends", "wb") as file:
+                    np.save(file, np.cumsum(lengths, dtype=np.int64))
+                os.replace(f"{aside}.ends", ends_file)
+                os.replace(aside, samples_file)  # last: whoever sees it finds the ends as well
+            finally:
+                for left in (aside, Path(f"{aside}.ends")):
+                    left.unlink(missing_ok=True)
+        return np.memmap(samples_file, dtype=np.int16, mode="r"), np.load(ends_file)
+
+
+class EncodedClips(Dataset):
+    """Crops of the clips that `encode_dataset` wrote: latents and semantic tokens of one stretch, and a condition.
+
+    Item i is {"latents": (L, D) float32, "semantic_tokens": (S,), "mulan_tokens": (N,), "index": i}. A crop starts at a
+    token that starts with a frame, and holds the frames of exactly its tokens. Its MuLan tokens come from one of the
+    clip's captions with probability `text_share`, else from the audio window whose centre is nearest to the crop's.
+    Everything stays in memory, so that one process can feed a GPU. `rows` holds all other columns.
+
+    Args:
+        folder: an output folder of `encode_dataset`; its rates are in `timebase`.
+        num_tokens: length S of the crop in semantic tokens; None gives whole clips.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        split: str,
+        num_tokens: int | None,
+        seed: int = 0,
+        text_share: float = 0.5,
+    ) -> None:
+        folder = Path(folder)
+        if not (folder / split).is_dir() or not (folder / "encoding.json").is_file():
+            raise FileNotFoundError(f"There is no encoded split {split!r} in {folder}.")
+        if not 0.0 <= text_share <= 1.0:
+            raise ValueError(f"text_share must lie in [0, 1], got {text_share}.")
+        settings = json.loads((folder / "encoding.json").read_text(encoding="utf-8"))
+        self.timebase = Timebase(**settings["timebase"])
+        self.num_tokens, self.seed, self.text_share, self.epoch = num_tokens, seed, text_share, 0
+        self._window_seconds = settings["window_seconds"]
+        self._window_stride_seconds = settings["window_stride_seconds"]
+
+        encoded = datasets.load_from_disk(str(folder / split))
+        tensors = encoded.select_columns(ENCODED_COLUMNS).with_format("numpy")
+        self._latents, self._semantic, self._audio, self._text = [], [], [], []
+        for row in tensors:
+            self._latents.append(torch.from_numpy(row["latents"].astype(np.float16)))
+            self._semantic.append(torch.from_numpy(row["semantic_tokens"].astype(np.int64)))
+            self._audio.append(torch.from_numpy(row["mulan_tokens_audio"].astype(np.int64)))
+            self._text.append(torch.from_numpy(np.asarray(row["mulan_tokens_text"], dtype=np.int64)))
+        self.rows: list[dict[str, Any]] = encoded.remove_columns(ENCODED_COLUMNS).to_list()
+        shortest = min((len(tokens) for tokens in self._semantic), default=0)
+        if num_tokens is not None and (num_tokens % self.timebase.token_alignment or not 0 < num_tokens <= shortest):
+            raise ValueError(
+                f"num_tokens must be a multiple of {self.timebase.token_alignment} from 1 to {shortest} (the shortest "
+                f"clip of {split}), got {num_tokens}."
+            )
+
+    def __len__(self) -> int:
+        return len(self._semantic)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Other crops and conditions for each epoch."""
+        self.epoch = epoch
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        index = range(len(self))[index]
+        random = np.random.default_rng([self.seed, self.epoch, index])
+        tokens = self._semantic[index]
+        if self.num_tokens is None:
+            start, end = 0, len(tokens)
+            latents = self._latents[index]
+        else:
+            alignment = self.timebase.token_alignment
+            start = alignment * int(random.integers((len(tokens) - self.num_tokens) // alignment + 1))
+            end = start + self.num_tokens
+            latents = self._latents[index][self.timebase.tokens_to_frames(start) : self.timebase.tokens_to_frames(end)]
+        return {
+            "latents": latents.float(),
+            "semantic_tokens": tokens[start:end],
+            "mulan_tokens": self._condition(index, (start + end) / 2 / self.timebase.token_rate, random),
+            "index": index,
+        }
+
+    def _condition(self, index: int, centre_seconds: float, random: np.random.Generator) -> Tensor:
+        texts, windows = self._text[index], self._audio[index]
+        if len(texts) and random.random() < self.text_share:
+            return texts[int(random.integers(len(texts)))]
+        nearest = round((centre_seconds - self._window_seconds / 2) / self._window_stride_seconds)
+        return windows[min(max(nearest, 0), len(windows) - 1)]

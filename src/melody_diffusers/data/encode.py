@@ -1,0 +1,222 @@
+"""Encodes a data set once, so that language model and diffusion model train from latents and tokens alone.
+
+Shapes: B batch, T samples, L latent frames, D latent width, S semantic tokens, N MuLan tokens, W windows.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+import torch
+from datasets import Array2D, List, Value
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from ..models.mulan import MuLanModel
+from ..models.residual_quantizer import ResidualQuantizer
+from ..models.semantic_tokenizer import SemanticTokenizer
+from ..models.vae_gan import AudioVAEGAN
+from ..timebase import Timebase
+from .datasets import AudioClips
+
+
+@dataclass
+class ClipEncoder:
+    """The frozen components, and what they make of waveforms and captions.
+
+    Args:
+        window_seconds: length of the windows the audio tower hears, one every `window_stride_seconds`; a shorter clip
+            is one window.
+        mixed_precision: "bf16" runs the components under autocast.
+    """
+
+    vae: AudioVAEGAN
+    mulan: MuLanModel
+    mulan_quantizer: ResidualQuantizer
+    semantic_tokenizer: SemanticTokenizer
+    tokenizer: PreTrainedTokenizerBase
+    window_seconds: float = 10.0
+    window_stride_seconds: float = 2.5
+    mixed_precision: Literal["no", "bf16"] = "no"
+
+    def __post_init__(self) -> None:
+        for name in ("window_seconds", "window_stride_seconds"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}.")
+        rates = {"vae": self.vae.sample_rate, "mulan": self.mulan.config.sample_rate}
+        rates["semantic_tokenizer"] = self.semantic_tokenizer.config.sample_rate
+        if len(set(rates.values())) > 1:
+            raise ValueError(f"All components need one sample rate, got {rates}.")
+        token_rate = self.vae.sample_rate // self.semantic_tokenizer.samples_per_token
+        self.timebase = Timebase(self.vae.sample_rate, self.vae.hop_samples, token_rate)
+        for component in self.components().values():
+            component.eval()
+
+    def components(self) -> dict[str, nn.Module]:
+        """The models by name."""
+        names = ("vae", "mulan", "mulan_quantizer", "semantic_tokenizer")
+        return {name: getattr(self, name) for name in names}
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that the codes depend on: rates, windows, precision, a digest of each component's weights."""
+        return {
+            "timebase": asdict(self.timebase),
+            "window_seconds": self.window_seconds,
+            "window_stride_seconds": self.window_stride_seconds,
+            "mixed_precision": self.mixed_precision,
+            "components": {name: _digest(component) for name, component in self.components().items()},
+        }
+
+    @torch.inference_mode()
+    def encode_audio(self, waveform: Tensor) -> dict[str, Tensor]:
+        """Latents (B, L, D), semantic tokens (B, S) and MuLan tokens (B, W, N) of clips (B, 1, T)."""
+        waveform, num_samples = waveform.to(self.vae.device), waveform.shape[-1]
+        length = self.timebase.seconds_to_samples(self.window_seconds)
+        stride = self.timebase.seconds_to_samples(self.window_stride_seconds)
+        starts = range(0, max(num_samples - length, 0) + 1, stride)
+        with torch.autocast(waveform.device.type, torch.bfloat16, enabled=self.mixed_precision == "bf16"):
+            latents = self.vae.encode(waveform).latent_dist.mode()
+            semantic_tokens = self.semantic_tokenizer.encode(waveform)
+            embeddings = [self.mulan.get_audio_features(waveform[..., start : start + length]) for start in starts]
+        expected = (self.timebase.samples_to_frames(num_samples), self.timebase.samples_to_tokens(num_samples))
+        if (latents.shape[1], semantic_tokens.shape[1]) != expected:
+            raise ValueError(
+                f"{num_samples} samples make {expected[0]} frames and {expected[1]} tokens, but the components gave "
+                f"{latents.shape[1]} and {semantic_tokens.shape[1]}."
+            )
+        mulan_tokens = [self.mulan_quantizer.encode(embedding.float()) for embedding in embeddings]  # W x (B, N)
+        return {
+            "latents": latents.half().cpu(),
+            "semantic_tokens": semantic_tokens.cpu(),
+            "mulan_tokens_audio": torch.stack(mulan_tokens, dim=1).cpu(),
+        }
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: list[str]) -> Tensor:
+        """MuLan tokens (B, N) of captions, all padded to one fixed length."""
+        limit = min(self.tokenizer.model_max_length, self.mulan.config.text_config.max_position_embeddings)
+        inputs = self.tokenizer(texts, padding="max_length", truncation=True, max_length=limit, return_tensors="pt")
+        inputs = inputs.to(self.mulan.device)
+        with torch.autocast(self.mulan.device.type, torch.bfloat16, enabled=self.mixed_precision == "bf16"):
+            embeddings = self.mulan.get_text_features(inputs["input_ids"], inputs["attention_mask"])
+        return self.mulan_quantizer.encode(embeddings.float()).cpu()
+
+    def encode_rows(self, clips: AudioClips, rows: range, batch_size: int) -> Iterator[dict[str, Any]]:
+        """The encoded rows, in order."""
+        captions = [clips.rows[index].get("captions") or [] for index in rows]
+        texts = list(itertools.chain.from_iterable(captions))
+        starts = range(0, len(texts), 4 * batch_size)
+        tokens = [token for start in starts for token in self.encode_texts(texts[start : start + 4 * batch_size])]
+        unread = iter(tokens)
+        waveforms = ((index, clips.clip(index)) for index in rows)
+        # one length to a batch: no clip is padded for the sake of another, so that none depends on its neighbours
+        for _, group in itertools.groupby(waveforms, key=lambda item: item[1].shape):
+            while batch := list(itertools.islice(group, batch_size)):
+                encoded = self.encode_audio(torch.stack([waveform for _, waveform in batch]))
+                for position, (index, _) in enumerate(batch):
+                    row = {name: codes[position].numpy() for name, codes in encoded.items()}
+                    own = itertools.islice(unread, len(captions[index - rows.start]))
+                    yield clips.rows[index] | row | {"mulan_tokens_text": [token.tolist() for token in own]}
+
+
+def encode_dataset(
+    folder: str | os.PathLike,
+    encoder: ClipEncoder,
+    output_folder: str | os.PathLike,
+    splits: Sequence[str] | None = None,
+    batch_size: int = 8,
+    rows_per_part: int = 256,
+) -> None:
+    """Writes every clip as latents, semantic tokens, and MuLan tokens of its windows and of its captions.
+
+    Each split becomes output_folder/<split> (`datasets.load_from_disk`) with the columns `latents` (L, D) float16 (the
+    mean of the VAE's Gaussian), `semantic_tokens` (S,), `mulan_tokens_audio` (W, N), `mulan_tokens_text` (captions, N)
+    and all columns of the data set but the audio; rates and settings go to output_folder/encoding.json. Work is kept
+    every `rows_per_part` rows: a run that was stopped goes on where it was, unless data, weights or settings have
+    changed; then it starts over.
+
+    Args:
+        folder: a folder that `AudioClips` reads.
+        splits: all splits of the folder by default.
+    """
+    if batch_size < 1 or rows_per_part < 1:
+        raise ValueError(f"batch_size and rows_per_part must be at least 1, got {batch_size} and {rows_per_part}.")
+    output, settings = Path(output_folder), json.dumps(encoder.settings(), indent=1)
+    output.mkdir(parents=True, exist_ok=True)
+    if not (output / "encoding.json").is_file() or (output / "encoding.json").read_text(encoding="utf-8") != settings:
+        for outdated in [path.parent for path in output.glob("*/source.json")] + list(output.glob(".parts-*")):
+            shutil.rmtree(outdated)
+        (output / "encoding.json").write_text(settings, encoding="utf-8")
+    for split in datasets.get_dataset_split_names(str(folder)) if splits is None else splits:
+        clips = AudioClips(folder, split, None, encoder.timebase.sample_rate)
+        _encode_split(clips, encoder, output, batch_size, rows_per_part)
+
+
+def _encode_split(clips: AudioClips, encoder: ClipEncoder, output: Path, batch_size: int, rows_per_part: int) -> None:
+    source = json.dumps({"fingerprint": clips.fingerprint(), "rows": len(clips)})
+    finished = output / clips.split
+    if finished.is_dir() and (finished / "source.json").read_text(encoding="utf-8") == source:
+        print(f"{clips.split}: {len(clips)} clips are encoded already, in {finished}")
+        return
+    features = clips.features | {
+        "latents": Array2D((None, encoder.vae.latent_dim), "float16"),
+        "semantic_tokens": List(Value("int32")),
+        "mulan_tokens_audio": List(List(Value("int32"))),
+        "mulan_tokens_text": List(List(Value("int32"))),
+    }
+    parts_folder = output / f".parts-{clips.split}-{clips.fingerprint()}-{rows_per_part}"
+    parts_folder.mkdir(exist_ok=True)
+    starts = range(0, len(clips), rows_per_part)
+    parts = [parts_folder / f"{start:09d}" for start in starts]
+    began, seconds = time.monotonic(), 0.0
+    with tqdm(total=len(clips), desc=f"encode {clips.split}", unit="clip") as bar:
+        for start, part in zip(starts, parts, strict=True):
+            rows = range(start, min(start + rows_per_part, len(clips)))
+            if part.is_dir():
+                bar.update(len(rows))
+                continue
+            encoded = []
+            for row in encoder.encode_rows(clips, rows, batch_size):
+                encoded.append(row)
+                seconds += encoder.timebase.frames_to_seconds(len(row["latents"]))
+                bar.update()
+            _save_aside(datasets.Dataset.from_list(encoded, features=datasets.Features(features)), part, source)
+    whole = datasets.concatenate_datasets([datasets.load_from_disk(str(part)) for part in parts])
+    shutil.rmtree(finished, ignore_errors=True)
+    _save_aside(whole, finished, source)
+    shutil.rmtree(parts_folder)
+    hours = (time.monotonic() - began) / 3600
+    print(
+        f"{clips.split}: {len(clips)} clips, {seconds / 3600:.3g} h encoded at {seconds / 3600 / hours:.0f} h per hour"
+    )
+
+
+def _save_aside(dataset: datasets.Dataset, folder: Path, source: str) -> None:
+    """Writes a data set beside its place and then renames it, so that a folder is there whole or not at all."""
+    aside = folder.with_name(f".tmp-{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    datasets.disable_progress_bars()
+    try:
+        dataset.save_to_disk(str(aside))
+    finally:
+        datasets.enable_progress_bars()
+    (aside / "source.json").write_text(source, encoding="utf-8")
+    os.replace(aside, folder)
+
+
+def _digest(model: nn.Module) -> str:
+    """A digest of all weights and buffers."""
+    digest = hashlib.blake2b(digest_size=12)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,207 @@
+"""Strict configuration of the training scripts: a YAML file with sections, every key of which is checked."""
+
+import argparse
+import contextlib
+import dataclasses
+import inspect
+import math
+import os
+import re
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    """How long a run lasts, what it writes and where.
+
+    Args:
+        batch_size: items per process and micro-batch; `gradient_accumulation_steps` of these make one step.
+        ema_decay: decay of the moving average of the weights (paced up over the first steps); None keeps none.
+        max_minutes: ends training after this time too; the learning rate then follows whichever of step and time is
+            further on. Such a run depends on the machine's speed; all others repeat exactly.
+        resume: continue from the newest valid checkpoint; False starts over and removes earlier checkpoints.
+    """
+
+    output_dir: str
+    max_steps: int
+    batch_size: int
+    seed: int = 0
+    num_workers: int = 0
+    mixed_precision: Literal["no", "bf16"] = "no"
+    gradient_accumulation_steps: int = 1
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+    log_every: int = 20
+    ema_decay: float | None = None
+    max_minutes: float | None = None
+    resume: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "batch_size", "gradient_accumulation_steps", "checkpoint_every", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.log_every < 1 or self.num_workers < 0:
+            raise ValueError(f"Need log_every >= 1, num_workers >= 0, got {self.log_every}, {self.num_workers}.")
+        if self.ema_decay is not None and not 0.0 <= self.ema_decay < 1.0:
+            raise ValueError(f"ema_decay must be null or lie in [0, 1), got {self.ema_decay}.")
+        if self.max_minutes is not None and not self.max_minutes > 0.0:
+            raise ValueError(f"max_minutes must be null or above 0, got {self.max_minutes}.")
+
+
+@dataclass(kw_only=True)
+class OptimConfig:
+    """AdamW with warm-up and a learning-rate schedule; weight decay acts on matrices and kernels only."""
+
+    learning_rate: float
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.99)
+    warmup_steps: int = 0
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    clip: float = 1.0
+    min_lr_ratio: float = 0.05
+
+
+def learning_rate(config: OptimConfig, step: int, progress: float) -> float:
+    """Learning rate of a step: linear warm-up times a schedule over `progress` in [0, 1]."""
+    warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps > 0 else 1.0
+    decay = {"constant": 0.0, "linear": progress, "cosine": 0.5 - 0.5 * math.cos(math.pi * progress)}[config.schedule]
+    return config.learning_rate * warmup * (1.0 - (1.0 - config.min_lr_ratio) * decay)
+
+
+class Config(types.SimpleNamespace):
+    """A loaded configuration: one attribute per section, a dataclass object or a dict of constructor arguments."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that reads 1e-4 as a number (YAML 1.1 reads a string) and refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key) for key, _ in node.value]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)} given twice, in line {node.start_mark.line + 1} or below")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _convert(value: Any, hint: Any) -> Any:
+    """`value` as the annotated type; TypeError where it does not fit."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        for argument in arguments:
+            with contextlib.suppress(TypeError):
+                return _convert(value, argument)
+    elif origin is Literal:
+        if value in arguments:
+            return value
+    elif origin in (list, tuple) and isinstance(value, (list, tuple)):
+        if origin is tuple and arguments[-1] is not Ellipsis:
+            if len(value) == len(arguments):
+                return tuple(_convert(item, argument) for item, argument in zip(value, arguments, strict=True))
+        else:
+            return origin(_convert(item, arguments[0]) for item in value)
+    elif hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    elif hint is type(None):
+        if value is None:
+            return None
+    elif isinstance(value, origin or hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    raise TypeError
+
+
+def _build_section(target: Callable, values: dict, where: str) -> Any:
+    parameters = {
+        name: parameter
+        for name, parameter in inspect.signature(target).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) and name != "self"
+    }
+    allowed = ", ".join(parameters)
+    if unknown := [str(key) for key in values if key not in parameters]:
+        raise ValueError(f"{where}: unknown key {', '.join(unknown)}. Allowed: {allowed}.")
+    required = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
+    if missing := [name for name in required if name not in values]:
+        raise ValueError(f"{where}: missing key {', '.join(missing)}. Allowed: {allowed}.")
+    if not dataclasses.is_dataclass(target) or hasattr(target, "model_type"):
+        for name, sub_config in getattr(target, "sub_configs", {}).items():  # these would swallow a misspelt key
+            if isinstance(values.get(name), dict):
+                _build_section(sub_config, values[name], f"{where}.{name}")
+        return values  # constructor arguments of a model or of its transformers config (a dataclass of its own kind)
+    hints, converted = typing.get_type_hints(target), {}
+    for key, value in values.items():
+        try:
+            converted[key] = _convert(value, hints[key])
+        except TypeError:
+            wanted = str(getattr(hints[key], "__name__", hints[key])) if isinstance(hints[key], type) else hints[key]
+            raise ValueError(f"{where}: {key} must be {wanted}, got {value!r}.") from None
+    try:
+        return target(**converted)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def load_config(path: str | os.PathLike, sections: Mapping[str, Callable], overrides: Iterable[str] = ()) -> Config:
+    """A YAML file as one object with an attribute per section; unknown, missing and mistyped keys are errors.
+
+    Args:
+        sections: section name -> a dataclass, which is built, or a model or config class, whose constructor arguments
+            are checked by name and returned as a dict.
+        overrides: "section.key=value" with a YAML value; applied before the checks. Nested keys have more dots.
+
+    Raises:
+        ValueError: names the file, the section, the key and what is allowed.
+    """
+    try:
+        document = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{path} is not valid YAML: {error}.") from error
+    if not isinstance(document, dict):
+        raise ValueError(f"{path} must hold the sections {', '.join(sections)}.")
+    for override in overrides:
+        keys, equals, value = override.partition("=")
+        *parents, last = keys.split(".")
+        if not equals or not parents or parents[0] not in sections:
+            raise ValueError(
+                f"An override reads section.key=value (sections: {', '.join(sections)}), got {override!r}."
+            )
+        target = document
+        for parent in parents:
+            if target.get(parent) is None:
+                target[parent] = {}
+            target = target[parent]
+            if not isinstance(target, dict):
+                raise ValueError(f"Cannot apply {override!r}: {parent} holds {target!r}, not further keys.")
+        target[last] = yaml.load(value, Loader=_Loader)
+    for problem, names in (("unknown", document.keys() - sections.keys()), ("missing", sections.keys() - document)):
+        if names:
+            raise ValueError(f"{path}: {problem} section {', '.join(sorted(names))}. Allowed: {', '.join(sections)}.")
+    config = Config()
+    for name, target in sections.items():
+        values = {} if document[name] is None else document[name]
+        if not isinstance(values, dict):
+            raise ValueError(f"{path}, section {name}: must hold keys, got {values!r}.")
+        setattr(config, name, _build_section(target, values, f"{path}, section {name}"))
+    return config
+
+
+def parse_args(description: str) -> argparse.Namespace:
+    """The command line of every script: `.config` (path of the YAML file) and `.set` (list of overrides)."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--config", required=True, help="YAML file, e.g. training/configs/<stage>/tiny.yaml")
+    parser.add_argument(
+        "--set", nargs="*", action="extend", default=[], metavar="SECTION.KEY=VALUE", help="override single values"
+    )
+    return parser.parse_args()
