@@ -1,0 +1,1 @@
+"""Whole systems: what goes in, what comes out."""

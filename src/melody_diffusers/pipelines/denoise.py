@@ -1,0 +1,107 @@
+"""The reverse process over a timeline of any length (paper, section 4.1 and Algorithms 1 and 2).
+
+Frames already known keep angle 0 in every step: so the same loop generates from nothing, continues, and inpaints.
+
+Shapes: B batch, F frames of the whole timeline, L frames of the model's window, D channels, S semantic tokens.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from ..models.dual_path import DualPathDiffusionModel
+from ..schedulers.angle import AngleScheduler
+from ..timebase import Timebase
+
+
+def plan_windows(unknown: torch.Tensor, window: int, chunk: int) -> list[int]:
+    """Starts of the windows that turn every unknown frame into a known one, in the order in which they run.
+
+    A gap that leaves room for context is filled at once, in the middle of a window. A longer run, or one that reaches
+    the end, is filled from the left, one chunk after another, each window keeping `window - chunk` known frames
+    (Algorithm 2); where nothing is known before it, the first window fills itself.
+
+    Args:
+        unknown: bool, (F,), F >= window.
+        window: frames L of a window.
+        chunk: new frames of a continuation, at most `window`.
+    """
+    unknown = unknown.clone()
+    starts = []
+    while unknown.any():
+        first = int(unknown.int().argmax())
+        rest = unknown[first:]
+        gap = len(rest) if rest.all() else int(rest.int().argmin())
+        if gap < len(rest) and gap <= window - chunk:
+            start = first + (gap - window) // 2
+        else:
+            start = first - (window - chunk)
+        start = min(max(start, 0), len(unknown) - window)
+        starts.append(start)
+        unknown[start : start + window] = False
+    return starts
+
+
+def guided_velocity(
+    dual_path: DualPathDiffusionModel,
+    latents: torch.Tensor,
+    angle: torch.Tensor,
+    semantic_tokens: torch.Tensor,
+    guidance_scale: float,
+    attention_kwargs: dict | None = None,
+) -> torch.Tensor:
+    """Classifier-free guidance, v = v_uncond + s (v_cond - v_uncond), in one forward pass: (B, L, D)."""
+    if guidance_scale == 1:
+        return dual_path(latents, angle, semantic_tokens, attention_kwargs=attention_kwargs).sample
+    both = torch.cat([latents, latents])
+    velocity = dual_path(both, angle, semantic_tokens, attention_kwargs=attention_kwargs).sample
+    conditional, unconditional = velocity.chunk(2)
+    return unconditional + guidance_scale * (conditional - unconditional)
+
+
+def denoise(
+    dual_path: DualPathDiffusionModel,
+    scheduler: AngleScheduler,
+    latents: torch.Tensor,
+    semantic_tokens: torch.Tensor,
+    unknown: torch.Tensor,
+    timebase: Timebase,
+    guidance_scale: float = 2.5,
+    attention_kwargs: dict | None = None,
+    on_step: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """Latents of the whole timeline, (B, F, D).
+
+    Args:
+        dual_path: predicts the velocity.
+        scheduler: with its timesteps set.
+        latents: (B, F, D): noise in the unknown frames, clean latents in the others.
+        semantic_tokens: (B, S), the plan of the whole timeline.
+        unknown: bool, (F,) on the CPU, the same for the whole batch.
+        timebase: ties frames to tokens.
+        guidance_scale: s of classifier-free guidance; 1 switches it off and halves the work.
+        attention_kwargs: passed to the model.
+        on_step: called after each step with the angle and the window's latents (B, L, D); returns the latents to go
+            on with.
+    """
+    window = min(dual_path.config.num_frames, latents.shape[1])
+    chunk = window - timebase.chunk_boundaries(window, min(dual_path.config.num_chunks, window))[-2]
+    window_tokens = timebase.frames_to_tokens(window)
+    latents, unknown = latents.clone(), unknown.clone()
+    for start in plan_windows(unknown, window, chunk):
+        frames = slice(start, start + window)
+        first_token = timebase.frame_to_token(start)
+        tokens = semantic_tokens[:, first_token : first_token + window_tokens]
+        known, free = latents[:, frames], unknown[frames].to(latents.device)
+        z = known
+        for angle in scheduler.timesteps:
+            velocity = guided_velocity(
+                dual_path, z, torch.where(free, angle, 0.0), tokens, guidance_scale, attention_kwargs
+            )
+            stepped = scheduler.step(velocity.to(z.dtype), angle, z).prev_sample
+            z = torch.where(free.unsqueeze(-1), stepped, known)
+            if on_step is not None:
+                z = on_step(angle, z)
+        latents[:, frames] = z
+        unknown[frames] = False
+    return latents

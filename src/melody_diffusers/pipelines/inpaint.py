@@ -1,0 +1,192 @@
+"""Fill regions of a recording, or continue it (paper, appendix C and Algorithm 2).
+
+What is known keeps angle 0 while the rest is denoised. The plan of the missing part comes from the language model,
+which continues what precedes it, or is estimated by the semantic tokenizer from what remains around it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+
+from ..audio import limit_peak
+from . import checks
+from .text_to_music import MeLoDyPipeline, MeLoDyPipelineOutput, OutputType
+
+CROSS_FADE_SECONDS = 0.02
+
+Regions = Sequence[tuple[float, float]]
+
+
+class MeLoDyInpaintPipeline(MeLoDyPipeline):
+    """A `MeLoDyPipeline` whose timeline starts out partly known. Same components; `from_pipe` shares them."""
+
+    def __init__(
+        self,
+        vae,
+        mulan,
+        tokenizer,
+        mulan_quantizer,
+        semantic_tokenizer,
+        semantic_lm,
+        dual_path,
+        scheduler,
+        token_rate: int = 25,
+        sampling: dict[str, Any] | None = None,
+    ):
+        if semantic_tokenizer is None:
+            raise ValueError("MeLoDyInpaintPipeline needs a `semantic_tokenizer` to read the recording; got None.")
+        super().__init__(
+            vae=vae,
+            mulan=mulan,
+            tokenizer=tokenizer,
+            mulan_quantizer=mulan_quantizer,
+            semantic_tokenizer=semantic_tokenizer,
+            semantic_lm=semantic_lm,
+            dual_path=dual_path,
+            scheduler=scheduler,
+            token_rate=token_rate,
+            sampling=sampling,
+        )
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        audio: checks.AudioInput | None = None,
+        audio_sampling_rate: int | None = None,
+        regions: Regions = (),
+        extend_seconds: float = 0.0,
+        prompt: str | None = None,
+        semantic_source: Literal["lm", "audio"] = "lm",
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        num_waveforms_per_prompt: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        output_type: OutputType = "np",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[..., dict] | None = None,
+        callback_on_step_end_tensor_inputs: list[str] = ["latents"],  # noqa: B006 (diffusers' signature)
+        attention_kwargs: dict[str, Any] | None = None,
+    ) -> MeLoDyPipelineOutput | tuple:
+        """Fill `regions` of a recording and, after it, `extend_seconds` more.
+
+        Samples outside the regions are returned as they came (at the pipeline's sample rate, mono); within a region a
+        cross-fade of 20 ms leads in and out.
+
+        Args:
+            audio: the recording: a path, or an array (T,) or (C, T).
+            audio_sampling_rate: samples a second of an array.
+            regions: (start, end) in seconds, each within the recording.
+            extend_seconds: music to add at the end.
+            prompt: what the new parts should be. By default they follow the recording's own sound.
+            semantic_source: "lm" lets the language model continue the plan; "audio" estimates the missing plan from
+                both sides, for gaps of a second or two that should not bring anything new.
+            num_waveforms_per_prompt: variations.
+            (The other arguments are those of `MeLoDyPipeline.__call__`.)
+
+        Raises:
+            ValueError: an argument out of range; names it, what came and what is allowed.
+            FloatingPointError: a model produced NaN or infinity; names the stage.
+        """
+        sampling = self._sampling(num_inference_steps, guidance_scale, temperature, top_k, top_p)
+        self._check_outputs(output_type, callback_on_step_end_tensor_inputs, num_waveforms_per_prompt)
+        checks.check_choice("semantic_source", semantic_source, ("lm", "audio"))
+        checks.check_number("extend_seconds", extend_seconds, 0, checks.MAX_DURATION_SECONDS)
+        if prompt is not None and len(checks.check_prompt(prompt)) != 1:
+            raise ValueError(f"`prompt` must be one text for the recording; got {len(prompt)}.")
+        generators = checks.check_generators(generator, num_waveforms_per_prompt)
+        limit = checks.MAX_DURATION_SECONDS
+        recording = checks.check_audio("audio", audio, audio_sampling_rate, self.sample_rate, limit)  # (1, T)
+        timebase = self.timebase
+        unknown_samples = self._unknown_samples(regions, recording.shape[1], extend_seconds)
+        num_samples = len(unknown_samples)
+
+        # One timeline of whole frames, at least as long as a window; what lies past the end is unknown too.
+        num_frames = max(timebase.samples_to_frames(num_samples), self.dual_path.config.num_frames)
+        padding = timebase.frames_to_samples(num_frames) - num_samples
+        unknown = torch.nn.functional.pad(unknown_samples, (0, padding), value=True)
+        unknown_frames = unknown.unflatten(0, (num_frames, -1)).any(1)
+        num_tokens = timebase.frames_to_tokens(num_frames)
+        known_tokens_mask = ~_cover(unknown, timebase.samples_per_token, num_tokens)
+        waveform = torch.nn.functional.pad(recording, (0, len(unknown) - recording.shape[1]))
+        waveform = torch.where(unknown, 0.0, waveform)[None]  # (1, 1, T): nothing to be filled leaks into the models
+
+        device = self._execution_device
+        if prompt is not None:
+            mulan_tokens = self.encode_prompt(prompt=prompt)
+        else:
+            mulan_tokens = self.encode_prompt(audio_prompt=[recording[:, ~unknown_samples[: recording.shape[1]]]])
+        heard = waveform.to(device, self.semantic_tokenizer.dtype)
+        mask = None if semantic_source == "lm" else ~known_tokens_mask[None].to(device)
+        semantic_tokens = self.semantic_tokenizer.encode(heard, mask=mask)
+        semantic_tokens = semantic_tokens.repeat_interleave(num_waveforms_per_prompt, 0)
+        if semantic_source == "lm":
+            semantic_tokens = self.generate_semantic_tokens(
+                mulan_tokens.repeat_interleave(num_waveforms_per_prompt, 0),
+                num_tokens,
+                known_tokens=semantic_tokens,
+                known=known_tokens_mask,
+                temperature=sampling["temperature"],
+                top_k=sampling["top_k"],
+                top_p=sampling["top_p"],
+                generator=generators,
+            )
+        known_latents = self.vae.encode(waveform.to(device, self.vae.dtype)).latent_dist.mode()  # (1, L, D)
+        noise = self.prepare_latents(num_waveforms_per_prompt, num_frames, generators)
+        latents = torch.where(unknown_frames[:, None].to(device), noise, known_latents.to(noise.dtype))
+        latents = self.denoise_latents(
+            latents,
+            semantic_tokens,
+            unknown=unknown_frames,
+            num_inference_steps=sampling["num_inference_steps"],
+            guidance_scale=sampling["guidance_scale"],
+            attention_kwargs=attention_kwargs,
+            callback_on_step_end=callback_on_step_end,
+        )
+        if output_type == "latent":
+            return self._finish(latents, semantic_tokens, num_samples, output_type, return_dict)
+        generated, _ = self.decode_latents(latents, num_samples)
+        weight = self._fade(unknown_samples).to(generated.device)
+        original = torch.nn.functional.pad(recording, (0, num_samples - recording.shape[1])).to(generated.device)
+        mixed, gains = limit_peak(torch.where(weight > 0, original + weight * (generated - original), original), 1.0)
+        self.maybe_free_model_hooks()
+        audios = mixed.cpu().numpy() if output_type == "np" else mixed
+        output = MeLoDyPipelineOutput(audios=audios, gains=gains, semantic_tokens=semantic_tokens)
+        return output if return_dict else (audios, gains, semantic_tokens)
+
+    def _unknown_samples(self, regions: object, num_samples: int, extend_seconds: float) -> torch.Tensor:
+        """bool (T,): the samples to fill, those past the end of the recording included."""
+        extension = self.timebase.seconds_to_samples(extend_seconds)
+        unknown = torch.zeros(num_samples + extension, dtype=torch.bool)
+        unknown[num_samples:] = True
+        duration = num_samples / self.sample_rate
+        if not isinstance(regions, Sequence) or isinstance(regions, str):
+            raise ValueError(f"`regions` must be a list of (start, end) in seconds; got a {type(regions).__name__}.")
+        for i, region in enumerate(regions):
+            if not isinstance(region, Sequence) or isinstance(region, str) or len(region) != 2:
+                raise ValueError(f"`regions[{i}]` must be (start, end) in seconds; got {region!r}.")
+            start, end = region
+            checks.check_number(f"regions[{i}][0]", start, 0, duration)
+            checks.check_number(f"regions[{i}][1]", end, start, duration, exclusive_low=True)
+            unknown[round(start * self.sample_rate) : round(end * self.sample_rate)] = True
+        if not unknown.any():
+            raise ValueError("Nothing to fill: give `regions` of the recording or `extend_seconds` above 0.")
+        if unknown[:num_samples].all():
+            raise ValueError("`regions` cover the whole recording; keep a part of it or use MeLoDyPipeline.")
+        return unknown
+
+    def _fade(self, unknown: torch.Tensor) -> torch.Tensor:
+        """Weight (T,) of the generated samples: 0 outside the regions, 1 inside, ramps of 20 ms at inner borders."""
+        length = self.timebase.seconds_to_samples(CROSS_FADE_SECONDS)
+        inside = torch.nn.functional.pad(unknown.float(), (length, length), value=1.0)  # no ramp at the ends
+        ramp = torch.nn.functional.avg_pool1d(inside[None, None], 2 * length + 1, stride=1)[0, 0]
+        return (2 * ramp - 1).clamp(min=0) * unknown
+
+
+def _cover(samples: torch.Tensor, samples_per_unit: int, num_units: int) -> torch.Tensor:
+    """bool (num_units,): the units that hold at least one of the samples marked."""
+    padded = torch.nn.functional.pad(samples, (0, num_units * samples_per_unit - len(samples)))
+    return padded.unflatten(0, (num_units, samples_per_unit)).any(1)

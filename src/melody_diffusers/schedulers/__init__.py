@@ -1,0 +1,1 @@
+"""Samplers in the shape of diffusers schedulers."""

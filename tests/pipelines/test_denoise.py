@@ -1,0 +1,108 @@
+import math
+
+import pytest
+import torch
+
+from melody_diffusers.models.dual_path import DualPathDiffusionModel
+from melody_diffusers.pipelines.denoise import denoise, guided_velocity, plan_windows
+from melody_diffusers.schedulers.angle import AngleScheduler
+from melody_diffusers.timebase import Timebase
+
+WINDOW, CHUNK = 40, 10
+TIMEBASE = Timebase(sample_rate=24000, hop_samples=480, token_rate=25)  # 50 frames, 25 tokens a second
+
+
+def unknown_mask(num_frames, *runs):
+    mask = torch.zeros(num_frames, dtype=torch.bool)
+    for start, stop in runs:
+        mask[start:stop] = True
+    return mask
+
+
+def test_generation_from_nothing_is_one_window_then_chunks():
+    assert plan_windows(unknown_mask(40, (0, 40)), WINDOW, CHUNK) == [0]
+    assert plan_windows(unknown_mask(60, (0, 60)), WINDOW, CHUNK) == [0, 10, 20]
+    assert plan_windows(unknown_mask(65, (0, 65)), WINDOW, CHUNK) == [0, 10, 20, 25]
+
+
+def test_a_continuation_keeps_the_known_prefix_of_algorithm_2():
+    assert plan_windows(unknown_mask(80, (40, 80)), WINDOW, CHUNK) == [10, 20, 30, 40]
+
+
+def test_a_short_gap_is_filled_in_the_middle_of_a_window_and_near_gaps_together():
+    assert plan_windows(unknown_mask(200, (95, 105)), WINDOW, CHUNK) == [80]
+    assert plan_windows(unknown_mask(200, (95, 105), (108, 112)), WINDOW, CHUNK) == [80]
+    assert plan_windows(unknown_mask(200, (0, 10), (185, 195)), WINDOW, CHUNK) == [0, 160]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_unknown_frame_is_covered_and_every_window_fits(seed):
+    generator = torch.Generator().manual_seed(seed)
+    unknown = torch.rand(150, generator=generator).round().bool().repeat_interleave(3)
+    starts = plan_windows(unknown, WINDOW, CHUNK)
+    covered = torch.zeros_like(unknown)
+    for start in starts:
+        assert 0 <= start <= len(unknown) - WINDOW
+        assert (unknown & ~covered)[start : start + WINDOW].any()  # no window for nothing
+        covered[start : start + WINDOW] = True
+    assert not (unknown & ~covered).any()
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    config = dict(latent_dim=4, num_frames=WINDOW, num_chunks=4, semantic_codebook_size=8, hidden_size=16)
+    config |= dict(num_blocks=2, segment_length=8, num_attention_heads=2, num_coarse_layers=1, mlp_size=16)
+    return DualPathDiffusionModel(**config).eval()
+
+
+def run(model, num_frames, unknown, num_steps=3, guidance_scale=2.5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    latents = torch.randn(2, num_frames, 4, generator=generator)
+    tokens = torch.randint(0, 8, (2, TIMEBASE.frames_to_tokens(num_frames)), generator=generator)
+    scheduler = AngleScheduler()
+    scheduler.set_timesteps(num_steps)
+    with torch.no_grad():
+        return latents, denoise(model, scheduler, latents, tokens, unknown, TIMEBASE, guidance_scale)
+
+
+def test_known_frames_come_back_bit_equal_and_unknown_ones_change(model):
+    unknown = unknown_mask(100, (30, 45), (90, 100))
+    before, after = run(model, 100, unknown)
+    assert torch.equal(after[:, ~unknown], before[:, ~unknown])
+    assert ((after - before)[:, unknown].abs().amax(-1) > 0).all()
+
+
+def test_one_window_is_the_plain_reverse_process(model):
+    latents, rendered = run(model, WINDOW, torch.ones(WINDOW, dtype=torch.bool), guidance_scale=1.0)
+    tokens = torch.randint(0, 8, (2, 20), generator=(g := torch.Generator().manual_seed(0)))
+    g.manual_seed(0)
+    assert torch.equal(torch.randn(2, WINDOW, 4, generator=g), latents)
+    tokens = torch.randint(0, 8, (2, 20), generator=g)
+    scheduler = AngleScheduler()
+    scheduler.set_timesteps(3)
+    z = latents
+    with torch.no_grad():
+        for angle in scheduler.timesteps:
+            z = scheduler.step(model(z, angle, tokens).sample, angle, z).prev_sample
+    torch.testing.assert_close(rendered, z)
+
+
+def test_known_frames_are_shown_at_angle_zero(model):
+    seen = []
+    forward = model.forward
+    model.forward = lambda latents, angle, *args, **kwargs: seen.append(angle) or forward(latents, angle, *args, **kwargs)
+    unknown = unknown_mask(WINDOW, (20, 40))
+    run(model, WINDOW, unknown, num_steps=2)
+    assert len(seen) == 2
+    assert all((angle[:20] == 0).all() for angle in seen)
+    assert seen[0][20:].tolist() == pytest.approx([math.pi / 2] * 20)
+
+
+@torch.no_grad()
+def test_guidance_is_the_extrapolation_from_the_unconditional_velocity(model):
+    latents, angle, tokens = torch.randn(2, WINDOW, 4), torch.tensor(0.8), torch.randint(0, 8, (2, 20))
+    conditional, unconditional = model(latents, angle, tokens).sample, model(latents, angle).sample
+    for scale in (0.0, 1.0, 2.5):
+        expected = unconditional + scale * (conditional - unconditional)
+        torch.testing.assert_close(guided_velocity(model, latents, angle, tokens, scale), expected, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import torch
+
+from melody_diffusers import MeLoDyInpaintPipeline
+
+RATE = 24000
+QUICK = {"num_inference_steps": 2, "output_type": "pt", "audio_sampling_rate": RATE}
+
+
+@pytest.fixture(scope="module")
+def pipe(tiny_pipeline):
+    inpaint = MeLoDyInpaintPipeline.from_pipe(tiny_pipeline)
+    inpaint.set_progress_bar_config(disable=True)
+    return inpaint
+
+
+@pytest.fixture(scope="module")
+def recording():
+    time = np.arange(12 * RATE) / RATE
+    return (0.4 * np.sin(2 * np.pi * 220 * time) * (1 + np.sin(2 * np.pi * 2 * time)) / 2).astype(np.float32)
+
+
+def seeded():
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.mark.parametrize("semantic_source", ["lm", "audio"])
+def test_samples_outside_the_regions_come_back_bit_equal(pipe, recording, semantic_source):
+    regions = [(1.0, 1.5), (7.25, 9.0)]
+    output = pipe(recording, regions=regions, semantic_source=semantic_source, generator=seeded(), **QUICK)
+    filled = output.audios[0, 0].numpy()
+    assert filled.shape == recording.shape and float(output.gains) == 1
+    inside = np.zeros(len(recording), dtype=bool)
+    for start, end in regions:
+        inside[round(start * RATE) : round(end * RATE)] = True
+    assert np.array_equal(filled[~inside], recording[~inside])
+    assert (filled[inside] != recording[inside]).mean() > 0.9
+
+
+def test_nothing_of_what_is_to_be_filled_leaks_into_the_result(pipe, recording):
+    other = recording.copy()
+    other[3 * RATE : 5 * RATE] = np.random.default_rng(0).standard_normal(2 * RATE).astype(np.float32) * 0.1
+    first, second = (pipe(x, regions=[(3.0, 5.0)], generator=seeded(), **QUICK).audios for x in (recording, other))
+    assert torch.equal(first, second)
+
+
+def test_a_continuation_keeps_the_recording_and_adds_the_seconds_asked(pipe, recording):
+    output = pipe(recording, extend_seconds=3.0, prompt="a waltz", generator=seeded(), **QUICK)
+    continued = output.audios[0, 0].numpy()
+    assert len(continued) == 15 * RATE
+    assert np.array_equal(continued[: 12 * RATE], recording)
+    assert np.abs(continued[12 * RATE :]).max() > 0
+
+
+def test_a_short_recording_and_several_variations(pipe, recording):
+    output = pipe(recording[:RATE], extend_seconds=1.0, num_waveforms_per_prompt=2, generator=seeded(), **QUICK)
+    assert output.audios.shape == (2, 1, 2 * RATE)
+    assert not torch.equal(output.audios[0], output.audios[1])
+
+
+def test_borders_are_cross_faded(pipe, recording):
+    """At the first and the last sample of a region the weight of the new sound is near zero."""
+    filled = pipe(recording, regions=[(3.0, 5.0)], generator=seeded(), **QUICK).audios[0, 0].numpy()
+    for border in (3 * RATE, 5 * RATE - 1):
+        assert abs(filled[border] - recording[border]) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "Nothing to fill"),
+        ({"regions": [(0.0, 12.0)]}, "cover the whole recording"),
+        ({"regions": [(2.0, 1.0)]}, r"`regions\[0\]\[1\]` must be a number above 2 to 12"),
+        ({"regions": [(-1.0, 1.0)]}, r"`regions\[0\]\[0\]`"),
+        ({"regions": [(1.0, 99.0)]}, r"`regions\[0\]\[1\]`.*got 99"),
+        ({"regions": [3.0]}, r"`regions\[0\]` must be \(start, end\)"),
+        ({"regions": "1-2"}, "`regions` must be a list"),
+        ({"extend_seconds": -1}, "`extend_seconds`"),
+        ({"extend_seconds": 1.0, "semantic_source": "magic"}, "`semantic_source`"),
+        ({"extend_seconds": 1.0, "prompt": ["a", "b"]}, "`prompt` must be one text"),
+    ],
+)
+def test_bad_calls_are_refused_by_name(pipe, recording, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pipe(recording, **QUICK | arguments)
+
+
+def test_a_pipeline_without_semantic_tokenizer_is_refused(pipe):
+    with pytest.raises(ValueError, match="needs a `semantic_tokenizer`"):
+        MeLoDyInpaintPipeline(**pipe.components | {"semantic_tokenizer": None})

@@ -1,0 +1,230 @@
+import time
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from melody_diffusers import MeLoDyInpaintPipeline, MeLoDyPipeline
+
+QUICK = {"num_inference_steps": 2, "output_type": "pt"}
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def pipe(tiny_pipeline):
+    tiny_pipeline.set_progress_bar_config(disable=True)
+    return tiny_pipeline
+
+
+@pytest.mark.parametrize("seconds", [0.01, 1.0, 2.5, 12.3])
+def test_the_waveform_lasts_exactly_as_long_as_asked(pipe, seconds):
+    output = pipe("a waltz", audio_duration=seconds, generator=seeded(), **QUICK)
+    assert output.audios.shape == (1, 1, round(seconds * pipe.sample_rate))
+    assert output.audios.dtype == torch.float32
+    assert output.audios.abs().max() <= 1
+
+
+def test_the_same_seed_gives_the_same_audio_and_another_seed_another(pipe):
+    first, again, other = (pipe("a waltz", generator=seeded(s), **QUICK).audios for s in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_save_and_load_round_trip_is_bit_equal(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    loaded = MeLoDyPipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    expected = pipe("a waltz", audio_duration=3.0, generator=seeded(), **QUICK).audios
+    assert torch.equal(loaded("a waltz", audio_duration=3.0, generator=seeded(), **QUICK).audios, expected)
+
+
+def test_a_batch_equals_its_single_samples(pipe):
+    prompts = ["a waltz", "slow techno with a long and winding description of many instruments"]
+    batch = pipe(prompts, generator=[seeded(1), seeded(2)], **QUICK)
+    for i, prompt in enumerate(prompts):
+        single = pipe(prompt, generator=[seeded(i + 1)], **QUICK)
+        assert torch.equal(single.semantic_tokens[0], batch.semantic_tokens[i])
+        torch.testing.assert_close(single.audios[0], batch.audios[i], rtol=0, atol=1e-4)
+
+
+def test_variations_of_one_prompt_differ(pipe):
+    output = pipe(["a waltz", "rock"], num_waveforms_per_prompt=2, generator=seeded(), **QUICK)
+    assert output.audios.shape[0] == 4
+    assert len(torch.unique(output.semantic_tokens, dim=0)) == 4
+
+
+def test_a_plan_given_back_renders_the_same_piece(pipe):
+    output = pipe("a waltz", generator=seeded(), **QUICK)
+    noise = pipe.prepare_latents(1, pipe.dual_path.config.num_frames, [seeded(7)])
+    again = [pipe(semantic_tokens=output.semantic_tokens, latents=noise, **QUICK).audios for _ in range(2)]
+    assert torch.equal(*again)
+    mulan_tokens = pipe.encode_prompt("a waltz")
+    from_tokens = pipe(mulan_tokens=mulan_tokens, generator=seeded(), **QUICK)
+    assert torch.equal(from_tokens.audios, output.audios)
+
+
+def test_a_long_piece_begins_as_a_short_one(pipe):
+    """Algorithm 2 prolongs: the plan's first window does not depend on how long the piece becomes."""
+    window = pipe.timebase.frames_to_tokens(pipe.dual_path.config.num_frames)
+    short = pipe("a waltz", audio_duration=10.0, generator=seeded(), **QUICK).semantic_tokens
+    long = pipe("a waltz", audio_duration=16.0, generator=seeded(), **QUICK).semantic_tokens
+    assert torch.equal(long[:, :window], short)
+    assert long.shape[1] == 400
+
+
+def test_music_prompts_by_array_and_by_path(pipe, tmp_path):
+    from melody_diffusers.audio import save_audio
+
+    clip = torch.sin(torch.arange(24000) * 0.05)[None] * 0.5
+    save_audio(tmp_path / "clip.flac", clip)
+    by_path = pipe(audio_prompt=tmp_path / "clip.flac", generator=seeded(), **QUICK)
+    array = clip.numpy()[0]
+    by_array = pipe(audio_prompt=array, audio_prompt_sampling_rate=24000, generator=seeded(), **QUICK)
+    assert torch.equal(by_path.semantic_tokens, by_array.semantic_tokens)
+    stereo = np.stack([array, array])
+    twice = pipe(audio_prompt=[stereo, array], audio_prompt_sampling_rate=24000, generator=seeded(), **QUICK)
+    assert len(twice.audios) == 2
+
+
+def test_callback_sees_falling_angles_and_may_change_the_latents(pipe):
+    seen = []
+
+    def watch(pipeline, step, angle, tensors):
+        assert pipeline is pipe
+        seen.append((step, float(angle)))
+        return {"latents": tensors["latents"] * 0}
+
+    output = pipe(
+        "a waltz",
+        num_inference_steps=3,
+        generator=seeded(),
+        callback_on_step_end=watch,
+        output_type="latent",
+    )
+    assert [step for step, _ in seen] == [0, 1, 2]
+    assert seen[0][1] > seen[1][1] > seen[2][1] > 0
+    assert not output.audios.any() and output.gains is None
+
+
+def test_output_types_and_tuple(pipe):
+    as_numpy = pipe("a waltz", audio_duration=1.0, num_inference_steps=1, generator=seeded()).audios
+    assert isinstance(as_numpy, np.ndarray) and as_numpy.shape == (1, 1, 24000)
+    audios, gains, tokens = pipe("a waltz", generator=seeded(), return_dict=False, **QUICK)
+    assert gains.shape == (1,) and tokens.shape[0] == 1
+
+
+def test_calls_do_not_change_the_components(pipe):
+    before = pipe.scheduler.num_inference_steps
+    pipe("a waltz", audio_duration=1.0, generator=seeded(), **QUICK)
+    assert pipe.scheduler.num_inference_steps == before
+
+
+def test_foreign_schedulers_are_refused_with_a_reason(pipe):
+    components = pipe.components | {"scheduler": DDIMScheduler()}
+    with pytest.raises(ValueError, match="AngleScheduler; got DDIMScheduler. The network predicts the velocity"):
+        MeLoDyPipeline(**components)
+
+
+def test_nan_from_a_model_is_an_error_that_names_the_stage(pipe):
+    weight = pipe.dual_path.proj_out.weight
+    saved = weight.detach().clone()
+    try:
+        with torch.no_grad():
+            weight.fill_(float("nan"))
+        with pytest.raises(FloatingPointError, match="diffusion"):
+            pipe("a waltz", generator=seeded(), **QUICK)
+    finally:
+        with torch.no_grad():
+            weight.copy_(saved)
+    assert torch.isfinite(pipe("a waltz", generator=seeded(), **QUICK).audios).all()
+
+
+BAD_CALLS = {
+    "empty prompt": ({"prompt": ""}, "`prompt` must not be empty"),
+    "blank prompt": ({"prompt": "  \n"}, "`prompt` must not be empty"),
+    "number": ({"prompt": 7}, "`prompt` must be a text"),
+    "endless prompt": ({"prompt": "a" * 100_000}, "at most 2000 characters; got 100000"),
+    "empty list": ({"prompt": []}, "list of such texts"),
+    "mixed list": ({"prompt": ["a", None]}, r"`prompt\[1\]` must be a text; got None"),
+    "surrogate": ({"prompt": "a \ud800"}, "valid Unicode"),
+    "nothing": ({}, "exactly one of prompt"),
+    "two conditions": ({"prompt": "a", "mulan_tokens": torch.zeros(1, 2, dtype=torch.long)}, "prompt and mulan_tokens"),
+    "no duration": ({"prompt": "a", "audio_duration": 0}, "`audio_duration` must be a number above 0 to 3600; got 0"),
+    "negative duration": ({"prompt": "a", "audio_duration": -1.0}, "`audio_duration`"),
+    "nan duration": ({"prompt": "a", "audio_duration": float("nan")}, "`audio_duration`.*got nan"),
+    "ten hours": ({"prompt": "a", "audio_duration": 36_000}, "`audio_duration`.*got 36000"),
+    "text duration": ({"prompt": "a", "audio_duration": "10"}, "`audio_duration`.*got '10'"),
+    "no steps": ({"prompt": "a", "num_inference_steps": 0}, "`num_inference_steps` must be a whole number from 1 to 1000"),
+    "a million steps": ({"prompt": "a", "num_inference_steps": 10**6}, "`num_inference_steps`"),
+    "half a step": ({"prompt": "a", "num_inference_steps": 2.5}, "`num_inference_steps`"),
+    "true steps": ({"prompt": "a", "num_inference_steps": True}, "`num_inference_steps`"),
+    "nan guidance": ({"prompt": "a", "guidance_scale": float("nan")}, "`guidance_scale`"),
+    "infinite guidance": ({"prompt": "a", "guidance_scale": float("inf")}, "`guidance_scale`"),
+    "negative temperature": ({"prompt": "a", "temperature": -1}, "`temperature`"),
+    "zero top_k": ({"prompt": "a", "top_k": 0}, "`top_k`"),
+    "zero top_p": ({"prompt": "a", "top_p": 0}, "`top_p`"),
+    "no waveforms": ({"prompt": "a", "num_waveforms_per_prompt": 0}, "`num_waveforms_per_prompt`"),
+    "output type": ({"prompt": "a", "output_type": "mp3"}, "`output_type` must be one of 'np', 'pt', 'latent'; got 'mp3'"),
+    "generator": ({"prompt": "a", "generator": 7}, "`generator` must be a torch.Generator"),
+    "generators": ({"prompt": "a", "generator": [seeded(), seeded()]}, "one for each of 1 waveforms; got 2"),
+    "latents": ({"prompt": "a", "latents": torch.zeros(1, 2, 3)}, r"`latents` must have shape .*got \(1, 2, 3\)"),
+    "high tokens": ({"semantic_tokens": torch.full((1, 250), 10**6)}, "`semantic_tokens` must hold whole numbers"),
+    "float tokens": ({"semantic_tokens": torch.zeros(1, 250)}, "`semantic_tokens`"),
+    "few tokens": (
+        {"semantic_tokens": torch.zeros(1, 25, dtype=torch.long), "audio_duration": 10.0},
+        "`semantic_tokens` must cover `audio_duration`: 10 s need 250 tokens; got 25",
+    ),
+    "nan audio": (
+        {"audio_prompt": np.full(24000, np.nan), "audio_prompt_sampling_rate": 24000},
+        "`audio_prompt` must hold finite samples",
+    ),
+    "no rate": ({"audio_prompt": np.zeros(24000)}, "`audio_prompt_sampling_rate`.*got None"),
+    "wrong rate": ({"audio_prompt": np.zeros(24000), "audio_prompt_sampling_rate": 7}, "`audio_prompt_sampling_rate`"),
+    "integer audio": (
+        {"audio_prompt": np.zeros(24000, dtype=np.int16), "audio_prompt_sampling_rate": 24000},
+        "`audio_prompt` must hold floating-point samples",
+    ),
+    "empty audio": ({"audio_prompt": np.zeros(0), "audio_prompt_sampling_rate": 24000}, "`audio_prompt` must have shape"),
+    "callback inputs": ({"prompt": "a", "callback_on_step_end_tensor_inputs": ["x"]}, "may name"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CALLS)
+def test_bad_calls_are_refused_at_once_by_name(pipe, name):
+    arguments, message = BAD_CALLS[name]
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        with pytest.raises(ValueError, match=message):
+            pipe(**arguments)
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 0.05
+
+
+def test_the_call_after_a_bad_one_is_as_if_nothing_had_happened(pipe):
+    before = pipe("a waltz", generator=seeded(), **QUICK).audios
+    with pytest.raises(ValueError):
+        pipe("a waltz", guidance_scale=float("nan"))
+    assert torch.equal(pipe("a waltz", generator=seeded(), **QUICK).audios, before)
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+@pytest.mark.parametrize("component", ["vae", "mulan", "mulan_quantizer", "semantic_tokenizer", "semantic_lm", "dual_path"])
+def test_a_missing_or_truncated_weight_file_is_an_error_that_names_it(pipe, tmp_path, component, damage):
+    pipe.save_pretrained(tmp_path)
+    (file,) = (tmp_path / component).glob("*.safetensors")
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises((OSError, ValueError), match=component):
+        MeLoDyPipeline.from_pretrained(tmp_path)
+
+
+def test_from_pipe_shares_the_components(pipe):
+    other = MeLoDyInpaintPipeline.from_pipe(pipe)
+    assert other.dual_path is pipe.dual_path and other.config.token_rate == pipe.config.token_rate

@@ -1,0 +1,66 @@
+"""Assembles the trained stages into one pipeline folder that `MeLoDyPipeline.from_pretrained` loads.
+
+Weights are stored in float16; every component's figures stay in its stage folder. `--card` adds a model card.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer
+
+from melody_diffusers import (
+    AngleScheduler,
+    AudioVAEGAN,
+    DualPathDiffusionModel,
+    MeLoDyPipeline,
+    MuLanModel,
+    ResidualQuantizer,
+    SemanticLM,
+    SemanticTokenizer,
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stages", type=Path, required=True, help="folder that holds one folder for each stage")
+    parser.add_argument("--out", type=Path, required=True, help="pipeline folder to write")
+    parser.add_argument("--card", type=Path, help="README.md to copy into the folder")
+    parser.add_argument("--steps", type=int, default=10, help="default number of diffusion steps")
+    parser.add_argument("--guidance_scale", type=float, default=2.5)
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--top_k", type=int)
+    args = parser.parse_args()
+    pipe = MeLoDyPipeline(
+        vae=AudioVAEGAN.from_pretrained(args.stages / "vae_gan"),
+        mulan=MuLanModel.from_pretrained(args.stages / "mulan"),
+        tokenizer=AutoTokenizer.from_pretrained(args.stages / "mulan"),
+        mulan_quantizer=ResidualQuantizer.from_pretrained(args.stages / "mulan_quantizer"),
+        semantic_tokenizer=SemanticTokenizer.from_pretrained(args.stages / "semantic_tokenizer"),
+        semantic_lm=SemanticLM.from_pretrained(args.stages / "semantic_lm"),
+        dual_path=DualPathDiffusionModel.from_pretrained(args.stages / "dual_path"),
+        scheduler=AngleScheduler(),
+        sampling={
+            "num_inference_steps": args.steps,
+            "guidance_scale": args.guidance_scale,
+            "temperature": args.temperature,
+            "top_k": args.top_k,
+        },
+    )
+    pipe.to(dtype=torch.float16)
+    aside = args.out.with_name(args.out.name + ".tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    pipe.save_pretrained(aside)
+    if args.card is not None:
+        shutil.copy(args.card, aside / "README.md")
+    elif (args.out / "README.md").exists():
+        shutil.copy(args.out / "README.md", aside / "README.md")
+    shutil.rmtree(args.out, ignore_errors=True)
+    aside.rename(args.out)
+    size = sum(file.stat().st_size for file in args.out.rglob("*.safetensors"))
+    print(f"{args.out}: {size / 1e6:.1f} MB of weights")
+
+
+if __name__ == "__main__":
+    main()
