@@ -98,7 +98,10 @@ class AudioClips(Dataset):
         self.rows: list[dict[str, Any]] = self._dataset.remove_columns("audio").to_list()
         if not self.rows:  # a dataset of audio alone has no other column to list
             self.rows = [{} for _ in range(len(self._dataset))]
-        self._samples, self._ends = self._map_samples() if preload else (None, None)
+        self._samples: np.ndarray | None = None
+        self._ends = np.zeros(0, np.int64)
+        if preload:
+            self._samples, self._ends = self._map_samples()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -163,6 +166,21 @@ class AudioClips(Dataset):
         return np.memmap(samples_file, dtype=np.int16, mode="r"), np.load(ends_file)
 
 
+def _column_of_tensors(dataset: datasets.Dataset, name: str) -> list[Tensor]:
+    """One tensor per row, (n,) or (n, width), cut out of the column's memory: row by row it would take minutes."""
+    rows: list[Tensor] = []
+    for chunk in dataset.with_format("arrow")[:].column(name).chunks:
+        lists = getattr(chunk, "storage", chunk)  # of a 2-D column, of which the values lie inside
+        lengths = lists.value_lengths().to_numpy()
+        values, width = lists.flatten(), None
+        if hasattr(values, "flatten") and hasattr(values, "value_lengths"):
+            width = int(values.value_lengths().to_numpy()[0]) if len(values) else 0
+            values = values.flatten()
+        tensor = torch.from_numpy(values.to_numpy(zero_copy_only=False).copy())
+        rows += (tensor if width is None else tensor.reshape(-1, width)).split(lengths.tolist())
+    return rows
+
+
 class EncodedClips(Dataset):
     """Crops of the clips that `encode_dataset` wrote: latents and semantic tokens of one stretch, and a condition.
 
@@ -191,18 +209,15 @@ class EncodedClips(Dataset):
             raise ValueError(f"text_share must lie in [0, 1], got {text_share}.")
         settings = json.loads((folder / "encoding.json").read_text(encoding="utf-8"))
         self.timebase = Timebase(**settings["timebase"])
-        self.num_tokens, self.seed, self.text_share, self.epoch = num_tokens, seed, text_share, 0
+        self.num_tokens, self.seed, self.text_share = num_tokens, seed, text_share
         self._window_seconds = settings["window_seconds"]
         self._window_stride_seconds = settings["window_stride_seconds"]
 
         encoded = datasets.load_from_disk(str(folder / split))
-        tensors = encoded.select_columns(ENCODED_COLUMNS).with_format("numpy")
-        self._latents, self._semantic, self._audio, self._text = [], [], [], []
-        for row in tensors:
-            self._latents.append(torch.from_numpy(row["latents"].astype(np.float16)))
-            self._semantic.append(torch.from_numpy(row["semantic_tokens"].astype(np.int64)))
-            self._audio.append(torch.from_numpy(row["mulan_tokens_audio"].astype(np.int64)))
-            self._text.append(torch.from_numpy(np.asarray(row["mulan_tokens_text"], dtype=np.int64)))
+        self._latents = _column_of_tensors(encoded, "latents")
+        self._semantic = [tokens.long() for tokens in _column_of_tensors(encoded, "semantic_tokens")]
+        self._audio = [tokens.long() for tokens in _column_of_tensors(encoded, "mulan_tokens_audio")]
+        self._text = [tokens.long() for tokens in _column_of_tensors(encoded, "mulan_tokens_text")]
         self.rows: list[dict[str, Any]] = encoded.remove_columns(ENCODED_COLUMNS).to_list()
         shortest = min((len(tokens) for tokens in self._semantic), default=0)
         if num_tokens is not None and (num_tokens % self.timebase.token_alignment or not 0 < num_tokens <= shortest):
@@ -211,35 +226,36 @@ class EncodedClips(Dataset):
                 f"clip of {split}), got {num_tokens}."
             )
 
+        self._alignment = self.timebase.token_alignment
+        self.set_epoch(0)
+
     def __len__(self) -> int:
         return len(self._semantic)
 
     def set_epoch(self, epoch: int) -> None:
         """Other crops and conditions for each epoch."""
-        self.epoch = epoch
+        # one table for all items: a generator for each would take longer than all the rest
+        self._draws = np.random.default_rng([self.seed, epoch]).random((len(self), 3)).tolist()
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         index = range(len(self))[index]
-        random = np.random.default_rng([self.seed, self.epoch, index])
-        tokens = self._semantic[index]
-        if self.num_tokens is None:
-            start, end = 0, len(tokens)
-            latents = self._latents[index]
-        else:
-            alignment = self.timebase.token_alignment
-            start = alignment * int(random.integers((len(tokens) - self.num_tokens) // alignment + 1))
+        tokens, latents = self._semantic[index], self._latents[index]
+        draw_start, draw_source, draw_text = self._draws[index]
+        start, end = 0, len(tokens)
+        if self.num_tokens is not None:
+            start = self._alignment * int(draw_start * ((end - self.num_tokens) // self._alignment + 1))
             end = start + self.num_tokens
-            latents = self._latents[index][self.timebase.tokens_to_frames(start) : self.timebase.tokens_to_frames(end)]
+            latents = latents[self.timebase.tokens_to_frames(start) : self.timebase.tokens_to_frames(end)]
+        texts, windows = self._text[index], self._audio[index]
+        if len(texts) and draw_source < self.text_share:
+            mulan_tokens = texts[int(draw_text * len(texts))]
+        else:
+            centre_seconds = (start + end) / 2 / self.timebase.token_rate
+            nearest = round((centre_seconds - self._window_seconds / 2) / self._window_stride_seconds)
+            mulan_tokens = windows[min(max(nearest, 0), len(windows) - 1)]
         return {
             "latents": latents.float(),
             "semantic_tokens": tokens[start:end],
-            "mulan_tokens": self._condition(index, (start + end) / 2 / self.timebase.token_rate, random),
+            "mulan_tokens": mulan_tokens,
             "index": index,
         }
-
-    def _condition(self, index: int, centre_seconds: float, random: np.random.Generator) -> Tensor:
-        texts, windows = self._text[index], self._audio[index]
-        if len(texts) and random.random() < self.text_share:
-            return texts[int(random.integers(len(texts)))]
-        nearest = round((centre_seconds - self._window_seconds / 2) / self._window_stride_seconds)
-        return windows[min(max(nearest, 0), len(windows) - 1)]

@@ -177,14 +177,14 @@ def load_config(path: str | os.PathLike, sections: Mapping[str, Callable], overr
             raise ValueError(
                 f"An override reads section.key=value (sections: {', '.join(sections)}), got {override!r}."
             )
-        target = document
+        place = document
         for parent in parents:
-            if target.get(parent) is None:
-                target[parent] = {}
-            target = target[parent]
-            if not isinstance(target, dict):
-                raise ValueError(f"Cannot apply {override!r}: {parent} holds {target!r}, not further keys.")
-        target[last] = yaml.load(value, Loader=_Loader)
+            if place.get(parent) is None:
+                place[parent] = {}
+            place = place[parent]
+            if not isinstance(place, dict):
+                raise ValueError(f"Cannot apply {override!r}: {parent} holds {place!r}, not further keys.")
+        place[last] = yaml.load(value, Loader=_Loader)
     for problem, names in (("unknown", document.keys() - sections.keys()), ("missing", sections.keys() - document)):
         if names:
             raise ValueError(f"{path}: {problem} section {', '.join(sorted(names))}. Allowed: {', '.join(sections)}.")

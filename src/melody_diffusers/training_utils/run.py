@@ -104,8 +104,6 @@ class TrainingRun:
         Batch size, workers and collate function are the loader's; the order comes from (seed, epoch), or from 0 to
         the end where the loader does not shuffle. A dataset with `set_epoch` is told each epoch.
         """
-        if loader.batch_size is None or not hasattr(loader.dataset, "__len__"):
-            raise ValueError("steps needs a DataLoader with a batch_size over a dataset of known length.")
         self._restore()
         self._started = time.monotonic() - 60.0 * self._minutes
         hidden = not self.accelerator.is_main_process
@@ -225,7 +223,9 @@ class TrainingRun:
 
         Once training is over the models keep the weights that were written, so that a script measures what it saved.
         """
-        savable = {name: model for name, model in self.models.items() if hasattr(model, "save_pretrained")}
+        savable: dict[str, Any] = {
+            name: model for name, model in self.models.items() if hasattr(model, "save_pretrained")
+        }
         if self.accelerator.is_main_process:
             with self.averaged_weights():
                 for name, model in savable.items():
@@ -259,8 +259,11 @@ class TrainingRun:
 
     def _epoch(self, loader: DataLoader) -> DataLoader:
         """What remains of the present epoch: the loader's workers and collate function, our order, no seen batches."""
+        dataset: Any = loader.dataset
         size, processes = loader.batch_size, self.accelerator.num_processes
-        total = len(loader.dataset)
+        if size is None or not hasattr(dataset, "__len__"):
+            raise ValueError("steps needs a DataLoader with a batch_size over a dataset of known length.")
+        total = len(dataset)
         stride = size * processes
         per_epoch = total // stride if loader.drop_last or processes > 1 else -(-total // stride)
         if per_epoch == 0:
@@ -273,10 +276,10 @@ class TrainingRun:
             order = torch.randperm(total, generator=generator).tolist()
         first = size * self.accelerator.process_index
         starts = range(seen * stride + first, per_epoch * stride, stride)
-        if hasattr(loader.dataset, "set_epoch"):
-            loader.dataset.set_epoch(epoch)
+        if hasattr(dataset, "set_epoch"):
+            dataset.set_epoch(epoch)
         return DataLoader(
-            loader.dataset,
+            dataset,
             batch_sampler=[order[start : start + size] for start in starts],
             num_workers=loader.num_workers,
             collate_fn=loader.collate_fn,
@@ -314,8 +317,10 @@ class TrainingRun:
         self._bar.set_postfix(shown, refresh=False)
 
     def _update_averages(self) -> None:
+        if self.run.ema_decay is None:
+            return
+        decay = min(self.run.ema_decay, self.step / (9 + self.step))  # early averages follow closely
         for name, average in self._averages.items():
-            decay = min(self.run.ema_decay, self.step / (9 + self.step))  # early averages follow closely
             live = {key: parameter.detach() for key, parameter in self.models[name].named_parameters()}
             get_ema_multi_avg_fn(decay)(list(average.values()), [live[key] for key in average], None)
 

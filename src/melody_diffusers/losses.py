@@ -1,0 +1,236 @@
+"""Every training loss as a pure function, its equation in its docstring.
+
+Shapes: B batch, T samples, F frequency bins, N frames. Waveforms (B, 1, T).
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from .audio import log_mel_spectrogram
+
+# The seven resolutions of the paper's multi-resolution spectral loss (section 4 and appendix).
+STFT_FFT_SIZES = (8192, 4096, 2048, 512, 128, 64, 32)
+STFT_WINDOW_SIZES = (4096, 2048, 1024, 256, 64, 32, 16)
+STFT_HOP_SIZES = (2048, 1024, 512, 128, 32, 16, 8)
+
+
+def stft_magnitude(
+    waveform: torch.Tensor, fft_size: int, window_size: int, hop_size: int, eps: float = 1e-7
+) -> torch.Tensor:
+    """Magnitudes `|STFT(x)|` with a Hann window, reflected at both ends: (..., T) -> (..., N, F).
+
+    The spectrum is divided by the window's norm, `sqrt(sum w^2)`, so that white noise of deviation s has magnitudes of
+    order s at every resolution and no FFT size dominates a sum over sizes. `eps` keeps the root differentiable at 0.
+    """
+    shape = waveform.shape
+    signal = waveform.reshape(-1, shape[-1]).float()  # (B, T)
+    half = window_size // 2
+    signal = F.pad(signal, (half, half), mode="reflect" if half < shape[-1] else "constant")
+    window = torch.hann_window(window_size, device=signal.device)
+    frames = signal.unfold(-1, window_size, hop_size) * (window / window.square().sum().sqrt())  # (B, N, window)
+    spectrum = torch.view_as_real(torch.fft.rfft(frames, n=fft_size))  # (B, N, F, 2)
+    magnitude = (spectrum.square().sum(-1) + eps**2).sqrt()  # (B, N, F)
+    return magnitude.reshape(*shape[:-1], *magnitude.shape[1:])
+
+
+def stft_magnitude_pairs(
+    prediction: torch.Tensor,
+    target: torch.Tensor,
+    fft_sizes: Sequence[int] = STFT_FFT_SIZES,
+    window_sizes: Sequence[int] = STFT_WINDOW_SIZES,
+    hop_sizes: Sequence[int] = STFT_HOP_SIZES,
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Magnitudes of the predicted and the wanted waveform, (B, 1, N, F) each, at every resolution.
+
+    Several losses read the same spectra, and both waveforms share one FFT call: on a CPU this is most of a step.
+    """
+    both = torch.cat([prediction, target.to(prediction.dtype)])  # (2B, 1, T)
+    return [
+        tuple(stft_magnitude(both, fft_size, window_size, hop_size).chunk(2))
+        for fft_size, window_size, hop_size in zip(fft_sizes, window_sizes, hop_sizes, strict=True)
+    ]
+
+
+def magnitude_loss(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    """Mean absolute difference of magnitudes, averaged over R resolutions (section 4):
+
+    L = 1/R sum_r  mean | |STFT_r(x)| - |STFT_r(x_hat)| |
+    """
+    return torch.stack([(predicted - wanted).abs().mean() for predicted, wanted in pairs]).mean()
+
+
+def log_magnitude_loss(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], floor: float = 1e-3) -> torch.Tensor:
+    """Mean absolute difference of log magnitudes, averaged over R resolutions:
+
+        L = 1/R sum_r  mean | ln max(|STFT_r(x)|, floor) - ln max(|STFT_r(x_hat)|, floor) |
+
+    It weighs soft and loud partials alike, where magnitudes alone hear only the loud ones.
+    """
+    losses = [
+        (predicted.clamp_min(floor).log() - wanted.clamp_min(floor).log()).abs().mean() for predicted, wanted in pairs
+    ]
+    return torch.stack(losses).mean()
+
+
+def multi_resolution_stft_loss(
+    prediction: torch.Tensor,
+    target: torch.Tensor,
+    fft_sizes: Sequence[int] = STFT_FFT_SIZES,
+    window_sizes: Sequence[int] = STFT_WINDOW_SIZES,
+    hop_sizes: Sequence[int] = STFT_HOP_SIZES,
+) -> torch.Tensor:
+    """`magnitude_loss` of two waveforms (B, 1, T) over the paper's seven resolutions."""
+    return magnitude_loss(stft_magnitude_pairs(prediction, target, fft_sizes, window_sizes, hop_sizes))
+
+
+def mel_distance(
+    prediction: torch.Tensor,
+    target: torch.Tensor,
+    sample_rate: int = 24000,
+    n_fft: int = 1024,
+    hop_length: int = 240,
+    num_mels: int = 64,
+) -> torch.Tensor:
+    """Mean absolute difference of log-mel spectrograms, `mean | ln M(x) - ln M(x_hat) |`; waveforms (B, 1, T)."""
+    both = torch.cat([prediction, target.to(prediction.dtype)])  # (2B, 1, T)
+    predicted, wanted = log_mel_spectrogram(
+        both, sample_rate=sample_rate, n_fft=n_fft, hop_length=hop_length, num_mels=num_mels
+    ).chunk(2)
+    return (predicted - wanted).abs().mean()
+
+
+def waveform_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Relative squared error, `sum (x - x_hat)^2 / sum x^2` over the batch: the one loss here that hears phase.
+
+    1 for silence as the answer, 0 for a perfect one. The ratio of batch sums, so that quiet clips are not amplified.
+    """
+    return (prediction - target).square().sum() / target.square().sum().clamp_min(1e-8)
+
+
+def kl_loss(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
+    """Divergence of a diagonal Gaussian from N(0, I), averaged over every latent number (section 4):
+
+    KL = mean  1/2 (mu^2 + sigma^2 - 1 - ln sigma^2)
+    """
+    return 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).mean()
+
+
+# One entry per sub-discriminator: its logits, and the activations of its layers.
+DiscriminatorOutput = list[tuple[torch.Tensor, list[torch.Tensor]]]
+
+
+def discriminator_loss(real: DiscriminatorOutput, fake: DiscriminatorOutput) -> torch.Tensor:
+    """Least-squares loss of the discriminators (Mao et al. 2017), averaged over K sub-discriminators:
+
+    L_D = 1/K sum_k  E[(D_k(x) - 1)^2] + E[D_k(x_hat)^2]
+    """
+    losses = [
+        (real_logits - 1).square().mean() + fake_logits.square().mean()
+        for (real_logits, _), (fake_logits, _) in zip(real, fake, strict=True)
+    ]
+    return torch.stack(losses).mean()
+
+
+def generator_loss(fake: DiscriminatorOutput) -> torch.Tensor:
+    """Least-squares loss of the generator, `L_G = 1/K sum_k E[(D_k(x_hat) - 1)^2]`."""
+    return torch.stack([(logits - 1).square().mean() for logits, _ in fake]).mean()
+
+
+def feature_matching_loss(real: DiscriminatorOutput, fake: DiscriminatorOutput) -> torch.Tensor:
+    """Mean absolute difference of activations (Kumar et al. 2019), over K discriminators of J layers each:
+
+    L_FM = 1/K sum_k 1/J sum_j  E| D_k^j(x) - D_k^j(x_hat) |
+
+    The real activations carry no gradient: they are the target.
+    """
+    losses = [
+        torch.stack([(a.detach() - b).abs().mean() for a, b in zip(real_layers, fake_layers, strict=True)]).mean()
+        for (_, real_layers), (_, fake_layers) in zip(real, fake, strict=True)
+    ]
+    return torch.stack(losses).mean()
+
+
+def semitone_spectrogram(
+    waveform: torch.Tensor,
+    sample_rate: int = 24000,
+    hop_size: int = 960,
+    num_semitones: int = 72,
+    lowest_hz: float = 65.4,
+) -> torch.Tensor:
+    """Natural-log magnitudes of the semitones from C2 up: waveform (B, 1, T) to (B, ceil(T / hop_size), num_semitones).
+
+    Frame i covers samples i * hop_size to (i + 1) * hop_size, its centre under the centre of a Hann window of 170 ms
+    (4096 samples at 24 kHz), the shortest that parts semitones from about A2 up. A semitone's magnitude is the root of the
+    energy under a Gaussian of a third of a semitone around it.
+    """
+    fft_size = 2 ** round(math.log2(0.17 * sample_rate))
+    num_frames = -(-waveform.shape[-1] // hop_size)
+    left = (fft_size - hop_size) // 2
+    right = num_frames * hop_size - waveform.shape[-1] + fft_size - hop_size - left
+    frames = F.pad(waveform[:, 0].float(), (left, right)).unfold(-1, fft_size, hop_size)  # (B, N, fft_size)
+    window = torch.hann_window(fft_size, device=waveform.device)
+    energy = torch.view_as_real(torch.fft.rfft(frames * window)).square().sum(-1) / window.square().sum()  # (B, N, F)
+    hertz = torch.arange(1, fft_size // 2 + 1, device=waveform.device) * (sample_rate / fft_size)
+    distance = 12 * torch.log2(hertz / lowest_hz)[:, None] - torch.arange(num_semitones, device=waveform.device)
+    weight = torch.exp(-0.5 * (distance * 3).square())  # (F - 1, num_semitones)
+    weight = weight / weight.sum(0)
+    return 0.5 * (energy[..., 1:] @ weight + 1e-8).log()
+
+
+def masked_prediction_targets(waveform: torch.Tensor, sample_rate: int = 24000, hop_size: int = 960) -> torch.Tensor:
+    """What the semantic encoder predicts of each token's span: (B, 1, T) to (B, S, 201), S = ceil(T / hop_size).
+
+    Two log-mel frames of 64 bands (the first and second half of the span: timbre, and what changes within it), 72
+    semitones (pitch; MERT's constant-Q teacher plays this part), and the increase of the log-mel spectrum since the
+    half-span before, averaged over the bands (onsets): all from the signal, no label.
+    """
+    num_tokens = -(-waveform.shape[-1] // hop_size)
+    padded = F.pad(waveform, (0, num_tokens * hop_size - waveform.shape[-1]))  # (B, 1, 960 S)
+    half = hop_size // 2
+    centred = F.pad(padded[:, 0, half // 2 :], (0, half // 2))  # frame i of the mel spectrogram is centred on i * half
+    mel = log_mel_spectrogram(
+        centred, sample_rate=sample_rate, n_fft=1024, hop_length=half, num_mels=64, floor=1e-4
+    )  # (B, 2 S, 64)
+    rise = F.pad(mel.diff(dim=1), (0, 0, 1, 0)).clamp_min(0).mean(-1)  # (B, 2 S)
+    semitones = semitone_spectrogram(padded, sample_rate, hop_size)  # (B, S, 72)
+    return torch.cat([mel.unflatten(1, (-1, 2)).flatten(2), semitones, rise.unflatten(1, (-1, 2)).amax(-1, True)], -1)
+
+
+def masked_prediction_loss(
+    prediction: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, visible_weight: float = 0.0
+) -> torch.Tensor:
+    """Squared error of the standardised targets where the encoder's input was masked (Baevski et al. 2022, with a
+    spectral teacher), and, with a weight, where it was not:
+
+        L = mean_{s masked} |y_s - y_hat_s|^2 / P  +  visible_weight * mean_{s visible} |y_s - y_hat_s|^2 / P
+
+    Prediction and target (B, S, P), mask (B, S) bool. With an empty mask the first term is 0.
+    """
+    error = (prediction.float() - target).square().mean(-1)  # (B, S)
+    masked = mask.to(error.dtype)
+    visible = 1.0 - masked
+    loss = (error * masked).sum() / masked.sum().clamp_min(1.0)
+    return loss + visible_weight * (error * visible).sum() / visible.sum().clamp_min(1.0)
+
+
+def contrastive_loss(
+    audio_embeds: torch.Tensor, text_embeds: torch.Tensor, logit_scale: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Symmetric InfoNCE of B matched pairs with a learnt temperature (van den Oord et al. 2018, Radford et al. 2021):
+
+        l_ij = e^s <a_i, t_j>,   L = -1/(2B) sum_i  ln softmax_j(l_ij)[i] + ln softmax_j(l_ji)[i]
+
+    Embeddings (B, E) of unit length; `logit_scale` is s, and e^s is held at 100 or below. Equal embeddings all over
+    give ln B. Returns the loss and the logits (B, B), audio by text.
+    """
+    logits = logit_scale.exp().clamp(max=100.0) * audio_embeds @ text_embeds.T  # (B, B)
+    target = torch.arange(len(logits), device=logits.device)
+    return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)), logits
+
+
+def velocity_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean squared error of the velocity, mean((v_hat - v)^2), over all chunks of a window (eq. 7). (B, L, D) each."""
+    return F.mse_loss(prediction, target)

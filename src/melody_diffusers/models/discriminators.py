@@ -1,0 +1,110 @@
+"""The two families of discriminators of the audio VAE-GAN's training (section 4); none is needed afterwards.
+
+Multi-period (HiFi-GAN, Kong et al. 2020): the waveform folded into rows of p samples, for five prime periods p, hears
+periodic structure. Multi-resolution (UnivNet, Jang et al. 2021): magnitude spectrograms at several resolutions hear
+texture. Constructor defaults are the widths of those papers; a run on a CPU affords much narrower ones.
+
+Shapes: B batch, T samples, C channels, F frequency bins, N frames.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+
+_SLOPE = 0.1  # of every leaky rectifier, as in HiFi-GAN
+
+# One entry per sub-discriminator: its logits (B, positions), and the activations of its layers.
+DiscriminatorOutput = list[tuple[torch.Tensor, list[torch.Tensor]]]
+
+
+def _judge(x: torch.Tensor, layers: nn.ModuleList, last: nn.Module) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Logits (B, positions) and the activations of every layer, the logits' own map included."""
+    features = []
+    for layer in layers:
+        x = F.leaky_relu(layer(x), _SLOPE)
+        features.append(x)
+    x = last(x)
+    features.append(x)
+    return x.flatten(1), features
+
+
+class PeriodDiscriminator(nn.Module):
+    """Judges a waveform folded into rows of `period` samples, with convolutions along the columns only."""
+
+    def __init__(self, period: int, channels: Sequence[int]):
+        super().__init__()
+        self.period = period
+        layers = []
+        for index, (inputs, outputs) in enumerate(zip((1, *channels[:-1]), channels, strict=True)):
+            stride = 3 if index < len(channels) - 1 else 1
+            layers.append(weight_norm(nn.Conv2d(inputs, outputs, (5, 1), (stride, 1), padding=(2, 0))))
+        self.layers = nn.ModuleList(layers)
+        self.last = weight_norm(nn.Conv2d(channels[-1], 1, (3, 1), padding=(1, 0)))
+
+    def forward(self, waveform: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        missing = -waveform.shape[-1] % self.period
+        if missing:
+            waveform = F.pad(waveform, (0, missing), mode="reflect")
+        folded = rearrange(waveform, "b 1 (n p) -> b 1 n p", p=self.period)  # (B, 1, T/p, p)
+        return _judge(folded, self.layers, self.last)
+
+
+class MultiPeriodDiscriminator(nn.Module):
+    """One `PeriodDiscriminator` per period: waveform (B, 1, T) -> a (logits, features) pair for each."""
+
+    def __init__(
+        self,
+        periods: Sequence[int] = (2, 3, 5, 7, 11),
+        channels: Sequence[int] = (32, 128, 512, 1024, 1024),
+    ):
+        super().__init__()
+        self.discriminators = nn.ModuleList(PeriodDiscriminator(period, channels) for period in periods)
+
+    def forward(self, waveform: torch.Tensor) -> DiscriminatorOutput:
+        return [discriminator(waveform) for discriminator in self.discriminators]
+
+
+class SpectrogramDiscriminator(nn.Module):
+    """Judges the magnitudes of one STFT, (B, 1, F, N), with strides along frequency only."""
+
+    def __init__(self, fft_size: int, hop_size: int, window_size: int, channels: int, num_strided: int):
+        super().__init__()
+        self.fft_size, self.hop_size, self.window_size = fft_size, hop_size, window_size
+        layers = [weight_norm(nn.Conv2d(1, channels, (9, 3), padding=(4, 1)))]
+        for _ in range(num_strided):
+            layers.append(weight_norm(nn.Conv2d(channels, channels, (9, 3), stride=(2, 1), padding=(4, 1))))
+        layers.append(weight_norm(nn.Conv2d(channels, channels, (3, 3), padding=(1, 1))))
+        self.layers = nn.ModuleList(layers)
+        self.last = weight_norm(nn.Conv2d(channels, 1, (3, 3), padding=(1, 1)))
+
+    def forward(self, waveform: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        window = torch.hann_window(self.window_size, device=waveform.device)
+        spectrum = torch.stft(
+            waveform[:, 0].float(), self.fft_size, self.hop_size, self.window_size, window, return_complex=True
+        )
+        power = torch.view_as_real(spectrum).square().sum(-1) / window.square().sum()  # (B, F, N)
+        # the root's slope is infinite at 0, and padding makes exact zeros
+        return _judge((power + 1e-9).sqrt().unsqueeze(1), self.layers, self.last)  # (B, 1, F, N)
+
+
+class MultiResolutionDiscriminator(nn.Module):
+    """One `SpectrogramDiscriminator` per STFT (FFT, hop, window): waveform (B, 1, T) -> (logits, features) each."""
+
+    def __init__(
+        self,
+        resolutions: Sequence[Sequence[int]] = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240)),
+        channels: int = 32,
+        num_strided: int = 3,
+    ):
+        super().__init__()
+        self.discriminators = nn.ModuleList(
+            SpectrogramDiscriminator(fft_size, hop_size, window_size, channels, num_strided)
+            for fft_size, hop_size, window_size in resolutions
+        )
+
+    def forward(self, waveform: torch.Tensor) -> DiscriminatorOutput:
+        return [discriminator(waveform) for discriminator in self.discriminators]

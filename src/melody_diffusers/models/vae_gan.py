@@ -1,0 +1,535 @@
+"""AudioVAEGAN: waveform <-> latents (section 4 of the paper). The discriminators it is trained against are elsewhere.
+
+Two heads, chosen by `AudioVAEGANConfig.head`:
+
+- `"hifigan"`, the paper's: strided convolutions and residual stacks down, transposed convolutions and residual stacks
+  up, all at audio rate. 40.0 M + 60.1 M parameters, hop 96.
+- `"istft"`: everything learnt happens at the frame rate. The encoder reads a short-time spectrum and the decoder writes
+  one, magnitude and phase, which an inverse STFT turns into sound (Vocos, Siuzdak 2023). An order of magnitude cheaper.
+  Beside it runs a linear path, from windowed samples to latents and back: without it a frame rate of 50 Hz learns no
+  phase for many thousand steps, with it the bass is a waveform from the first hundred on.
+
+Shapes: B batch, T samples, L latent frames, D latent width, C channels, F frequency bins.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.autoencoders.vae import AutoencoderMixin
+from diffusers.utils import BaseOutput
+from diffusers.utils.accelerate_utils import apply_forward_hook
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+
+_SLOPE = 0.1  # of every leaky rectifier of the HiFi-GAN head
+_RECTIFIER_GAIN = math.sqrt(2 / (1 + _SLOPE**2))  # undoes the rectifier's loss of variance
+
+
+class AudioVAEGANConfig(PreTrainedConfig):
+    """Configuration of `AudioVAEGAN`; the defaults are the paper's numbers.
+
+    The paper gives rates, channels, kernels and the two parameter counts, and leaves the residual stacks open. Ours:
+    HiFi-GAN's second kind (one convolution per dilation) with its kernels 3, 7 and 11; dilations 1, 3, 5, 7, 9 in the
+    encoder and 1, 3, 5 in the decoder; `encoder_channels` are the widths before each strided convolution, which doubles
+    them, so the last stage is 512 wide; and one further convolution at the narrow end of each side. That makes
+    40.0 M + 59.7 M.
+
+    Args:
+        sample_rate: of the waveform, in Hz.
+        latent_dim: D.
+        head: `"hifigan"` or `"istft"`; the arguments of the other head are ignored.
+        latent_clip, latent_scale: c and s in z = s clip((z_bar - latent_mean) / latent_std, -c, c). The paper's
+            clip(z_bar / 3, -1, 1) by default; with a scale of 1 latents keep unit deviation.
+        encoder_rates, encoder_channels, encoder_kernels: strided convolutions of the HiFi-GAN encoder.
+        decoder_rates, decoder_channels, decoder_kernels: transposed convolutions of the HiFi-GAN decoder.
+        residual_kernels, encoder_dilations, decoder_dilations: its residual stacks.
+        encoder_bottleneck_kernel, decoder_bottleneck_kernel: its convolutions next to the latents.
+        istft_hop: samples per latent frame of the inverse-STFT head.
+        istft_n_fft: length of its Fourier transforms, a multiple of the hop, at least twice as long.
+        istft_width, istft_expansion: channels of its ConvNeXt blocks, and how many times wider their middle is.
+        istft_encoder_layers, istft_decoder_layers: number of blocks.
+    """
+
+    model_type = "melody_audio_vae_gan"
+
+    def __init__(
+        self,
+        sample_rate: int = 24000,
+        latent_dim: int = 16,
+        head: str = "hifigan",
+        latent_clip: float = 3.0,
+        latent_scale: float = 1 / 3,
+        encoder_rates: Sequence[int] = (2, 3, 4, 4),
+        encoder_channels: Sequence[int] = (32, 64, 128, 256),
+        encoder_kernels: Sequence[int] = (5, 7, 9, 9),
+        decoder_rates: Sequence[int] = (4, 4, 3, 2),
+        decoder_channels: Sequence[int] = (768, 384, 192, 96),
+        decoder_kernels: Sequence[int] = (9, 9, 5, 7),
+        residual_kernels: Sequence[int] = (3, 7, 11),
+        encoder_dilations: Sequence[int] = (1, 3, 5, 7, 9),
+        decoder_dilations: Sequence[int] = (1, 3, 5),
+        encoder_bottleneck_kernel: int = 7,
+        decoder_bottleneck_kernel: int = 3,
+        istft_hop: int = 480,
+        istft_n_fft: int = 1920,
+        istft_width: int = 256,
+        istft_expansion: int = 3,
+        istft_encoder_layers: int = 4,
+        istft_decoder_layers: int = 6,
+        **kwargs,
+    ):
+        if head not in ("hifigan", "istft"):
+            raise ValueError(f"head is {head!r}; allowed are 'hifigan' and 'istft'")
+        if math.prod(encoder_rates) != math.prod(decoder_rates):
+            raise ValueError(f"encoder_rates {encoder_rates} and decoder_rates {decoder_rates} have different products")
+        if istft_n_fft % istft_hop or istft_n_fft < 2 * istft_hop:
+            raise ValueError(f"istft_n_fft is {istft_n_fft}; it has to be 2, 3, 4, ... times istft_hop ({istft_hop})")
+        self.sample_rate = sample_rate
+        self.latent_dim = latent_dim
+        self.head = head
+        self.latent_clip = latent_clip
+        self.latent_scale = latent_scale
+        self.encoder_rates = list(encoder_rates)
+        self.encoder_channels = list(encoder_channels)
+        self.encoder_kernels = list(encoder_kernels)
+        self.decoder_rates = list(decoder_rates)
+        self.decoder_channels = list(decoder_channels)
+        self.decoder_kernels = list(decoder_kernels)
+        self.residual_kernels = list(residual_kernels)
+        self.encoder_dilations = list(encoder_dilations)
+        self.decoder_dilations = list(decoder_dilations)
+        self.encoder_bottleneck_kernel = encoder_bottleneck_kernel
+        self.decoder_bottleneck_kernel = decoder_bottleneck_kernel
+        self.istft_hop = istft_hop
+        self.istft_n_fft = istft_n_fft
+        self.istft_width = istft_width
+        self.istft_expansion = istft_expansion
+        self.istft_encoder_layers = istft_encoder_layers
+        self.istft_decoder_layers = istft_decoder_layers
+        super().__init__(**kwargs)
+
+    @property
+    def hop_samples(self) -> int:
+        """Samples per latent frame."""
+        return self.istft_hop if self.head == "istft" else math.prod(self.encoder_rates)
+
+
+# --- the paper's head -------------------------------------------------------------------------------------------------
+
+
+class ResidualStack(nn.Module):
+    """HiFi-GAN's multi-receptive-field fusion: the mean of one residual branch per kernel, (B, C, T) -> (B, C, T)."""
+
+    def __init__(self, channels: int, kernels: Sequence[int], dilations: Sequence[int]):
+        super().__init__()
+        self.branches = nn.ModuleList(
+            nn.ModuleList(
+                nn.Conv1d(channels, channels, kernel, dilation=dilation, padding=(kernel - 1) * dilation // 2)
+                for dilation in dilations
+            )
+            for kernel in kernels
+        )
+        for conv in (conv for branch in self.branches for conv in branch):
+            conv.init_gain = 1 / math.sqrt(len(dilations))  # a branch at most doubles the variance, whatever its depth
+        self.context_samples = (max(kernels) - 1) * sum(dilations) // 2  # seen on each side
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        total = 0
+        for branch in self.branches:
+            y = x
+            for conv in branch:
+                y = y + conv(F.leaky_relu(y, _SLOPE))
+            total = total + y
+        return total / len(self.branches)
+
+
+class StridedConv(nn.Conv1d):
+    """Convolution from T samples to exactly T / rate (T a multiple of rate): padded by kernel - rate in all."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, rate: int):
+        super().__init__(inputs, outputs, kernel, stride=rate)
+        self.pad = ((kernel - rate) // 2, (kernel - rate + 1) // 2)
+        self.init_gain = _RECTIFIER_GAIN
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(F.pad(x, self.pad))  # (B, C', T / rate)
+
+
+class UpsampleConv(nn.ConvTranspose1d):
+    """Transposed convolution from T samples to exactly T * rate: the kernel - rate samples too many are cut off."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, rate: int):
+        super().__init__(inputs, outputs, kernel, stride=rate)
+        self.surplus = (kernel - rate) // 2
+        self.init_gain = _RECTIFIER_GAIN
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x)[..., self.surplus : self.surplus + x.shape[-1] * self.stride[0]]  # (B, C', T * rate)
+
+
+class HiFiGANEncoder(nn.Module):
+    """Waveform (B, 1, T) -> means and log-variances (B, L, 2D)."""
+
+    def __init__(self, config: AudioVAEGANConfig):
+        super().__init__()
+        widths = [*config.encoder_channels, 2 * config.encoder_channels[-1]]
+        self.first = nn.Conv1d(1, widths[0], 7, padding=3)
+        self.downsamplers, self.stacks = nn.ModuleList(), nn.ModuleList()
+        context, samples_per_step = 3, 1
+        for index, (rate, kernel) in enumerate(zip(config.encoder_rates, config.encoder_kernels, strict=True)):
+            self.downsamplers.append(StridedConv(widths[index], widths[index + 1], kernel, rate))
+            self.stacks.append(ResidualStack(widths[index + 1], config.residual_kernels, config.encoder_dilations))
+            context += kernel * samples_per_step
+            samples_per_step *= rate
+            context += self.stacks[-1].context_samples * samples_per_step
+        kernel = config.encoder_bottleneck_kernel
+        self.bottleneck = nn.Conv1d(widths[-1], widths[-1], kernel, padding=kernel // 2)
+        self.last = nn.Conv1d(widths[-1], 2 * config.latent_dim, 1)
+        self.context_frames = -(-context // samples_per_step) + kernel // 2
+
+    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
+        x = self.first(waveform)  # (B, C, T)
+        for downsample, stack in zip(self.downsamplers, self.stacks, strict=True):
+            x = stack(downsample(F.leaky_relu(x, _SLOPE)))  # (B, C', T / rate)
+        x = self.bottleneck(F.leaky_relu(x, _SLOPE))
+        return self.last(F.leaky_relu(x, _SLOPE)).transpose(1, 2)  # (B, L, 2D)
+
+
+class HiFiGANDecoder(nn.Module):
+    """Latents (B, L, D) -> waveform (B, 1, L * hop), within [-1, 1]."""
+
+    def __init__(self, config: AudioVAEGANConfig):
+        super().__init__()
+        widths = [config.decoder_channels[0], *config.decoder_channels]
+        kernel = config.decoder_bottleneck_kernel
+        self.first = nn.Conv1d(config.latent_dim, widths[0], 7, padding=3)
+        self.bottleneck = nn.Conv1d(widths[0], widths[0], kernel, padding=kernel // 2)
+        self.upsamplers, self.stacks = nn.ModuleList(), nn.ModuleList()
+        context, frames_per_step = 3 + kernel // 2, 1.0
+        for index, (rate, kernel) in enumerate(zip(config.decoder_rates, config.decoder_kernels, strict=True)):
+            self.upsamplers.append(UpsampleConv(widths[index], widths[index + 1], kernel, rate))
+            self.stacks.append(ResidualStack(widths[index + 1], config.residual_kernels, config.decoder_dilations))
+            context += -(-kernel // rate) * frames_per_step
+            frames_per_step /= rate
+            context += self.stacks[-1].context_samples * frames_per_step
+        self.last = nn.Conv1d(widths[-1], 1, 7, padding=3)
+        self.context_frames = math.ceil(context + 3 * frames_per_step)
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        x = self.bottleneck(F.leaky_relu(self.first(latents.transpose(1, 2)), _SLOPE))  # (B, C, L)
+        for upsample, stack in zip(self.upsamplers, self.stacks, strict=True):
+            x = stack(upsample(F.leaky_relu(x, _SLOPE)))  # (B, C', rate * T')
+        return torch.tanh(self.last(F.leaky_relu(x, _SLOPE)))  # (B, 1, L * hop)
+
+
+# --- the inverse-STFT head --------------------------------------------------------------------------------------------
+
+
+class ConvNeXtBlock(nn.Module):
+    """Depthwise convolution over 7 frames, LayerNorm and a GELU layer, added to the input: (B, L, C) -> (B, L, C)."""
+
+    kernel = 7
+
+    def __init__(self, width: int, expansion: int, num_layers: int):
+        super().__init__()
+        self.depthwise = nn.Conv1d(width, width, self.kernel, padding=self.kernel // 2, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.widen = nn.Linear(width, expansion * width)
+        self.narrow = nn.Linear(expansion * width, width)
+        self.narrow.init_gain = 1 / math.sqrt(num_layers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.depthwise(x.transpose(1, 2)).transpose(1, 2)  # (B, L, C)
+        return x + self.narrow(F.gelu(self.widen(self.norm(y))))
+
+
+def _hann_frames_norm(n_fft: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """A Hann window and its norm. Rebuilt on every call: a buffer that is not saved would load as garbage."""
+    window = torch.hann_window(n_fft, device=device)
+    return window, window.square().sum().sqrt()
+
+
+class ISTFTEncoder(nn.Module):
+    """Waveform (B, 1, T) -> compressed spectrum -> ConvNeXt blocks at frame rate -> means and log-variances (B, L, 2D).
+
+    A linear map of the windowed samples is added to the means.
+    """
+
+    compression = 0.3  # magnitudes are raised to this power: partials 60 dB apart come to lie 18 dB apart
+
+    def __init__(self, config: AudioVAEGANConfig):
+        super().__init__()
+        self.n_fft, self.hop = config.istft_n_fft, config.istft_hop
+        width, layers = config.istft_width, config.istft_encoder_layers
+        self.first = nn.Linear(3 * (self.n_fft // 2 + 1), width)
+        self.first_norm = nn.LayerNorm(width)
+        self.blocks = nn.ModuleList(ConvNeXtBlock(width, config.istft_expansion, layers) for _ in range(layers))
+        self.last_norm = nn.LayerNorm(width)
+        self.last = nn.Linear(width, 2 * config.latent_dim)
+        self.linear = nn.Linear(self.n_fft, config.latent_dim, bias=False)
+        self.linear.init_gain = math.sqrt(self.n_fft)  # frames have unit norm where the waveform has unit deviation
+        self.context_frames = layers * (ConvNeXtBlock.kernel // 2) + self.n_fft // self.hop
+
+    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
+        window, norm = _hann_frames_norm(self.n_fft, waveform.device)
+        margin = self.n_fft - self.hop
+        padded = F.pad(waveform[:, 0].float(), (margin // 2, margin - margin // 2))
+        frames = padded.unfold(-1, self.n_fft, self.hop) * (window / norm)  # (B, L, n_fft)
+        spectrum = torch.view_as_real(torch.fft.rfft(frames))  # (B, L, F, 2)
+        magnitude = (spectrum.square().sum(-1, keepdim=True) + 1e-10).sqrt()
+        compressed = magnitude.pow(self.compression)
+        features = torch.cat([compressed, spectrum / magnitude * compressed], dim=-1)  # (B, L, F, 3)
+        x = self.first_norm(self.first(features.flatten(2).to(self.first.weight.dtype)))  # (B, L, C)
+        for block in self.blocks:
+            x = block(x)
+        mean, logvar = self.last(self.last_norm(x)).chunk(2, dim=-1)
+        return torch.cat([mean + self.linear(frames.to(self.linear.weight.dtype)), logvar], dim=-1)  # (B, L, 2D)
+
+
+class ISTFTDecoder(nn.Module):
+    """Latents (B, L, D) -> ConvNeXt blocks -> magnitude and phase -> inverse STFT -> waveform (B, 1, L * hop).
+
+    A linear map of the latents to windowed samples is added to each frame.
+    """
+
+    max_magnitude = 1e2  # as in Vocos: keeps exp() finite early in training
+
+    def __init__(self, config: AudioVAEGANConfig):
+        super().__init__()
+        self.n_fft, self.hop = config.istft_n_fft, config.istft_hop
+        width, layers = config.istft_width, config.istft_decoder_layers
+        self.first = nn.Linear(config.latent_dim, width)
+        self.first_norm = nn.LayerNorm(width)
+        self.blocks = nn.ModuleList(ConvNeXtBlock(width, config.istft_expansion, layers) for _ in range(layers))
+        self.last_norm = nn.LayerNorm(width)
+        self.magnitude = nn.Linear(width, self.n_fft // 2 + 1)
+        self.magnitude.init_bias = -4.0  # a start near the level of music, so that no step is lost to loudness
+        self.phase = nn.Linear(width, 2 * (self.n_fft // 2 + 1))
+        self.linear = nn.Linear(config.latent_dim, self.n_fft, bias=False)
+        self.linear.init_gain = 0.1  # a start below the level of music
+        self.context_frames = layers * (ConvNeXtBlock.kernel // 2) + self.n_fft // self.hop
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        x = self.first_norm(self.first(latents))  # (B, L, C)
+        for block in self.blocks:
+            x = block(x)
+        x = self.last_norm(x)
+        magnitude = self.magnitude(x).float().exp().clamp(max=self.max_magnitude)  # (B, L, F)
+        direction = self.phase(x).float().unflatten(-1, (2, -1))  # (B, L, 2, F), towards (cos, sin) of the phase
+        direction = direction / (1 + direction.square().sum(2, keepdim=True)).sqrt()  # shorter than 1 where in doubt
+        cosine, sine = direction.unbind(2)
+        spectrum = torch.complex(magnitude * cosine, magnitude * sine)
+        return self.inverse_stft(spectrum, self.linear(latents).float()).unsqueeze(1)  # (B, 1, L * hop)
+
+    def inverse_stft(self, spectrum: torch.Tensor, offset: torch.Tensor | float = 0.0) -> torch.Tensor:
+        """Overlap-add of L frames (B, L, F), exactly L * hop samples long: (n_fft - hop) / 2 are cut at each end.
+
+        `offset` (B, L, n_fft) is added to the frames, in the units of the waveform, before they are windowed.
+        Dividing by the summed squared windows makes it the exact inverse of the encoder's STFT; after the cut that sum
+        has no zeros, at the ends either.
+        """
+        window, norm = _hann_frames_norm(self.n_fft, spectrum.device)
+        frames = (torch.fft.irfft(spectrum, n=self.n_fft) * norm + offset) * window  # (B, L, n_fft)
+        weights = window.square().expand(1, spectrum.shape[1], -1)
+        start, length = (self.n_fft - self.hop) // 2, spectrum.shape[1] * self.hop
+        signal, envelope = (self._overlap_add(x)[:, start : start + length] for x in (frames, weights))
+        return signal / envelope
+
+    def _overlap_add(self, frames: torch.Tensor) -> torch.Tensor:
+        """(B, L, n_fft) -> (B, (L - 1) * hop + n_fft): each of the n_fft / hop parts of a frame, shifted into place."""
+        overlap = self.n_fft // self.hop
+        parts = frames.unflatten(-1, (overlap, self.hop)).unbind(2)  # overlap x (B, L, hop)
+        return sum(F.pad(part, (0, 0, shift, overlap - 1 - shift)) for shift, part in enumerate(parts)).flatten(1)
+
+
+# --- the model --------------------------------------------------------------------------------------------------------
+
+
+class LatentGaussian:
+    """The encoder's answer: a diagonal Gaussian of raw latents z_bar, and the map from those to latents z.
+
+    Args:
+        mean, logvar: of z_bar, (B, L, D).
+        normalize: z = latent_scale * clip((z_bar - latent_mean) / latent_std, -latent_clip, latent_clip).
+    """
+
+    def __init__(self, mean: torch.Tensor, logvar: torch.Tensor, normalize):
+        self.mean = mean
+        self.logvar = logvar.clamp(-20.0, 10.0)
+        self._normalize = normalize
+
+    def raw_sample(self, generator: torch.Generator | None = None) -> torch.Tensor:
+        """z_bar ~ N(mu, sigma), neither scaled nor clipped. Noise is drawn on the generator's device, then moved."""
+        device = self.mean.device if generator is None else generator.device
+        noise = torch.randn(self.mean.shape, generator=generator, device=device, dtype=torch.float32)
+        return self.mean + (0.5 * self.logvar).exp() * noise.to(self.mean)
+
+    def sample(self, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Latents z of a draw, (B, L, D)."""
+        return self._normalize(self.raw_sample(generator))
+
+    def mode(self) -> torch.Tensor:
+        """Latents z of the mean, (B, L, D)."""
+        return self._normalize(self.mean)
+
+    def kl(self) -> torch.Tensor:
+        """KL(N(mu, sigma) || N(0, I)) of the raw latents, averaged over every number: a scalar."""
+        mean, logvar = self.mean.float(), self.logvar.float()
+        return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+
+
+@dataclass
+class AudioVAEGANEncoderOutput(BaseOutput):
+    """`latent_dist`: a `LatentGaussian`; its `sample()` and `mode()` give latents (B, L, D)."""
+
+    latent_dist: LatentGaussian
+
+
+@dataclass
+class AudioVAEGANDecoderOutput(BaseOutput):
+    """`sample`: the waveform, (B, 1, L * hop_samples)."""
+
+    sample: torch.Tensor
+
+
+class AudioVAEGAN(PreTrainedModel, AutoencoderMixin):
+    """Variational autoencoder of audio: `encode` gives latents of `latent_dim` numbers a frame, `decode` the waveform.
+
+    Long audio: `enable_tiling()` works through it in windows that overlap by what the convolutions can see, with the
+    same result as in one piece; `enable_slicing()` takes a batch one item at a time.
+    """
+
+    config_class = AudioVAEGANConfig
+    base_model_prefix = "vae_gan"
+    main_input_name = "waveform"
+    _no_split_modules = ["ResidualStack", "ConvNeXtBlock"]
+
+    def __init__(self, config: AudioVAEGANConfig):
+        super().__init__(config)
+        encoder, decoder = {"hifigan": (HiFiGANEncoder, HiFiGANDecoder), "istft": (ISTFTEncoder, ISTFTDecoder)}[
+            config.head
+        ]
+        self.encoder = encoder(config)
+        self.decoder = decoder(config)
+        self.register_buffer("latent_mean", torch.zeros(config.latent_dim))
+        self.register_buffer("latent_std", torch.ones(config.latent_dim))
+        self.use_slicing = False
+        self.use_tiling = False
+        self.tile_frames = 1024  # latent frames a tile adds; its context comes on top
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Variance-preserving weights (Kaiming), times `init_gain` where a module names one; biases 0 or `init_bias`.
+
+        The usual deviation of 0.02 would let a signal die out over the many narrow convolutions of a vocoder.
+        """
+        if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d, nn.Linear)):
+            if isinstance(module, nn.ConvTranspose1d):  # each output sees kernel / stride taps
+                fan_in = module.in_channels * module.kernel_size[0] / module.stride[0]
+            else:
+                fan_in = module.weight[0].numel()
+            init.normal_(module.weight, 0.0, getattr(module, "init_gain", 1.0) / math.sqrt(fan_in))
+            if module.bias is not None:
+                init.constant_(module.bias, getattr(module, "init_bias", 0.0))
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif module is self:
+            init.zeros_(self.latent_mean)
+            init.ones_(self.latent_std)
+
+    @property
+    def hop_samples(self) -> int:
+        """Samples per latent frame."""
+        return self.config.hop_samples
+
+    @property
+    def latent_dim(self) -> int:
+        """D, numbers per latent frame."""
+        return self.config.latent_dim
+
+    @property
+    def sample_rate(self) -> int:
+        """Of waveforms, in Hz."""
+        return self.config.sample_rate
+
+    def _normalize(self, raw: torch.Tensor) -> torch.Tensor:
+        clip = self.config.latent_clip
+        return self.config.latent_scale * ((raw - self.latent_mean) / self.latent_std).clamp(-clip, clip)
+
+    def _denormalize(self, latents: torch.Tensor) -> torch.Tensor:
+        return latents / self.config.latent_scale * self.latent_std + self.latent_mean
+
+    @apply_forward_hook
+    def encode(
+        self, waveform: torch.Tensor, return_dict: bool = True
+    ) -> AudioVAEGANEncoderOutput | tuple[LatentGaussian]:
+        """The distribution of the latents of a waveform (B, 1, T), which zeros extend to a whole number of frames."""
+        if waveform.ndim != 3 or waveform.shape[1] != 1 or waveform.shape[2] == 0:
+            raise ValueError(f"waveform has shape {tuple(waveform.shape)}; wanted is (batch, 1, samples), not empty")
+        waveform = F.pad(waveform, (0, -waveform.shape[-1] % self.hop_samples)).to(self.dtype)
+        parts = waveform.split(1) if self.use_slicing else [waveform]
+        moments = torch.cat([self._encode(part) for part in parts])  # (B, L, 2D)
+        latent_dist = LatentGaussian(*moments.chunk(2, dim=-1), normalize=self._normalize)
+        return AudioVAEGANEncoderOutput(latent_dist=latent_dist) if return_dict else (latent_dist,)
+
+    @apply_forward_hook
+    def decode(self, latents: torch.Tensor, return_dict: bool = True) -> AudioVAEGANDecoderOutput | tuple[torch.Tensor]:
+        """The waveform (B, 1, L * hop_samples) of latents (B, L, D)."""
+        if latents.ndim != 3 or latents.shape[2] != self.latent_dim or latents.shape[1] == 0:
+            raise ValueError(
+                f"latents have shape {tuple(latents.shape)}; wanted is (batch, frames, {self.latent_dim}), not empty"
+            )
+        raw = self._denormalize(latents.to(self.dtype))
+        parts = raw.split(1) if self.use_slicing else [raw]
+        sample = torch.cat([self._decode(part) for part in parts])  # (B, 1, L * hop)
+        return AudioVAEGANDecoderOutput(sample=sample) if return_dict else (sample,)
+
+    def forward(
+        self, waveform: torch.Tensor, sample_posterior: bool = False, generator: torch.Generator | None = None
+    ) -> AudioVAEGANDecoderOutput:
+        """Reconstruction of a waveform (B, 1, T), as long as the input."""
+        latent_dist = self.encode(waveform).latent_dist
+        latents = latent_dist.sample(generator) if sample_posterior else latent_dist.mode()
+        return AudioVAEGANDecoderOutput(sample=self.decode(latents).sample[..., : waveform.shape[-1]])
+
+    def _tiles(self, num_frames: int, context: int) -> list[tuple[int, int, int, int]]:
+        """(start, end) of what each tile adds and (first, last) of what it reads, in frames."""
+        if not self.use_tiling or num_frames <= self.tile_frames:
+            return [(0, num_frames, 0, num_frames)]
+        starts = range(0, num_frames, self.tile_frames)
+        spans = [(start, min(start + self.tile_frames, num_frames)) for start in starts]
+        return [(start, end, max(0, start - context), min(num_frames, end + context)) for start, end in spans]
+
+    def _encode(self, waveform: torch.Tensor) -> torch.Tensor:
+        hop = self.hop_samples
+        pieces = []
+        for start, end, first, last in self._tiles(waveform.shape[-1] // hop, self.encoder.context_frames):
+            moments = self.encoder(waveform[..., first * hop : last * hop])  # (B, last - first, 2D)
+            pieces.append(moments[:, start - first : end - first])
+        return torch.cat(pieces, dim=1)
+
+    def _decode(self, raw: torch.Tensor) -> torch.Tensor:
+        hop = self.hop_samples
+        pieces = []
+        for start, end, first, last in self._tiles(raw.shape[1], self.decoder.context_frames):
+            waveform = self.decoder(raw[:, first:last])  # (B, 1, (last - first) * hop)
+            pieces.append(waveform[..., (start - first) * hop : (end - first) * hop])
+        return torch.cat(pieces, dim=-1)
+
+    @torch.no_grad()
+    def fit_latent_statistics(self, raw_latents: torch.Tensor, min_std: float = 1e-3) -> float:
+        """Sets `latent_mean` and `latent_std` from raw latents (..., D), so that each channel has mean 0, deviation 1.
+
+        Returns:
+            The share of those numbers that `latent_clip` then cuts off.
+        """
+        flat = raw_latents.reshape(-1, self.latent_dim).double()
+        self.latent_mean.copy_(flat.mean(0))
+        self.latent_std.copy_(flat.std(0).clamp_min(min_std))
+        deviations = (flat - self.latent_mean.double()) / self.latent_std.double()
+        return (deviations.abs() > self.config.latent_clip).double().mean().item()

@@ -1,0 +1,202 @@
+import io
+import json
+
+import datasets
+import numpy as np
+import pytest
+import soundfile
+import torch
+from datasets import Array2D, Audio, Features, List, Value
+from torch.utils.data import DataLoader
+
+from melody_diffusers.audio import load_audio
+from melody_diffusers.data.datasets import AudioClips, EncodedClips, tags_of
+
+FEATURES = Features(
+    {
+        "audio": {"bytes": Value("binary"), "path": Value("string")},
+        "captions": List(Value("string")),
+        "style": Value("string"),
+        "key": Value("string"),
+        "mode_word": Value("string"),
+        "bpm": Value("int32"),
+        "instruments": List(Value("string")),
+    }
+)
+
+
+def flac(samples: np.ndarray, sample_rate: int) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, sample_rate, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Clips that count up from 0, so that a crop tells where it starts; the last one is short and at another rate."""
+    folder = tmp_path_factory.mktemp("data") / "synthetic"
+    (folder / "data").mkdir(parents=True)
+    rows = [
+        {
+            "audio": {"bytes": flac(np.arange(4000, dtype=np.int16) + 100 * i, 8000), "path": f"{i}.flac"},
+            "captions": [f"caption {i} a", f"caption {i} b"],
+            "style": "house",
+            "key": "C",
+            "mode_word": "minor",
+            "bpm": 120,
+            "instruments": ["piano", "bass"],
+        }
+        for i in range(4)
+    ]
+    rows.append(rows[0] | {"audio": {"bytes": flac(np.zeros(4000, np.int16), 16000), "path": "4.flac"}, "captions": []})
+    for split in ("train", "test_font"):
+        dataset = datasets.Dataset.from_list(rows, features=FEATURES).cast_column("audio", Audio(sampling_rate=8000))
+        dataset.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+def test_crops_are_stretches_of_the_clip_and_follow_the_epoch(folder):
+    clips = AudioClips(folder, "train", 0.1, sample_rate=8000)
+    starts = set()
+    for epoch in range(20):
+        clips.set_epoch(epoch)
+        crop = clips[1]["waveform"]
+        assert crop.shape == (1, 800)
+        counts = (crop[0] * 32768).int() - 100
+        assert torch.equal(counts, torch.arange(800, dtype=torch.int32) + counts[0])
+        assert torch.equal(crop, clips[1]["waveform"])
+        starts.add(int(counts[0]))
+    assert len(starts) > 15 and min(starts) >= 0 and max(starts) <= 3200
+    assert not torch.equal(AudioClips(folder, "train", 0.1, 8000, seed=1)[1]["waveform"], clips[1]["waveform"])
+
+
+def test_preloaded_clips_equal_decoded_ones_and_share_one_file(folder):
+    one, two = AudioClips(folder, "test_font", 0.1, 8000), AudioClips(folder, "test_font", 0.1, 8000)
+    decoded = AudioClips(folder, "test_font", 0.1, 8000, preload=False)
+    for index in range(len(one)):
+        for other in (two, decoded):
+            assert torch.equal(one.clip(index), other.clip(index))
+            assert torch.equal(one[index]["waveform"], other[index]["waveform"])
+            assert one[index]["caption"] == other[index]["caption"]
+    assert one._samples.filename == two._samples.filename
+    cache = folder.parent / ".cache"
+    assert not [path for path in cache.iterdir() if "tmp" in path.name]
+    assert one.clip(4).shape == (1, 2000)  # 16 kHz became 8 kHz
+    assert AudioClips(folder, "train", 0.1, 4000).clip(0).shape == (1, 2000)
+
+
+def test_short_clips_are_padded_and_whole_clips_are_whole(folder):
+    long = AudioClips(folder, "train", 1.0, 8000)[1]["waveform"]
+    assert long.shape == (1, 8000) and long[0, 4000:].abs().max() == 0 and long[0, 3999] == (3999 + 100) / 32768
+    whole = AudioClips(folder, "train", None, 8000)
+    assert [whole[index]["waveform"].shape[-1] for index in range(5)] == [4000] * 4 + [2000]
+    assert len(list(whole)) == 5
+
+
+def test_captions_are_drawn_among_captions_and_tags(folder):
+    clips = AudioClips(folder, "train", 0.1, 8000, tag_share=0.5)
+    drawn = []
+    for epoch in range(200):
+        clips.set_epoch(epoch)
+        drawn.append(clips[2]["caption"])
+    tags = [text for text in drawn if "house" in text]
+    assert 70 < len(tags) < 130 and {"caption 2 a", "caption 2 b"} == set(drawn) - set(tags)
+    assert {tuple(sorted(text.split(", "))) for text in tags} == {("120 bpm", "C minor", "bass", "house", "piano")}
+    assert "house" in AudioClips(folder, "train", 0.1, 8000, tag_share=0.0)[4]["caption"]  # a clip without captions
+    assert "caption" in AudioClips(folder, "train", 0.1, 8000, tag_share=0.0)[0]["caption"]
+    assert tags_of({"style": None, "instruments": [], "mood": "calm"}) == ["calm"]
+
+
+def test_a_loader_stacks_clips(folder):
+    batch = next(iter(DataLoader(AudioClips(folder, "train", 0.1, 8000), batch_size=3, num_workers=1)))
+    assert batch["waveform"].shape == (3, 1, 800) and len(batch["caption"]) == 3
+    assert batch["index"].tolist() == [0, 1, 2]
+
+
+def test_what_the_folder_lacks_is_named(folder):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        AudioClips("nowhere", "train", 1.0)
+    with pytest.raises(ValueError, match="nosplit"):
+        AudioClips(folder, "nosplit", 1.0)
+    with pytest.raises(ValueError, match="crop_seconds"):
+        AudioClips(folder, "train", 0.0)
+
+
+def test_bytes_survive_the_trip_through_parquet(folder):
+    stored = AudioClips(folder, "train", None, 8000)._dataset[3]["audio"]["bytes"]
+    assert torch.equal(load_audio(stored, 8000), (torch.arange(4000.0)[None] + 300) / 32768)
+
+
+@pytest.fixture
+def encoded(tmp_path):
+    """Codes that count: frame i of clip c is i / 1000 in every channel, token t is t, window w says w."""
+    features = Features(
+        {
+            "latents": Array2D((None, 3), "float16"),
+            "semantic_tokens": List(Value("int32")),
+            "mulan_tokens_audio": List(List(Value("int32"))),
+            "mulan_tokens_text": List(List(Value("int32"))),
+            "style": Value("string"),
+        }
+    )
+    rows = [
+        {
+            "latents": np.repeat(np.arange(1250)[:, None] / 1024, 3, axis=1).astype(np.float16),
+            "semantic_tokens": list(range(500)),
+            "mulan_tokens_audio": [[w, clip] for w in range(5)],
+            "mulan_tokens_text": [[100 + k, clip] for k in range(2)] if clip < 2 else [],
+            "style": "waltz",
+        }
+        for clip in range(3)
+    ]
+    datasets.Dataset.from_list(rows, features=features).save_to_disk(tmp_path / "train")
+    rates = {"sample_rate": 24000, "hop_samples": 384, "token_rate": 25}  # 2.5 frames to a token
+    settings = {"timebase": rates, "window_seconds": 10.0, "window_stride_seconds": 2.5}
+    (tmp_path / "encoding.json").write_text(json.dumps(settings))
+    return tmp_path
+
+
+def test_encoded_crops_are_aligned(encoded):
+    clips = EncodedClips(encoded, "train", num_tokens=250, text_share=0.0)
+    starts, windows = set(), {}
+    for epoch in range(60):
+        clips.set_epoch(epoch)
+        item = clips[1]
+        assert item["latents"].shape == (625, 3) and item["latents"].dtype == torch.float32
+        assert item["semantic_tokens"].shape == (250,) and item["semantic_tokens"].dtype == torch.int64
+        start = int(item["semantic_tokens"][0])
+        assert start % 2 == 0 and item["semantic_tokens"].tolist() == list(range(start, start + 250))
+        frame = start * 5 // 2
+        truth = (torch.arange(frame, frame + 625) / 1024).half().float()[:, None].expand(-1, 3)
+        assert torch.equal(item["latents"], truth)
+        assert item["mulan_tokens"][1] == 1
+        windows[start] = int(item["mulan_tokens"][0])
+        starts.add(start)
+    assert len(starts) > 40 and 0 <= min(starts) and max(starts) <= 250
+    for start, window in windows.items():  # the window of the same length whose start is nearest
+        assert abs(start / 25 - 2.5 * window) <= 1.25 + 1e-9
+
+
+def test_conditions_come_from_captions_as_often_as_asked(encoded):
+    clips = EncodedClips(encoded, "train", num_tokens=10, text_share=0.5)
+    texts = 0
+    for epoch in range(200):
+        clips.set_epoch(epoch)
+        texts += int(clips[0]["mulan_tokens"][0] >= 100)
+        assert clips[2]["mulan_tokens"][0] < 100  # no captions: always audio
+    assert 70 < texts < 130
+    assert EncodedClips(encoded, "train", None)[0]["latents"].shape == (1250, 3)
+    assert clips.rows[0] == {"style": "waltz"} and len(list(clips)) == 3
+    batch = next(iter(DataLoader(clips, batch_size=3)))
+    assert batch["latents"].shape == (3, 25, 3) and batch["mulan_tokens"].shape == (3, 2)
+
+
+@pytest.mark.parametrize("num_tokens", [0, 3, 502])
+def test_crops_that_cannot_be_are_refused(encoded, num_tokens):
+    with pytest.raises(ValueError, match=f"multiple of 2 from 1 to 500.*got {num_tokens}"):
+        EncodedClips(encoded, "train", num_tokens)
+
+
+def test_a_missing_split_is_named(encoded):
+    with pytest.raises(FileNotFoundError, match="'test'"):
+        EncodedClips(encoded, "test", 10)

@@ -1,0 +1,302 @@
+import json
+import math
+import os
+import signal
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+from transformers import BertConfig, PretrainedConfig
+
+from melody_diffusers.models.residual_quantizer import ResidualQuantizer
+from melody_diffusers.training_utils import OptimConfig, RunConfig, TrainingRun, load_config
+from melody_diffusers.training_utils.config import learning_rate
+
+DATA = TensorDataset(*torch.randn(2, 30, 4, generator=torch.Generator().manual_seed(7)))
+
+
+def train(folder, max_steps, stop_after=None, on_step=None, dataset=DATA, **settings):
+    """A small GAN-like run with dropout, noise, averages and two optimisers; its weights and the run."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.3), nn.Linear(8, 4))
+    critic = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 1))
+    settings = {"batch_size": 4, "checkpoint_every": 3, "log_every": 2, "ema_decay": 0.9} | settings
+    run = TrainingRun(
+        RunConfig(output_dir=str(folder), max_steps=max_steps, **settings), {"model": model, "critic": critic}
+    )
+    optimizer = run.optimizer(
+        model.parameters(), OptimConfig(learning_rate=1e-2, weight_decay=0.1, warmup_steps=3, schedule="cosine")
+    )
+    critic_optimizer = run.optimizer(critic.parameters(), OptimConfig(learning_rate=1e-2, clip=0.1))
+    loader = DataLoader(dataset, batch_size=settings["batch_size"], shuffle=True, drop_last=True)
+    for x, y in run.steps(loader):
+        with run.autocast():
+            fake = model(x + torch.randn(x.shape, generator=run.generator("noise")))
+            critic_loss = (
+                critic(fake.detach()).mean() - critic(y).mean() + sum(p.pow(2).sum() for p in critic.parameters())
+            )
+            loss = (fake - y).pow(2).mean() - 0.1 * critic(fake).mean()
+        if run.step >= 2:
+            run.backward(critic_loss, critic_optimizer)
+        run.backward(loss, optimizer)
+        if on_step is not None:
+            on_step(run)
+        run.finish_step(loss=loss)
+        if stop_after == run.step:
+            break
+    return torch.cat([p.detach().flatten() for m in (model, critic) for p in m.parameters()]), run
+
+
+@pytest.mark.parametrize("settings", [{}, {"gradient_accumulation_steps": 2, "mixed_precision": "bf16"}])
+def test_a_resumed_run_equals_one_that_never_stopped(tmp_path, settings):
+    whole, run = train(tmp_path / "whole", 11, **settings)
+    for stop in (1, 4, 10):
+        train(tmp_path / f"{stop}", 11, stop_after=stop, **settings)
+        resumed, again = train(tmp_path / f"{stop}", 11, **settings)
+        assert torch.equal(resumed, whole)
+        for key, average in run._averages["model"].items():
+            assert torch.equal(average, again._averages["model"][key])
+    assert torch.equal(train(tmp_path / "whole", 11, **settings)[0], whole)  # done: nothing left to do
+
+
+def test_the_order_of_data_is_one_permutation_per_epoch_for_any_number_of_workers(tmp_path):
+    class Numbered(Dataset):
+        epoch = 0
+
+        def __len__(self):
+            return 10
+
+        def set_epoch(self, epoch):
+            self.epoch = epoch
+
+        def __getitem__(self, index):
+            return torch.full((4,), float(index)), torch.full((4,), float(self.epoch))
+
+    def order(folder, workers):
+        seen = []
+        run = TrainingRun(RunConfig(output_dir=str(folder), max_steps=10, batch_size=2), {"model": nn.Linear(1, 1)})
+        for x, y in run.steps(DataLoader(Numbered(), batch_size=2, shuffle=True, num_workers=workers)):
+            seen += list(zip(x[:, 0].int().tolist(), y[:, 0].int().tolist(), strict=True))
+            run.finish_step()
+        return seen
+
+    seen = order(tmp_path / "0", 0)
+    assert sorted(seen) == [(index, epoch) for index in range(10) for epoch in (0, 1)]
+    assert [epoch for _, epoch in seen] == [0] * 10 + [1] * 10
+    assert [index for index, _ in seen[:10]] != [index for index, _ in seen[10:]]
+    assert order(tmp_path / "2", 2) == seen
+
+
+def test_a_broken_newest_checkpoint_is_passed_over(tmp_path):
+    whole, _ = train(tmp_path / "whole", 12)
+    for damage in ("truncate", "delete", "manifest"):
+        folder = tmp_path / damage
+        train(folder, 12, stop_after=8, keep_checkpoints=2)
+        names = sorted(path.name for path in (folder / "checkpoints").iterdir())
+        assert names == ["step-00000003", "step-00000006"]
+        newest = folder / "checkpoints" / "step-00000006"
+        if damage == "truncate":
+            os.truncate(newest / "optimizer.1.safetensors", 100)
+        elif damage == "delete":
+            (newest / "model.critic.safetensors").unlink()
+        else:
+            (newest / "manifest.json").write_text("{")
+        steps = []
+        resumed, _ = train(folder, 12, on_step=lambda run, steps=steps: steps.append(run.step))
+        assert steps[0] == 3 and torch.equal(resumed, whole)
+
+
+def test_checkpoints_hold_no_pickle_and_a_foreign_one_is_refused(tmp_path):
+    train(tmp_path, 6)
+    for path in (tmp_path / "checkpoints" / "step-00000006").iterdir():
+        assert path.suffix in (".safetensors", ".json")
+    run = TrainingRun(RunConfig(output_dir=str(tmp_path), max_steps=9, batch_size=4), {"model": nn.Linear(3, 3)})
+    with pytest.raises(ValueError, match=r"step-00000006 does not fit.*run\.resume=false"):
+        next(run.steps(DataLoader(DATA, batch_size=4)))
+    steps = []
+    train(tmp_path, 2, on_step=lambda run: steps.append(run.step), resume=False)
+    assert steps == [0, 1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_finishes_the_step_saves_and_leaves(tmp_path, capsys, number):
+    whole, _ = train(tmp_path / "whole", 8)
+
+    def kill(run):
+        if run.step == 4:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(SystemExit) as stopped:
+        train(tmp_path / "killed", 8, on_step=kill)
+    assert stopped.value.code == 0
+    assert "Stopped at step 5. To resume: python " in capsys.readouterr().out
+    steps = []
+    resumed, _ = train(tmp_path / "killed", 8, on_step=lambda run: steps.append(run.step))
+    assert steps == [5, 6, 7] and torch.equal(resumed, whole)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_optimiser(tmp_path):
+    model = nn.Linear(4, 4)
+    before = model.weight.detach().clone()
+    run = TrainingRun(RunConfig(output_dir=str(tmp_path / "vae"), max_steps=3, batch_size=4), {"model": model})
+    optimizer = run.optimizer(model.parameters(), OptimConfig(learning_rate=1.0))
+    for x, _ in run.steps(DataLoader(DATA, batch_size=4)):
+        stft = model(x).mean() * float("nan")
+        with pytest.raises(FloatingPointError, match="vae, step 0: loss nan.*stft nan, kl 2"):
+            run.backward(stft + 2, optimizer, terms={"stft": stft, "kl": torch.tensor(2.0)})
+        with pytest.raises(FloatingPointError, match="gradient norm nan"):  # a finite loss with a slope that is not
+            run.backward((model(x) * 0).sum().sqrt(), optimizer)
+        break
+    assert torch.equal(model.weight, before)
+
+
+def test_one_loss_moves_only_the_weights_of_its_optimiser(tmp_path):
+    model, critic = nn.Linear(4, 4), nn.Linear(4, 1)
+    run = TrainingRun(
+        RunConfig(output_dir=str(tmp_path), max_steps=1, batch_size=4), {"model": model, "critic": critic}
+    )
+    optimizer = run.optimizer(model.parameters(), OptimConfig(learning_rate=1.0))
+    run.optimizer(critic.parameters(), OptimConfig(learning_rate=1.0))
+    before = critic.weight.detach().clone(), model.weight.detach().clone()
+    for x, _ in run.steps(DataLoader(DATA, batch_size=4)):
+        run.backward(critic(model(x)).mean(), optimizer)
+        run.finish_step()
+    assert critic.weight.grad is None and torch.equal(critic.weight, before[0])
+    assert not torch.equal(model.weight, before[1])
+
+
+def test_accumulated_gradients_equal_those_of_the_whole_batch(tmp_path):
+    def weights(folder, batch_size, accumulation):
+        torch.manual_seed(0)
+        model = nn.Linear(4, 4)
+        settings = {"batch_size": batch_size, "gradient_accumulation_steps": accumulation}
+        run = TrainingRun(RunConfig(output_dir=str(folder), max_steps=5, **settings), {"model": model})
+        optimizer = run.optimizer(model.parameters(), OptimConfig(learning_rate=0.1))
+        for x, y in run.steps(DataLoader(DATA, batch_size=batch_size)):
+            run.backward((model(x) - y).pow(2).mean(), optimizer)
+            run.finish_step()
+        return model.weight.detach()
+
+    assert torch.allclose(weights(tmp_path / "a", 6, 1), weights(tmp_path / "b", 2, 3), atol=1e-6)
+
+
+def test_schedules_in_closed_form():
+    cosine = OptimConfig(learning_rate=2.0, schedule="cosine", warmup_steps=4, min_lr_ratio=0.1)
+    assert learning_rate(cosine, 0, 0.0) == pytest.approx(0.5)
+    assert learning_rate(cosine, 9, 0.5) == pytest.approx(2.0 * (0.1 + 0.9 / 2))
+    assert learning_rate(cosine, 9, 1.0) == pytest.approx(0.2)
+    assert learning_rate(OptimConfig(learning_rate=2.0, schedule="linear"), 5, 0.25) == pytest.approx(
+        2.0 * (1 - 0.95 * 0.25)
+    )
+    assert learning_rate(OptimConfig(learning_rate=2.0), 5, 0.9) == 2.0
+
+
+def test_time_ends_a_run_like_steps_do(tmp_path):
+    steps = []
+    _, run = train(tmp_path, 10**9, on_step=lambda run: steps.append(run.step), max_minutes=0.2 / 60)
+    assert 0 < run.step == len(steps) < 10**6
+    assert (
+        json.loads(next((tmp_path / "checkpoints").glob(f"*{run.step}/state.json")).read_text())["minutes"] > 0.2 / 60
+    )
+
+
+def test_saving_writes_the_averaged_weights(tmp_path):
+    quantizer = ResidualQuantizer(2, 3, 4)
+    quantizer.scale = nn.Parameter(torch.zeros(3))
+    config = RunConfig(output_dir=str(tmp_path), max_steps=12, batch_size=4, ema_decay=0.5)
+    run = TrainingRun(config, {"quantizer": quantizer, "critic": nn.Linear(1, 1)}, ema=["quantizer"])
+    average = torch.zeros(3)
+    for step, _ in enumerate(run.steps(DataLoader(DATA, batch_size=4))):
+        with torch.no_grad():
+            quantizer.scale.add_(1.0)
+        run.finish_step()
+        decay = min(0.5, (1 + step) / (10 + step))
+        average = decay * average + (1 - decay) * (step + 1)
+        with run.averaged_weights():
+            assert torch.allclose(quantizer.scale, average)
+        assert torch.equal(quantizer.scale.detach(), torch.full((3,), step + 1.0))
+    run.save()
+    assert (tmp_path / "config.json").is_file()  # the only model that can be saved goes into the folder itself
+    assert torch.allclose(quantizer.scale, average)
+
+
+# -- configuration
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    folder: str
+    share: float = 0.5
+    splits: list[str] | None = None
+    betas: tuple[float, float] = (0.1, 0.2)
+
+
+class NestedConfig(PretrainedConfig):
+    model_type = "nested-for-test"
+    sub_configs = {"text_config": BertConfig}
+
+    def __init__(self, width: int = 3, text_config: dict | None = None, **kwargs):
+        self.width, self.text_config = width, text_config
+        super().__init__(**kwargs)
+
+
+SECTIONS = {"model": NestedConfig, "data": DataConfig, "run": RunConfig}
+GOOD = """
+model: {width: 5, text_config: {hidden_size: 8}}
+data:
+  folder: somewhere
+  share: 1e-4
+run: {output_dir: out, max_steps: 10, batch_size: 2}
+"""
+
+
+def load(tmp_path, text, *overrides, sections=SECTIONS):
+    (tmp_path / "c.yaml").write_text(text)
+    return load_config(tmp_path / "c.yaml", sections, overrides)
+
+
+def test_a_configuration_is_read_and_overridden(tmp_path):
+    config = load(tmp_path, GOOD, "run.max_steps=2", "model.text_config.num_hidden_layers=1", "data.splits=[train]")
+    assert config.model == {"width": 5, "text_config": {"hidden_size": 8, "num_hidden_layers": 1}}
+    assert config.data == DataConfig(folder="somewhere", share=1e-4, splits=["train"])
+    assert config.run.max_steps == 2 and config.run.seed == 0
+    assert load(tmp_path, GOOD, "data.share=1").data.share == 1.0
+    assert load(tmp_path, GOOD, "data.betas=[0, 1]").data.betas == (0.0, 1.0)
+    assert load(tmp_path, "model:", sections={"model": ResidualQuantizer}).model == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "words"),
+    [
+        (GOOD, ["run.max_step=2"], ["section run", "max_step", "Allowed:", "max_steps"]),
+        (GOOD, ["model.widht=2"], ["section model", "widht", "width"]),
+        (GOOD, ["model.text_config.hiden_size=2"], ["section model.text_config", "hiden_size"]),
+        (GOOD, ["data.share=much"], ["section data", "share", "float", "'much'"]),
+        (GOOD, ["data.share=true"], ["share", "True"]),
+        (GOOD, ["run.max_steps=2.5"], ["max_steps", "int", "2.5"]),
+        (GOOD, ["run.max_steps=0"], ["max_steps", "at least 1", "0"]),
+        (GOOD, ["run.mixed_precision=fp16"], ["mixed_precision", "bf16"]),
+        (GOOD, ["data.betas=[1]"], ["betas"]),
+        (GOOD, ["seed=1"], ["seed=1", "section.key=value"]),
+        (GOOD, ["run.seed"], ["run.seed"]),
+        (GOOD.replace("folder: somewhere", ""), [], ["section data", "missing", "folder"]),
+        (GOOD + "other: {}", [], ["unknown section other", "Allowed: model, data, run"]),
+        (GOOD.replace("model: {width: 5, text_config: {hidden_size: 8}}", ""), [], ["missing section model"]),
+        (GOOD + "run: {}", [], ["run given twice"]),
+        ("[1, 2]", [], ["must hold the sections"]),
+        ("a: [", [], ["not valid YAML"]),
+    ],
+)
+def test_a_wrong_configuration_is_named(tmp_path, text, overrides, words):
+    with pytest.raises(ValueError) as error:
+        load(tmp_path, text, *overrides)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_cosine_falls_all_the_way_and_averages_one_half():
+    config = OptimConfig(learning_rate=1.0, schedule="cosine", min_lr_ratio=0.0)
+    rates = [learning_rate(config, step, step / 100) for step in range(101)]
+    assert rates == sorted(rates, reverse=True) and math.isclose(sum(rates), 50.5, rel_tol=1e-9)
