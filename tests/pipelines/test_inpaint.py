@@ -59,11 +59,16 @@ def test_a_short_recording_and_several_variations(pipe, recording):
     assert not torch.equal(output.audios[0], output.audios[1])
 
 
-def test_borders_are_cross_faded(pipe, recording):
-    """At the first and the last sample of a region the weight of the new sound is near zero."""
-    filled = pipe(recording, regions=[(3.0, 5.0)], generator=seeded(), **QUICK).audios[0, 0].numpy()
-    for border in (3 * RATE, 5 * RATE - 1):
-        assert abs(filled[border] - recording[border]) < 0.01
+def test_splicing_leaves_no_step_at_the_borders(pipe, recording):
+    original = torch.from_numpy(recording[:2400])[None]
+    unknown = torch.zeros(2400, dtype=torch.bool)
+    unknown[100:200] = unknown[1800:] = True
+    generated = original[None] + 0.3  # a constant apart: the step is all there is
+    spliced = pipe._splice(original, generated, unknown)[0]
+    assert torch.equal(spliced[:, ~unknown], original[:, ~unknown])
+    for border in (100, 199, 1800):
+        assert abs(float(spliced[0, border] - original[0, border])) < 0.01
+    torch.testing.assert_close(spliced[0, -1], generated[0, 0, -1])
 
 
 @pytest.mark.parametrize(
@@ -86,6 +91,7 @@ def test_bad_calls_are_refused_by_name(pipe, recording, arguments, message):
         pipe(recording, **QUICK | arguments)
 
 
-def test_a_pipeline_without_semantic_tokenizer_is_refused(pipe):
-    with pytest.raises(ValueError, match="needs a `semantic_tokenizer`"):
-        MeLoDyInpaintPipeline(**pipe.components | {"semantic_tokenizer": None})
+def test_without_a_semantic_tokenizer_it_says_what_is_missing(pipe, recording):
+    bare = MeLoDyInpaintPipeline(**pipe.components | {"semantic_tokenizer": None})
+    with pytest.raises(ValueError, match="needs the component `semantic_tokenizer`"):
+        bare(recording, extend_seconds=1.0, **QUICK)

@@ -4,9 +4,11 @@ import math
 import numbers
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 
 from ..audio import load_audio, resample, to_mono
 
@@ -116,6 +118,20 @@ def check_tensor(name: str, value: object, shape: tuple[int | None, ...], high: 
             raise ValueError(f"`{name}` must be finite; got NaN or infinity.")
     elif value.is_floating_point() or value.min() < 0 or value.max() >= high:
         raise ValueError(f"`{name}` must hold whole numbers from 0 to {high - 1}; got {_show(value)}.")
+
+
+def check_weight_files(folder: str | os.PathLike) -> None:
+    """Raise OSError, naming the file, if a weight file of a pipeline's folder is missing or cannot be read whole."""
+    for config in sorted(Path(folder).glob("*/config.json")):
+        files = sorted(config.parent.glob("*.safetensors"))
+        if not files:
+            raise OSError(f"{config.parent} has a config.json but no weights (*.safetensors). Download or save it again.")
+        for file in files:
+            try:
+                with safe_open(file, framework="pt"):
+                    pass
+            except SafetensorError as error:
+                raise OSError(f"{file} is damaged: {error}. Download or save it again.") from error
 
 
 def _show(value: object) -> str:

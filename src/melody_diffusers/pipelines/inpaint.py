@@ -13,41 +13,13 @@ from ..audio import limit_peak
 from . import checks
 from .text_to_music import MeLoDyPipeline, MeLoDyPipelineOutput, OutputType
 
-CROSS_FADE_SECONDS = 0.02
+BEND_SECONDS = 0.02
 
 Regions = Sequence[tuple[float, float]]
 
 
 class MeLoDyInpaintPipeline(MeLoDyPipeline):
     """A `MeLoDyPipeline` whose timeline starts out partly known. Same components; `from_pipe` shares them."""
-
-    def __init__(
-        self,
-        vae,
-        mulan,
-        tokenizer,
-        mulan_quantizer,
-        semantic_tokenizer,
-        semantic_lm,
-        dual_path,
-        scheduler,
-        token_rate: int = 25,
-        sampling: dict[str, Any] | None = None,
-    ):
-        if semantic_tokenizer is None:
-            raise ValueError("MeLoDyInpaintPipeline needs a `semantic_tokenizer` to read the recording; got None.")
-        super().__init__(
-            vae=vae,
-            mulan=mulan,
-            tokenizer=tokenizer,
-            mulan_quantizer=mulan_quantizer,
-            semantic_tokenizer=semantic_tokenizer,
-            semantic_lm=semantic_lm,
-            dual_path=dual_path,
-            scheduler=scheduler,
-            token_rate=token_rate,
-            sampling=sampling,
-        )
 
     @torch.no_grad()
     def __call__(
@@ -73,8 +45,8 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
     ) -> MeLoDyPipelineOutput | tuple:
         """Fill `regions` of a recording and, after it, `extend_seconds` more.
 
-        Samples outside the regions are returned as they came (at the pipeline's sample rate, mono); within a region a
-        cross-fade of 20 ms leads in and out.
+        Samples outside the regions are returned as they came (at the pipeline's sample rate, mono), and nothing of
+        what was inside them is heard. At each border the new sound is bent to meet the old without a step.
 
         Args:
             audio: the recording: a path, or an array (T,) or (C, T).
@@ -91,6 +63,8 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
             ValueError: an argument out of range; names it, what came and what is allowed.
             FloatingPointError: a model produced NaN or infinity; names the stage.
         """
+        if self.semantic_tokenizer is None:
+            raise ValueError("Inpainting needs the component `semantic_tokenizer` to read the recording; it is None.")
         sampling = self._sampling(num_inference_steps, guidance_scale, temperature, top_k, top_p)
         self._check_outputs(output_type, callback_on_step_end_tensor_inputs, num_waveforms_per_prompt)
         checks.check_choice("semantic_source", semantic_source, ("lm", "audio"))
@@ -149,9 +123,8 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
         if output_type == "latent":
             return self._finish(latents, semantic_tokens, num_samples, output_type, return_dict)
         generated, _ = self.decode_latents(latents, num_samples)
-        weight = self._fade(unknown_samples).to(generated.device)
         original = torch.nn.functional.pad(recording, (0, num_samples - recording.shape[1])).to(generated.device)
-        mixed, gains = limit_peak(torch.where(weight > 0, original + weight * (generated - original), original), 1.0)
+        mixed, gains = limit_peak(self._splice(original, generated, unknown_samples), ceiling=1.0)
         self.maybe_free_model_hooks()
         audios = mixed.cpu().numpy() if output_type == "np" else mixed
         output = MeLoDyPipelineOutput(audios=audios, gains=gains, semantic_tokens=semantic_tokens)
@@ -178,12 +151,23 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
             raise ValueError("`regions` cover the whole recording; keep a part of it or use MeLoDyPipeline.")
         return unknown
 
-    def _fade(self, unknown: torch.Tensor) -> torch.Tensor:
-        """Weight (T,) of the generated samples: 0 outside the regions, 1 inside, ramps of 20 ms at inner borders."""
-        length = self.timebase.seconds_to_samples(CROSS_FADE_SECONDS)
-        inside = torch.nn.functional.pad(unknown.float(), (length, length), value=1.0)  # no ramp at the ends
-        ramp = torch.nn.functional.avg_pool1d(inside[None, None], 2 * length + 1, stride=1)[0, 0]
-        return (2 * ramp - 1).clamp(min=0) * unknown
+    def _splice(self, original: torch.Tensor, generated: torch.Tensor, unknown: torch.Tensor) -> torch.Tensor:
+        """`generated` (B, 1, T) where unknown, `original` (1, T) elsewhere. The step between the two at a border is
+        added to the generated side, fading out over 20 ms."""
+        mixed = torch.where(unknown.to(generated.device), generated, original)
+        borders = unknown.int().diff().nonzero()[:, 0].tolist()  # border b lies between the samples b and b + 1
+        for border in borders:
+            inside = unknown[border + 1 :] if unknown[border + 1] else unknown[: border + 1].flip(0)
+            run = len(inside) if inside.all() else int(inside.int().argmin())
+            length = min(self.timebase.seconds_to_samples(BEND_SECONDS), run)
+            ramp = torch.linspace(1, 0, length + 1, device=mixed.device)[:-1]
+            outside = border if unknown[border + 1] else border + 1
+            step = original[:, outside] - generated[..., outside]  # (B, 1)
+            if unknown[border + 1]:
+                mixed[..., border + 1 : border + 1 + length] += step.unsqueeze(-1) * ramp
+            else:
+                mixed[..., border + 1 - length : border + 1] += step.unsqueeze(-1) * ramp.flip(0)
+        return mixed
 
 
 def _cover(samples: torch.Tensor, samples_per_unit: int, num_units: int) -> torch.Tensor:

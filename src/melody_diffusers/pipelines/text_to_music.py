@@ -8,6 +8,8 @@
 Shapes: B batch, N MuLan tokens, S semantic tokens, L latent frames, D latent channels, T samples.
 """
 
+import itertools
+import os
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
@@ -117,6 +119,20 @@ class MeLoDyPipeline(DiffusionPipeline):
             scheduler=scheduler,
         )
         self.register_to_config(token_rate=token_rate, sampling=sampling)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
+        """`DiffusionPipeline.from_pretrained`, which also names a weight file that is missing or damaged."""
+        if os.path.isdir(pretrained_model_name_or_path):
+            checks.check_weight_files(pretrained_model_name_or_path)
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+    @classmethod
+    def download(cls, pretrained_model_name, **kwargs):
+        """`DiffusionPipeline.download`, which also names a weight file that is missing or damaged."""
+        folder = super().download(pretrained_model_name, **kwargs)
+        checks.check_weight_files(folder)
+        return folder
 
     @property
     def sample_rate(self) -> int:
@@ -341,11 +357,12 @@ class MeLoDyPipeline(DiffusionPipeline):
         num_steps = len(plan_windows(unknown, window, chunk)) * num_inference_steps
         with self.progress_bar(total=num_steps) as bar:
             bar.set_description("diffusion steps")
+            step = itertools.count()
 
             def on_step(angle: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-                if callback_on_step_end is not None:
-                    z = (callback_on_step_end(self, bar.n, angle, {"latents": z}) or {}).get("latents", z)
                 bar.update(1)
+                if callback_on_step_end is not None:
+                    z = (callback_on_step_end(self, next(step), angle, {"latents": z}) or {}).get("latents", z)
                 return z
 
             latents = denoise(
