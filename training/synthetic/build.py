@@ -192,10 +192,10 @@ configs:
 
     {command}
 
-Each row is a clip of {seconds:.0f} s, mono, 24 kHz, 16-bit FLAC, from a piece of its own. A rule-based composer writes the
-notes from a style, a mood and a seed; a soundfont and a few numpy synthesisers play them; six captions are filled in
-from the tags the composer knows to be true. Tempo, key and mode hold throughout, and every instrument of the tags plays
-throughout, so the tags are true of any crop of ten seconds. Level is about -18 dB RMS, peaks stay below 0.89.
+Each row is a clip of {seconds:.0f} s, mono, 24 kHz, 16-bit FLAC, from a piece of its own. A rule-based composer writes
+the notes from a style, a mood and a seed; a soundfont and a few numpy synthesisers play them; six captions are filled
+in from the tags the composer knows to be true. Tempo, key and mode hold throughout, and every instrument of the tags
+plays throughout, so the tags are true of any crop of ten seconds. Level is about -18 dB RMS, peaks stay below 0.89.
 
 {num_styles} styles: {styles}.
 
@@ -203,12 +203,13 @@ throughout, so the tags are true of any crop of ten seconds. Level is about -18 
 |---|---|---|
 {split_rows}
 
-Columns: `audio`; `captions` (six: a short prompt, a tag list, a sentence, one on the instruments, one on tempo or key, a
-description, in any order); `style`; `family` and `lead` (the most prominent instrument); `instruments`; `bpm`; `tempo`;
-`key`; `mode`; `mode_word` (major or minor); `meter`; `mood`; `drums`; `font`; `seed`; `piece_id`.
+Columns: `audio`; `captions` (six: a short prompt, a tag list, a sentence, one on the instruments, one on tempo or key,
+a description, in any order); `style`; `family` and `lead` (the most prominent instrument); `instruments`; `bpm`;
+`tempo`; `key`; `mode`; `mode_word` (major or minor); `meter`; `mood`; `drums`; `font`; `seed`; `piece_id`.
 
-Splits share no piece seed. The audio of train, validation and test is rendered with FluidR3 Mono (MIT) and synthesis; the
-split test_font uses TimGM6mb (GPL-2), which is not part of this data set, and is for testing only.
+Splits share no piece seed. The audio of train, validation and test is rendered with FluidR3 Mono (MIT) and synthesis;
+the split test_font uses another soundfont (by default TimGM6mb, GPL-2, which is not part of this data set) and is for
+testing only.
 
 Limits: rules, not composers, wrote this music; it has no vocals, no key changes and few surprises.
 """
@@ -222,7 +223,9 @@ def write_card(folder: Path, jobs: list[Job], command: str) -> None:
         "test": "5 %, other seeds",
         "test_font": "other seeds and another soundfont, for testing only",
     }
-    size = next(text for limit, text in ((1_000, "n<1K"), (10_000, "1K<n<10K"), (10**9, "10K<n<100K")) if len(jobs) < limit)
+    size = next(
+        text for limit, text in ((1_000, "n<1K"), (10_000, "1K<n<10K"), (10**9, "10K<n<100K")) if len(jobs) < limit
+    )
     card = CARD.format(
         size_category=size,
         data_files="\n".join(f"  - split: {split}\n    path: {split}-*.parquet" for split in rows),

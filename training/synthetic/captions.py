@@ -76,15 +76,16 @@ STYLES = {
         ("waltz music", "ballroom music", "Viennese waltz", "three-four dance music", "musette waltz"),
         ("waltz", "ballroom waltz", "dance in three", "carousel waltz", "old-fashioned waltz", "salon waltz"),
         ("for a ballroom", "for a merry-go-round", "for a first wedding dance", "for a Paris street scene"),
-        ("an oom-pah-pah accompaniment turns round and round", "the bass takes beat one and chords answer on two and three",
-         "dancers could whirl to it", "it turns in three-four time", "the melody glides over a lilting three"),
+        ("an oom-pah-pah accompaniment turns round and round",
+         "the bass takes beat one and chords answer on two and three", "dancers could whirl to it",
+         "it turns in three-four time", "the melody glides over a lilting three"),
     ),
     "march": StyleWords(
         ("march music", "marching band music", "military music", "parade music", "brass band music"),
         ("march", "military march", "parade march", "marching band tune", "ceremonial march", "brass band march"),
         ("for a parade", "for a victory ceremony", "for a school marching band", "for a circus entrance"),
-        ("snare drums rattle", "the tuba pumps on every beat", "horns answer off the beat", "boots could keep step to it",
-         "a crash cymbal marks every bar"),
+        ("snare drums rattle", "the tuba pumps on every beat", "horns answer off the beat",
+         "boots could keep step to it", "a crash cymbal marks every bar"),
     ),
     "folk": StyleWords(
         ("folk", "folk music", "acoustic folk", "traditional music", "Celtic folk", "country dance music"),
@@ -119,16 +120,16 @@ STYLES = {
         ("music box tune", "music box lullaby", "lullaby", "nursery melody", "tinkling lullaby", "wind-up toy tune"),
         ("for a baby to fall asleep to", "for a nursery", "for a snow globe", "for a bedtime story",
          "for a fairy tale"),
-        ("tiny metal tines tinkle", "it sounds like a wound-up toy", "delicate notes chime", "a ballerina could spin to it",
-         "the notes are small and glassy"),
+        ("tiny metal tines tinkle", "it sounds like a wound-up toy", "delicate notes chime",
+         "a ballerina could spin to it", "the notes are small and glassy"),
     ),
     "chiptune": StyleWords(
         ("chiptune", "8-bit music", "video game music", "retro game music", "chip music", "console music"),
         ("chiptune", "8-bit theme", "video game theme", "arcade tune", "game console track", "pixel adventure theme"),
         ("for a platform game", "for a boss fight", "for an arcade cabinet", "for a pixel art trailer",
          "for a level select screen"),
-        ("square waves bleep", "rapid arpeggios flicker", "it sounds like an old game console", "noise drums hiss and click",
-         "a triangle wave plays the bass"),
+        ("square waves bleep", "rapid arpeggios flicker", "it sounds like an old game console",
+         "noise drums hiss and click", "a triangle wave plays the bass"),
     ),
     "synthwave": StyleWords(
         ("synthwave", "retrowave", "80s synth music", "outrun", "80s electronic music", "darksynth", "new retro wave"),
@@ -268,7 +269,7 @@ PLURALS = {
     "house stabs", "chip arpeggios", "bleeping arpeggios", "sub bass", "deep bass", "rumbling sub bass", "brushes",
     "ride cymbal and drums", "snare and bass drum", "tambourine and congas", "congas", "hand percussion",
     "light percussion", "chip percussion", "vinyl crackle", "record noise", "needle crackle", "tape and vinyl noise",
-    "drums played with brushes", "electronic bass", "synth bass", "synthesizer bass", "vibes",
+    "drums played with brushes", "electronic bass", "synth bass", "synthesizer bass",
 }  # fmt: skip
 FAMILY_WORDS = {
     "piano": ("piano", "keys", "keyboards", "piano sounds"),
@@ -298,11 +299,23 @@ WITH_DRUMS = ("drums keep time", "over a drum beat", "drums and all", "with a st
 VERBS = ("plays", "carries", "leads", "sings", "takes", "delivers")
 NOUNS = ("melody", "tune", "theme", "solo")
 TUNES = ("melody", "tune", "theme", "lead line", "main melody")
-ASKS = ("Make me", "Play", "I want", "Give me", "Write", "Compose", "I'd like", "I need", "Create", "Please play", "Generate")
+ASKS = (
+    "Make me",
+    "Play",
+    "I want",
+    "Give me",
+    "Write",
+    "Compose",
+    "I'd like",
+    "I need",
+    "Create",
+    "Please play",
+    "Generate",
+)
 ADVERBS = ("clearly", "up front", "in the foreground", "throughout", "on top")
 
-SILENT_H_AND_VOWELS = ("8-bit", "80s", "808", "hour", "honest", "fm ")
-CONSONANT_VOWELS = ("uni", "use", "eu", "one", "303")
+SOUNDS_LIKE_A_VOWEL = ("8-bit", "80s", "fm ")
+SOUNDS_LIKE_A_CONSONANT = ("uni", "use", "eu", "one")
 
 
 def with_article(noun: str) -> str:
@@ -310,9 +323,9 @@ def with_article(noun: str) -> str:
     if noun in PLURALS or noun.endswith(("drums", "chords")) or noun.startswith(("the ", "a ", "an ")):
         return noun
     lower = noun.lower()
-    if lower.startswith(SILENT_H_AND_VOWELS):
+    if lower.startswith(SOUNDS_LIKE_A_VOWEL):
         return f"an {noun}"
-    if lower.startswith(CONSONANT_VOWELS):
+    if lower.startswith(SOUNDS_LIKE_A_CONSONANT):
         return f"a {noun}"
     return f"an {noun}" if lower[0] in "aeiou" else f"a {noun}"
 
@@ -431,7 +444,9 @@ TEMPLATES: dict[str, tuple[Template, ...]] = {
     ),
     "sentence": (
         lambda w: f"{w.with_some(f'{capitalised(with_article(w.mood))} {w.piece}')}.",
-        lambda w: f"{w.with_some(f'{capitalised(with_article(w.tempo))}, {w.mood} {w.piece}', 'featuring')}{w.no_drums}.",
+        lambda w: (
+            f"{w.with_some(f'{capitalised(with_article(w.tempo))}, {w.mood} {w.piece}', 'featuring')}{w.no_drums}."
+        ),
         lambda w: f"{capitalised(with_article(w.piece))} {w.image}, {w.mood} and {w.tempo}{w.drums}.",
         lambda w: f"{w.with_lead(f'{w.ask} some {w.mood} {w.kind}')}.",
         lambda w: f"{capitalised(with_article(w.mood))} and {w.other_mood} {w.piece} {w.use}.",
@@ -441,8 +456,9 @@ TEMPLATES: dict[str, tuple[Template, ...]] = {
         lambda w: f"{w.lead} playing a {w.noun}" if w.lead in PLURALS else f"{w.a_lead} {w.noun}",
         lambda w: f"{capitalised(w.a_lead)} {w.solo_or_over}.",
         lambda w: f"The {w.solo} {w.verb} the {w.tune} {w.adverb}.",
-        lambda w: f"{capitalised(join_words([with_article(word) for word in w.everything]))} playing"
-        f" {with_article(w.piece)}.",
+        lambda w: (
+            f"{capitalised(join_words([with_article(word) for word in w.everything]))} playing {with_article(w.piece)}."
+        ),
         lambda w: f"{capitalised(w.mood)} music with {w.family}",
         lambda w: f"{capitalised(w.a_lead)} {w.adverb}, {w.mood} and {w.tempo}.",
     ),
@@ -463,8 +479,10 @@ TEMPLATES: dict[str, tuple[Template, ...]] = {
             f"Instrumental {w.kind}. Mood: {w.mood}. Instruments: {', '.join(w.everything)}. "
             f"Key: {w.key}. Tempo: {w.bpm}."
         ),
-        lambda w: f"In this {w.mood} {w.piece}, {w.scene} while {w.a_lead} {'play' if w.lead in PLURALS - MASS_NOUNS else 'plays'}"
-        f" the {w.tune}.",
+        lambda w: (
+            f"In this {w.mood} {w.piece}, {w.scene} while {w.a_lead}"
+            f" {'play' if w.lead in PLURALS - MASS_NOUNS else 'plays'} the {w.tune}."
+        ),
         lambda w: f"{capitalised(w.scene)}. {capitalised(with_article(w.tempo))}, {w.mood} {w.piece} {w.use}.",
         lambda w: f"{capitalised(with_article(w.piece))} {w.image}: {w.a_lead} {w.solo_or_over}, {w.bpm}.",
         lambda w: f"The music is {w.mood} and {w.other_mood}, {w.pace}, in {w.meter}; {w.scene}.",
@@ -486,4 +504,6 @@ def tag_caption(tags: Mapping[str, Any]) -> str:
     """The bare list of tags."""
     key = f"{tags['key']} {tags['mode']}"
     drums = "drums" if tags["drums"] else "no drums"
-    return ", ".join([tags["style"], tags["mood"], tags["tempo"], *tags["instruments"], key, f"{tags['bpm']} BPM", drums])
+    return ", ".join(
+        [tags["style"], tags["mood"], tags["tempo"], *tags["instruments"], key, f"{tags['bpm']} BPM", drums]
+    )

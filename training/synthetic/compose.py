@@ -302,9 +302,7 @@ def compose(style_name: str, seed: int, seconds: float = 20.0) -> Piece:
     weights = np.array(list(style.leads.values()))
     lead = INSTRUMENTS[list(style.leads)[int(rng.choice(len(weights), p=weights / weights.sum()))]]
     low, high = lead_range(lead, mood.register)
-    tracks = [
-        Track("lead", lead, style.lead_db, compose_melody(rng, harmony, style.rhythm, mood, low, high, num_bars))
-    ]
+    tracks = [Track("lead", lead, style.lead_db, compose_melody(rng, harmony, style.rhythm, mood, low, high, num_bars))]
     for part in style.parts:
         names = [name for name in part.instruments if name != lead.name] or part.instruments
         name = draw(rng, names)

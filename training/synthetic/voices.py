@@ -177,7 +177,6 @@ def _note(voice: str, pitch: int, length_20ms: int, velocity_tenths: int, rate: 
     return (velocity * VOICES[voice](frequency, length_20ms / 50, velocity, rate)).astype(np.float32)
 
 
-
 @dataclass(frozen=True)
 class Kick:
     seconds: float
@@ -233,9 +232,12 @@ def _drum(kit: str, key: int, velocity_tenths: int, rate: int) -> np.ndarray:
         noise = 0.4 * rng.standard_normal(len(time))
         wave = 0.6 * (np.sin(2 * np.pi * 1700 * time) + noise) * np.exp(-90 * time)
     else:
-        seconds, decay, cutoff = {46: (0.4, 9, 7000), 42: (0.08, 55, 7000), 44: (0.08, 55, 7000), 82: (0.1, 40, 6000)}.get(
-            key, (1.2, 3, 4000)
-        )
+        seconds, decay, cutoff = {
+            46: (0.4, 9, 7000),
+            42: (0.08, 55, 7000),
+            44: (0.08, 55, 7000),
+            82: (0.1, 40, 6000),
+        }.get(key, (1.2, 3, 4000))
         time = _timeline(seconds, 0, rate)
         wave = 0.5 * highpass(rng.standard_normal(len(time)), cutoff, rate) * np.exp(-decay * time)
     if machine.cutoff_hz is not None and key not in (35, 36):

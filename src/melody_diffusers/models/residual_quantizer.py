@@ -1,0 +1,116 @@
+"""Residual vector quantizer: a MuLan embedding as a few tokens (section 3.1 of the paper; Zeghidour et al. 2021).
+
+The first codebook holds the centres of the embeddings, every further one the centres of what its predecessors left.
+
+Shapes: B batch (points), Q codebooks, V entries of each, E embedding width.
+"""
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor
+
+
+class ResidualQuantizer(ModelMixin, ConfigMixin):
+    """Embeddings (B, E) to tokens (B, Q) and back; the codebooks are fitted by k-means, not by gradients.
+
+    Args:
+        num_codebooks: tokens per embedding.
+        codebook_size: entries of each codebook.
+        dim: width of the embeddings.
+    """
+
+    @register_to_config
+    def __init__(self, num_codebooks: int = 12, codebook_size: int = 1024, dim: int = 128) -> None:
+        super().__init__()
+        self.register_buffer("codebooks", torch.zeros(num_codebooks, codebook_size, dim))  # (Q, V, E)
+
+    def encode(self, embeddings: Tensor) -> Tensor:
+        """Tokens (B, Q) int64: in each codebook the entry nearest to what the earlier entries left."""
+        self._check(embeddings)
+        residual = embeddings.to(self.codebooks.device, torch.float32)
+        tokens = []
+        for codebook in self.codebooks.float():
+            nearest = _nearest(residual, codebook)  # (B,)
+            residual = residual - codebook[nearest]
+            tokens.append(nearest)
+        return torch.stack(tokens, dim=1)  # (B, Q)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Embeddings (B, E): the sum of the chosen entries. Fewer than Q tokens give the coarser approximation."""
+        if tokens.ndim != 2 or not 0 < tokens.shape[1] <= self.config.num_codebooks:
+            raise ValueError(
+                f"tokens must have shape (B, 1 to {self.config.num_codebooks}), got {tuple(tokens.shape)}."
+            )
+        codebooks = self.codebooks.float()
+        return torch.stack([codebooks[q][tokens[:, q]] for q in range(tokens.shape[1])]).sum(dim=0)
+
+    @torch.no_grad()
+    def fit(self, embeddings: Tensor, generator: torch.Generator | None = None, num_iterations: int = 30) -> Tensor:
+        """Fits all codebooks to embeddings (B, E), one after the other.
+
+        Returns:
+            the mean squared distance that is left after each codebook (Q,); it never grows.
+        """
+        self._check(embeddings)
+        residual = embeddings.to(self.codebooks.device, torch.float32)
+        errors = []
+        for q in range(self.config.num_codebooks):
+            codebook = k_means(residual, self.config.codebook_size, generator, num_iterations)
+            self.codebooks[q] = codebook
+            codebook = self.codebooks[q].float()  # as rounded by the buffer's dtype, so that the next one repairs it
+            residual = residual - codebook[_nearest(residual, codebook)]
+            errors.append(residual.square().sum(dim=-1).mean())
+        return torch.stack(errors)
+
+    def _check(self, embeddings: Tensor) -> None:
+        if embeddings.ndim != 2 or embeddings.shape[1] != self.config.dim:
+            raise ValueError(f"embeddings must have shape (B, {self.config.dim}), got {tuple(embeddings.shape)}.")
+
+
+def k_means(points: Tensor, num_centres: int, generator: torch.Generator | None, num_iterations: int) -> Tensor:
+    """Centres (V, E) of points (B, E): k-means++ seeding, then Lloyd's iterations.
+
+    A centre without points moves to the point that is worst off (the second such centre to the second worst, and so
+    on). With fewer distinct points than centres, every point gets a centre of its own and the rest repeat some.
+    """
+    centres = _seed_centres(points, num_centres, generator)
+    for _ in range(num_iterations):
+        nearest = _nearest(points, centres)
+        count = torch.bincount(nearest, minlength=num_centres)  # (V,)
+        total = torch.zeros_like(centres).index_add_(0, nearest, points)
+        updated = torch.where(count[:, None] > 0, total / count.clamp_min(1)[:, None], centres)
+        dead = (count == 0).nonzero().flatten()
+        if len(dead) > 0:
+            error = (points - updated[nearest]).square().sum(dim=-1)
+            worst = error.argsort(descending=True, stable=True)[: len(dead)]
+            worst = worst[error[worst] > 0]
+            updated[dead[: len(worst)]] = points[worst]
+        if torch.equal(updated, centres):
+            break
+        centres = updated
+    return centres
+
+
+def _seed_centres(points: Tensor, num_centres: int, generator: torch.Generator | None) -> Tensor:
+    """k-means++ (Arthur and Vassilvitskii 2007): each next centre is a point drawn by its squared distance so far."""
+
+    def draw(weight: Tensor) -> Tensor:
+        # by inversion of the cumulative sum, on the CPU where the generator lives; multinomial caps its categories
+        cumulative = weight.double().cpu().cumsum(0)
+        threshold = torch.rand((), generator=generator, dtype=torch.float64) * cumulative[-1]
+        return torch.searchsorted(cumulative, threshold, right=True).clamp(max=len(weight) - 1)
+
+    chosen = [points[draw(torch.ones(len(points)))]]
+    distance = (points - chosen[0]).square().sum(dim=-1)
+    for _ in range(num_centres - 1):
+        weight = distance if distance.max() > 0 else torch.ones_like(distance)
+        chosen.append(points[draw(weight)])
+        distance = torch.minimum(distance, (points - chosen[-1]).square().sum(dim=-1))
+    return torch.stack(chosen)
+
+
+def _nearest(points: Tensor, centres: Tensor, chunk_size: int = 16384) -> Tensor:
+    """Index (B,) of each point's nearest centre; the lower index wins a tie."""
+    half_norm = 0.5 * centres.square().sum(dim=-1)
+    return torch.cat([(half_norm - chunk @ centres.T).argmin(dim=-1) for chunk in points.split(chunk_size)])

@@ -1,0 +1,263 @@
+"""The open training set: tags are true of the notes and the sound, captions are well formed, builds repeat."""
+
+import importlib
+import importlib.util
+import io
+import re
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+FOLDER = Path(__file__).parents[2] / "training" / "synthetic"
+sys.path.insert(0, str(FOLDER))
+captions = importlib.import_module("captions")
+composer = importlib.import_module("compose")
+styles = importlib.import_module("styles")
+
+needs_player = pytest.mark.skipif(
+    importlib.util.find_spec("tinysoundfont") is None, reason="pip install --no-deps tinysoundfont==0.3.7"
+)
+NUM_CLIPS = 20
+PIECES = [composer.compose(style, seed) for style in styles.STYLES for seed in range(12)]
+TAGS = [asdict(piece.tags) for piece in PIECES]
+
+
+def test_tables_are_complete():
+    assert len(styles.STYLES) >= 14
+    assert len(styles.INSTRUMENTS) >= 30
+    assert min(style.bpm[0] for style in styles.STYLES.values()) == 60
+    assert max(style.bpm[1] for style in styles.STYLES.values()) == 190
+    for style in styles.STYLES.values():
+        steps = 4 * style.meter
+        for mood in style.moods:
+            modes = set(styles.MOODS[mood].modes) & set(style.modes) & set(styles.PROGRESSIONS[style.flavour])
+            assert modes, (style.name, mood)
+        assert {styles.INSTRUMENTS[lead].family for lead in style.leads} <= set(styles.FAMILIES)
+        for part in style.parts:
+            assert all(name == "lead" or name in styles.INSTRUMENTS for name in part.instruments)
+            assert all(len(bar) == steps for bars in part.bars for bar in bars)
+        for groove in style.grooves:
+            assert all(name in styles.DRUM_KEYS and len(bar) == steps for name, bar in groove.items())
+        assert all(len(bar) == steps for bars in styles.RHYTHMS[style.rhythm].values() for bar in bars)
+    assert set(captions.STYLES) == set(styles.STYLES)
+    assert set(captions.MOODS) == set(styles.MOODS)
+    assert set(captions.INSTRUMENTS) == set(styles.INSTRUMENTS)
+
+
+def test_every_note_lies_in_the_scale_of_its_key():
+    for piece in PIECES:
+        tonic = styles.PITCH_NAMES.index(piece.tags.key)
+        scale = {(tonic + step) % 12 for step in styles.SCALES[piece.tags.mode]}
+        for track in piece.tracks:
+            if track.role != "drums":
+                assert {note.pitch % 12 for note in track.notes} <= scale, piece.tags
+    assert {piece.tags.mode for piece in PIECES} == set(styles.SCALES)
+
+
+def test_onsets_keep_the_tempo():
+    for piece in PIECES:
+        pair = 2 * piece.style.swing_steps / 4  # beats
+        late = (piece.style.swing - 0.5) * pair
+        grid = np.arange(0, 200, 0.25)
+        grid = grid + late * np.isclose(grid % pair, pair / 2)
+        starts = np.array([note.start for track in piece.tracks for note in track.notes])
+        error_beats = np.abs(starts[:, None] - grid[None, :]).min(axis=1)
+        assert error_beats.max() * 60 / piece.tags.bpm <= composer.MAX_JITTER_SECONDS + 1e-9
+        assert piece.tags.tempo == styles.tempo_word(piece.tags.bpm)
+        slowest, fastest = piece.style.bpm
+        assert slowest <= piece.tags.bpm <= fastest
+
+
+def test_every_instrument_plays_in_any_ten_seconds():
+    for piece in PIECES:
+        window = 10 * piece.tags.bpm / 60
+        last = 20 * piece.tags.bpm / 60 - window
+        assert piece.tags.instruments == list(dict.fromkeys(track.instrument.name for track in piece.tracks))
+        for track in piece.tracks:
+            if track.role == "texture":
+                continue
+            for begin in np.linspace(0, last, 9):
+                assert any(begin <= note.start < begin + window for note in track.notes), (piece.tags, track.role)
+
+
+def test_the_lead_is_the_loudest_part_and_names_the_family():
+    for piece in PIECES:
+        lead, *others = piece.tracks
+        assert (lead.role, lead.instrument.name, lead.instrument.family) == ("lead", piece.tags.lead, piece.tags.family)
+        assert all(track.level_db < lead.level_db for track in others)
+
+
+def test_drums_follow_the_tag_and_a_kick_marks_each_bar():
+    for piece in PIECES:
+        drums = [track for track in piece.tracks if track.role == "drums"]
+        assert bool(drums) == piece.tags.drums
+        for track in drums:
+            kicks = np.array([note.start for note in track.notes if note.pitch in (35, 36, 64)])
+            bars = np.arange(0, kicks.max(), piece.style.meter)
+            assert np.abs(kicks[:, None] - bars[None, :]).min(axis=0).max() < 0.05
+
+
+def test_moods_change_the_notes():
+    def melody(mood: str) -> tuple[float, float, float]:
+        chosen = [piece for piece in PIECES if piece.tags.mood == mood]
+        notes = [note for piece in chosen for note in piece.tracks[0].notes]
+        seconds = sum(20.0 for _ in chosen)
+        velocity = float(np.mean([note.velocity for note in notes]))
+        return len(notes) / seconds, velocity, float(np.mean([note.length for note in notes]))
+
+    assert melody("energetic")[0] > 1.5 * melody("calm")[0]  # notes per second
+    assert melody("majestic")[1] > melody("sad")[1] + 0.3  # loudness
+    assert melody("playful")[2] < 0.5 * melody("sad")[2]  # length in beats
+
+
+def test_captions_are_well_formed():
+    written = [caption for tags in TAGS for caption in captions.write_captions(tags, seed=3)]
+    for caption in written:
+        assert caption == caption.strip()
+        assert "  " not in caption and " ," not in caption and " ." not in caption and ".." not in caption
+        assert "{" not in caption and "nothing else" not in caption and "None" not in caption
+        assert not re.search(r"\b[Aa] ((a|an|the) |[aeio]|8-bit|80s|FM)", caption), caption
+        assert not re.search(r"\b[Aa]n ((a|an|the) |[b-df-hj-np-tv-zB-EGHJ-NP-TV-Z]|one|uni)", caption), caption
+        assert not re.search(r"\b(\w+) \1\b", caption.lower()), caption
+    words = set(re.findall(r"[a-z0-9'-]+", " ".join(written).lower()))
+    assert len(words) >= 800
+    assert len(set(written)) > 0.85 * len(written)
+
+
+def test_captions_depend_on_tags_and_seed_alone():
+    tags = TAGS[5]
+    assert captions.write_captions(tags, 1) == captions.write_captions(dict(reversed(tags.items())), 1)
+    assert captions.write_captions(tags, 1) != captions.write_captions(tags, 2)
+    assert captions.write_captions({**tags, "seed": 99}, 1) != captions.write_captions(tags, 1)
+    bare = captions.tag_caption(tags)
+    assert all(str(tags[name]) in bare for name in ("style", "mood", "bpm", "key", "lead"))
+
+
+@pytest.mark.parametrize(
+    ("noun", "expected"),
+    [
+        ("flute", "a flute"),
+        ("organ", "an organ"),
+        ("8-bit lead", "an 8-bit lead"),
+        ("unhurried waltz", "an unhurried waltz"),
+        ("strings", "strings"),
+        ("rock drums", "rock drums"),
+        ("uplifting tune", "an uplifting tune"),
+    ],
+)
+def test_articles(noun, expected):
+    assert captions.with_article(noun) == expected
+
+
+@pytest.fixture(scope="module")
+def data_set(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "synthetic"
+    summary = importlib.import_module("build").build(folder, hours=NUM_CLIPS * 20 / 3600, seed=5)
+    assert summary["clips"] == NUM_CLIPS
+    return folder
+
+
+@needs_player
+def test_splits_share_no_seed_and_every_style_is_in_each():
+    build = importlib.import_module("build")
+    jobs = build.plan(16 * 40, seed=1, test_font="other.sf2", test_font_pieces=3)
+    seeds = {split: {job.seed for job in jobs if job.split == split} for split in {job.split for job in jobs}}
+    assert set(seeds) == {"train", "validation", "test", "test_font"}
+    assert sum(map(len, seeds.values())) == len(jobs) == len(set().union(*seeds.values()))
+    assert (len(seeds["train"]), len(seeds["validation"]), len(seeds["test"])) == (576, 32, 32)
+    for split in seeds:
+        assert {job.style for job in jobs if job.split == split} == set(styles.STYLES)
+    assert {job.font for job in jobs if job.split == "test_font"} == {"other.sf2"}
+    other = build.plan(16 * 40, seed=2, test_font=None, test_font_pieces=3)
+    assert not {job.seed for job in jobs} & {job.seed for job in other}
+
+
+@needs_player
+def test_a_small_build_loads_and_sounds_as_promised(data_set):
+    datasets = importlib.import_module("datasets")
+    loaded = datasets.load_dataset(str(data_set), cache_dir=str(data_set.parent / "cache"))
+    assert set(loaded) == {"train"}
+    rows = loaded["train"].cast_column("audio", datasets.Audio(decode=False))
+    assert len(rows) == NUM_CLIPS
+    assert len(set(rows["style"])) == 16
+    for row in rows:
+        waveform, sample_rate = soundfile.read(io.BytesIO(row["audio"]["bytes"]), dtype="float32")
+        assert (sample_rate, waveform.shape) == (24_000, (480_000,))
+        assert 0.1 < np.abs(waveform).max() <= 0.89
+        assert 20 * np.log10(np.sqrt(np.mean(waveform**2))) == pytest.approx(-18, abs=1)
+        seconds = np.sqrt((waveform.reshape(20, -1) ** 2).mean(axis=1))
+        assert 20 * np.log10(seconds.min()) > -36  # no hole anywhere
+        assert len(row["captions"]) == 6 and all(row["captions"])
+        assert row["lead"] == row["instruments"][0]
+        assert row["family"] == styles.INSTRUMENTS[row["lead"]].family
+    card = (data_set / "README.md").read_text()
+    assert card.startswith("---\nlicense: cc0-1.0") and "split: train" in card
+
+
+@needs_player
+def test_the_same_seed_gives_the_same_rows_in_other_processes(data_set, tmp_path):
+    parquet = importlib.import_module("pyarrow.parquet")
+    importlib.import_module("build").build(tmp_path / "again", hours=4 * 20 / 3600, seed=5, workers=1)
+    (again,) = (tmp_path / "again").glob("*.parquet")
+    (first,) = data_set.glob("*.parquet")
+    assert parquet.read_table(again).equals(parquet.read_table(first).slice(0, 4))
+
+
+@needs_player
+def test_the_same_seed_gives_the_same_bytes_and_replaces_what_was_there(tmp_path):
+    build = importlib.import_module("build").build
+
+    def contents(seed: int) -> dict[str, bytes]:
+        build(tmp_path / "set", hours=20 / 3600, seed=seed)
+        return {path.name: path.read_bytes() for path in (tmp_path / "set").iterdir()}
+
+    first = contents(5)
+    assert contents(6) != first
+    assert contents(5) == first
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+@needs_player
+def test_kicks_are_heard_on_the_beat():
+    render = importlib.import_module("render")
+    font = importlib.import_module("soundfont").SoundFont(
+        FOLDER / "fonts" / "FluidR3Mono_trimmed.sf3", render.RENDER_RATE
+    )
+    for style in ("house", "rock"):
+        piece = composer.compose(style, 3, seconds=8.0)
+        drums = [track for track in piece.tracks if track.role == "drums"]
+        waveform = render.render(replace(piece, tracks=drums), font, seconds=8.0)
+        spectrum = np.fft.rfft(waveform)
+        spectrum[np.fft.rfftfreq(len(waveform), 1 / render.SAMPLE_RATE) > 120] = 0  # leaves the kick
+        energy = np.fft.irfft(spectrum) ** 2
+        bar = 4 * 60 / piece.tags.bpm * render.SAMPLE_RATE
+        window = render.SAMPLE_RATE // 20
+        after = [energy[round(i * bar) :][:window].mean() for i in range(1, 3)]
+        before = [energy[round(i * bar) - window :][: window // 2].mean() for i in range(1, 3)]
+        assert min(after) > 3 * max(before), style
+
+
+@needs_player
+def test_the_limiter_leaves_quiet_sound_alone_and_bounds_loud_sound():
+    render = importlib.import_module("render")
+    quiet = np.linspace(-0.6, 0.6, 101, dtype=np.float32)
+    assert np.array_equal(render.limit(quiet), quiet)
+    loud = render.limit(np.linspace(-30, 30, 1001, dtype=np.float32))
+    assert np.abs(loud).max() <= render.PEAK_CEILING
+    assert np.all(np.diff(loud) >= 0)
+
+
+@needs_player
+def test_wrong_arguments_are_refused_with_reasons(monkeypatch, capsys):
+    build = importlib.import_module("build")
+    monkeypatch.setattr(sys, "argv", ["build.py", "--hours", "-1"])
+    with pytest.raises(SystemExit):
+        build.main()
+    assert "--hours" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="no such file"):
+        build.find_test_font("/nowhere/font.sf2")
+    assert build.find_test_font("none") is None

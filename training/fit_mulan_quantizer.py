@@ -1,0 +1,104 @@
+"""Fits the residual quantizer that turns MuLan embeddings into tokens (section 3.1 of the paper).
+
+    python training/fit_mulan_quantizer.py --config training/configs/mulan_quantizer/tiny.yaml
+
+The paper fits it to music; here captions count as well, because the two towers do not quite meet: fitted to one of them
+alone, the quantizer would serve the other badly, and prompts arrive as text or as music.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import BertTokenizerFast
+
+from melody_diffusers.data.datasets import AudioClips
+from melody_diffusers.models.mulan import MuLanModel
+from melody_diffusers.models.residual_quantizer import ResidualQuantizer
+from melody_diffusers.training_utils import load_config, parse_args
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """What is clustered: `crops_per_clip` random crops of each training clip, and all of its captions."""
+
+    folder: str
+    mulan: str
+    tokenizer: str
+    crop_seconds: float = 10.0
+    crops_per_clip: int = 2
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    """Where the quantizer is written, and how long each codebook is refined."""
+
+    output_dir: str
+    seed: int = 0
+    batch_size: int = 32
+    num_iterations: int = 30
+
+
+@torch.no_grad()
+def embed_split(
+    mulan: MuLanModel, tokenizer: BertTokenizerFast, clips: AudioClips, crops_per_clip: int, batch_size: int
+) -> tuple[Tensor, list[str], Tensor, list[str]]:
+    """Audio embeddings (A, E) and caption embeddings (C, E) of a split, each with the styles they belong to."""
+    audio, audio_styles = [], []
+    for epoch in range(crops_per_clip):
+        clips.set_epoch(epoch)
+        for batch in tqdm(DataLoader(clips, batch_size), desc=f"embed {clips.split}", unit="batch", mininterval=10):
+            audio.append(mulan.get_audio_features(batch["waveform"].to(mulan.device)).cpu())
+            audio_styles += [clips.rows[i]["style"] for i in batch["index"].tolist()]
+    captions = [(caption, row["style"]) for row in clips.rows for caption in row["captions"]]
+    texts = []
+    for start in range(0, len(captions), 256):
+        chunk = [caption for caption, _ in captions[start : start + 256]]
+        tokens = tokenizer(chunk, padding=True, truncation=True, return_tensors="pt").to(mulan.device)
+        texts.append(mulan.get_text_features(tokens["input_ids"], tokens["attention_mask"]).cpu())
+    return torch.cat(audio), audio_styles, torch.cat(texts), [style for _, style in captions]
+
+
+def style_accuracy(texts: Tensor, text_styles: list[str], audio: Tensor, audio_styles: list[str]) -> float:
+    """Share of texts whose nearest clip has the same style."""
+    nearest = (F.normalize(texts, dim=-1) @ F.normalize(audio, dim=-1).T).argmax(dim=1).tolist()
+    hits = [text_styles[i] == audio_styles[n] for i, n in enumerate(nearest)]
+    return sum(hits) / len(hits)
+
+
+def main() -> None:
+    args = parse_args(__doc__)
+    sections = {"model": ResidualQuantizer, "data": DataConfig, "run": RunConfig}
+    config = load_config(args.config, sections, args.set)
+    data, run = config.data, config.run
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    mulan = MuLanModel.from_pretrained(data.mulan, dtype=torch.float32).to(device).eval()
+    tokenizer = BertTokenizerFast.from_pretrained(data.tokenizer)
+    quantizer = ResidualQuantizer(**config.model)
+
+    train = AudioClips(data.folder, "train", data.crop_seconds, mulan.sample_rate, run.seed)
+    audio, _, texts, _ = embed_split(mulan, tokenizer, train, data.crops_per_clip, run.batch_size)
+    points = torch.cat([audio, texts])
+    errors = quantizer.fit(points, torch.Generator().manual_seed(run.seed), run.num_iterations)
+    Path(run.output_dir).mkdir(parents=True, exist_ok=True)
+    quantizer.save_pretrained(run.output_dir)
+
+    test = AudioClips(data.folder, "test", data.crop_seconds, mulan.sample_rate, run.seed)
+    audio, audio_styles, texts, text_styles = embed_split(mulan, tokenizer, test, 1, run.batch_size)
+    decoded_audio, decoded_texts = (quantizer.decode(quantizer.encode(embeds)) for embeds in (audio, texts))
+    print(
+        f"MuLan quantizer, {len(points)} points: squared error by codebook "
+        + " ".join(f"{error:.3f}" for error in errors.tolist())
+        + f"; test split: error of audio {(audio - decoded_audio).square().sum(-1).mean():.3f}, of captions "
+        f"{(texts - decoded_texts).square().sum(-1).mean():.3f}; style accuracy of captions "
+        f"{style_accuracy(texts, text_styles, audio, audio_styles):.3f}, from tokens "
+        f"{style_accuracy(decoded_texts, text_styles, decoded_audio, audio_styles):.3f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""Trains MuLanModel: clips and texts of one embedding space (section 3.1 of the paper).
+
+    python training/train_mulan.py --config training/configs/mulan/tiny.yaml
+
+Each clip is paired at random with one of its captions or with its tags. At the end the script says how well captions of
+unseen clips find their clip, and how well prompts in other words find clips of their style.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import ASTModel, BertModel, BertTokenizerFast
+
+from melody_diffusers.audio import crop_or_pad
+from melody_diffusers.data.datasets import AudioClips
+from melody_diffusers.losses import contrastive_loss
+from melody_diffusers.models.mulan import MuLanConfig, MuLanModel
+from melody_diffusers.training_utils import OptimConfig, RunConfig, TrainingRun, load_config, parse_args
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """Clips, and what the towers start from.
+
+    Args:
+        tokenizer: folder or name of a WordPiece tokenizer; copied to OUTPUT_DIR/tokenizer.
+        text_tower, audio_tower: folder or name of a BertModel and an ASTModel to start from; None starts at random.
+        train_word_vectors: False keeps the word vectors of `text_tower`, so that words that no caption uses keep their
+            place among those that some do.
+        word_dropout: share of words that become [MASK] in training.
+        band_jitter: deviation of a random gain per clip and mel band (smooth over bands, in units of the normalised
+            log-mel), and of white noise per value; without it the tower listens to traits of the renderer.
+        cache_spectrograms: compute the spectrogram of each clip once and keep them all in memory; crops are then the
+            audio tower's window, and a small model's step takes a third less time.
+        prompts: YAML file of styles, each with prompts to judge by; None judges by captions only.
+    """
+
+    folder: str
+    tokenizer: str
+    crop_seconds: float = 10.0
+    tag_share: float = 0.25
+    text_tower: str | None = None
+    audio_tower: str | None = None
+    train_word_vectors: bool = True
+    word_dropout: float = 0.0
+    band_jitter: float = 0.0
+    cache_spectrograms: bool = False
+    prompts: str | None = None
+
+
+class SpectrogramClips(AudioClips):
+    """AudioClips whose items hold one window of their clip's spectrogram, "log_mel" (1, F, M), and no waveform."""
+
+    def __init__(self, folder: str, split: str, mulan: MuLanModel, seed: int, tag_share: float) -> None:
+        super().__init__(folder, split, None, mulan.sample_rate, seed, tag_share=tag_share)
+        self.num_frames = mulan.config.audio_config.max_length
+        self.log_mels = []
+        for index in tqdm(range(len(self)), desc="spectrograms", unit="clip", mininterval=10):
+            clip = self.clip(index)  # (1, T)
+            clip = crop_or_pad(clip, max(mulan.window_samples, clip.shape[-1]))
+            self.log_mels.append(mulan.whole_log_mel(clip).half())  # (1, F, M)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        random = np.random.default_rng([self.seed, self.epoch, index])
+        log_mel = self.log_mels[index]  # (1, F, M)
+        start = int(random.integers(log_mel.shape[1] - self.num_frames + 1))
+        crop = log_mel[:, start : start + self.num_frames].float()
+        return {"log_mel": crop, "caption": self._caption(index, random), "index": index}
+
+
+def jitter_bands(log_mel: Tensor, deviation: float, generator: torch.Generator) -> Tensor:
+    """Log-mel windows (B, W, F, M) with a random smooth gain per clip and band, and a little noise."""
+    batch_size, _, _, num_bands = log_mel.shape
+    coarse = torch.randn(batch_size, 1, 5, generator=generator, device=log_mel.device)
+    gain = torch.nn.functional.interpolate(coarse, num_bands, mode="linear", align_corners=True)  # (B, 1, M)
+    noise = torch.randn(log_mel.shape, generator=generator, device=log_mel.device)
+    return log_mel + deviation * (gain.unsqueeze(2) + 0.5 * noise)
+
+
+def drop_words(
+    tokens: dict[str, Tensor], tokenizer: BertTokenizerFast, share: float, generator: torch.Generator
+) -> Tensor:
+    """Token ids with `share` of those that are not special replaced by [MASK]."""
+    input_ids = tokens["input_ids"]
+    special = torch.tensor(tokenizer.all_special_ids, device=input_ids.device)
+    drop = torch.rand(input_ids.shape, generator=generator, device=input_ids.device) < share
+    return input_ids.masked_fill(drop & ~torch.isin(input_ids, special), tokenizer.mask_token_id)
+
+
+@torch.no_grad()
+def embed_texts(mulan: MuLanModel, tokenizer: BertTokenizerFast, texts: list[str], batch_size: int = 256) -> Tensor:
+    """Embeddings (len(texts), E) on the CPU."""
+    embeds = []
+    for start in range(0, len(texts), batch_size):
+        tokens = tokenizer(texts[start : start + batch_size], padding=True, truncation=True, return_tensors="pt")
+        tokens = tokens.to(mulan.device)
+        embeds.append(mulan.get_text_features(tokens["input_ids"], tokens["attention_mask"]).cpu())
+    return torch.cat(embeds)
+
+
+@torch.no_grad()
+def embed_clips(mulan: MuLanModel, clips: AudioClips) -> Tensor:
+    """Embeddings (clips, E) of whole clips, on the CPU."""
+    return torch.cat([mulan.get_audio_features(clips.clip(i)[None].to(mulan.device)).cpu() for i in range(len(clips))])
+
+
+def retrieval_figures(audio: Tensor, texts: Tensor, owner: Tensor, styles: list[str]) -> dict[str, float]:
+    """How captions (texts (C, E), caption c of clip owner[c]) find clips (audio (N, E)) with the given styles."""
+    cosine = texts @ audio.T  # (C, N)
+    true = cosine.gather(1, owner[:, None])  # (C, 1)
+    rank = (cosine > true).sum(dim=1) + 1
+    nearest = cosine.argmax(dim=1).tolist()
+    same_style = [styles[n] == styles[o] for n, o in zip(nearest, owner.tolist(), strict=True)]
+    return {
+        "recall_at_1": (rank <= 1).float().mean().item(),
+        "recall_at_5": (rank <= 5).float().mean().item(),
+        "mean_rank": rank.float().mean().item(),
+        "style_accuracy": sum(same_style) / len(same_style),
+        "matched_cosine": true.mean().item(),
+        "shuffled_cosine": ((cosine.sum() - true.sum()) / (cosine.numel() - true.numel())).item(),
+    }
+
+
+def judge(mulan: MuLanModel, tokenizer: BertTokenizerFast, clips: AudioClips, prompts: str | None) -> dict[str, float]:
+    """Figures on held-out clips: retrieval by their captions, and style of the clip nearest to each prompt."""
+    mulan.eval()
+    audio, styles = embed_clips(mulan, clips), [row["style"] for row in clips.rows]
+    captions = [(caption, i) for i, row in enumerate(clips.rows) for caption in row["captions"]]
+    texts = embed_texts(mulan, tokenizer, [caption for caption, _ in captions])
+    figures = retrieval_figures(audio, texts, torch.tensor([i for _, i in captions]), styles)
+    if prompts is not None:
+        written = yaml.safe_load(Path(prompts).read_text(encoding="utf-8"))
+        pairs = [(prompt, style) for style, group in written.items() for prompt in group]
+        nearest = (embed_texts(mulan, tokenizer, [prompt for prompt, _ in pairs]) @ audio.T).argmax(dim=1).tolist()
+        hits = [styles[n] == style for n, (_, style) in zip(nearest, pairs, strict=True)]
+        figures["prompt_style_accuracy"] = sum(hits) / len(hits)
+    return figures
+
+
+def main() -> None:
+    args = parse_args(__doc__)
+    sections = {"model": MuLanConfig, "data": DataConfig, "optim": OptimConfig, "run": RunConfig}
+    config = load_config(args.config, sections, args.set)
+    data = config.data
+    torch.manual_seed(config.run.seed)
+    tokenizer = BertTokenizerFast.from_pretrained(data.tokenizer)
+    text_config = {"vocab_size": len(tokenizer)} | (config.model.get("text_config") or {})
+    tokenizer.model_max_length = text_config.get("max_position_embeddings", 512)
+    mulan = MuLanModel(MuLanConfig(**config.model | {"text_config": text_config}))
+    if data.text_tower is not None:
+        tower = BertModel.from_pretrained(data.text_tower, add_pooling_layer=False)
+        mulan.text_tower.load_state_dict(tower.state_dict())
+    if data.audio_tower is not None:
+        mulan.audio_tower.load_state_dict(ASTModel.from_pretrained(data.audio_tower).state_dict())
+    mulan.get_input_embeddings().weight.requires_grad_(data.train_word_vectors)
+
+    if data.cache_spectrograms:
+        clips = SpectrogramClips(data.folder, "train", mulan, config.run.seed, data.tag_share)
+    else:
+        clips = AudioClips(
+            data.folder, "train", data.crop_seconds, mulan.sample_rate, config.run.seed, tag_share=data.tag_share
+        )
+    loader = DataLoader(clips, config.run.batch_size, shuffle=True, num_workers=config.run.num_workers, drop_last=True)
+    run = TrainingRun(config.run, {"mulan": mulan}, config)
+    optimizer = run.optimizer(mulan.parameters(), config.optim)
+
+    for batch in run.steps(loader):
+        tokens = tokenizer(batch["caption"], padding=True, truncation=True, return_tensors="pt").to(run.device)
+        input_ids = drop_words(tokens, tokenizer, data.word_dropout, run.generator("words"))
+        with torch.no_grad():
+            log_mel = batch["log_mel"] if data.cache_spectrograms else mulan.log_mel(batch["waveform"])  # (B, W, F, M)
+            if data.band_jitter > 0:
+                log_mel = jitter_bands(log_mel, data.band_jitter, run.generator("bands"))
+        with run.autocast():
+            audio_embeds = mulan.embed_log_mel(log_mel)  # (B, E)
+            text_embeds = mulan.get_text_features(input_ids, tokens["attention_mask"])  # (B, E)
+        loss, logits = contrastive_loss(audio_embeds, text_embeds, mulan.logit_scale)
+        run.backward(loss, optimizer)
+        hits = logits.argmax(dim=1) == torch.arange(len(logits), device=logits.device)
+        run.finish_step(contrastive=loss, recall_at_1=hits.float().mean(), temperature=(-mulan.logit_scale).exp())
+
+    run.save()
+    tokenizer.save_pretrained(Path(config.run.output_dir) / "tokenizer")
+    figures = judge(mulan, tokenizer, AudioClips(data.folder, "test", None, mulan.sample_rate), data.prompts)
+    print(
+        f"MuLan, {run.step} steps, test split: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
+    )
+
+
+if __name__ == "__main__":
+    main()
