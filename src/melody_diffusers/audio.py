@@ -16,6 +16,7 @@ import numpy as np
 import soundfile
 import soxr
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 AudioSource = str | os.PathLike | bytes | BinaryIO
@@ -90,7 +91,7 @@ def crop_or_pad(waveform: Tensor, num_samples: int, start: int = 0) -> Tensor:
     if num_samples < 0 or start < 0:
         raise ValueError(f"num_samples and start must be at least 0, got {num_samples} and {start}.")
     cropped = waveform[..., start : start + num_samples]
-    return torch.nn.functional.pad(cropped, (0, num_samples - cropped.shape[-1]))
+    return F.pad(cropped, (0, num_samples - cropped.shape[-1]))
 
 
 def rms_db(waveform: Tensor) -> Tensor:
@@ -172,3 +173,52 @@ def log_mel_spectrogram(
         magnitude = spectrum.abs()[..., : waveform.shape[-1] // hop_length].transpose(-1, -2)
         mel = magnitude @ mel_filterbank(sample_rate, n_fft, num_mels).to(flat.device)
         return mel.clamp(min=floor).log().reshape(*waveform.shape[:-1], -1, num_mels)
+
+
+def semitone_spectrogram(
+    waveform: Tensor,
+    sample_rate: int = 24000,
+    hop_size: int = 960,
+    num_semitones: int = 72,
+    lowest_hz: float = 65.4,
+) -> Tensor:
+    """Natural-log magnitudes of the semitones from C2 up: waveform (B, 1, T) to (B, ceil(T / hop_size), num_semitones).
+
+    Frame i covers samples i * hop_size to (i + 1) * hop_size, its centre under the centre of a Hann window of 170 ms
+    (4096 samples at 24 kHz), the shortest that parts semitones from about A2 up. A semitone's magnitude is the root of the
+    energy under a Gaussian of a third of a semitone around it.
+    """
+    fft_size = 2 ** round(math.log2(0.17 * sample_rate))
+    num_frames = -(-waveform.shape[-1] // hop_size)
+    left = (fft_size - hop_size) // 2
+    right = num_frames * hop_size - waveform.shape[-1] + fft_size - hop_size - left
+    frames = F.pad(waveform[:, 0].float(), (left, right)).unfold(-1, fft_size, hop_size)  # (B, N, fft_size)
+    window = torch.hann_window(fft_size, device=waveform.device)
+    energy = torch.view_as_real(torch.fft.rfft(frames * window)).square().sum(-1) / window.square().sum()  # (B, N, F)
+    hertz = torch.arange(1, fft_size // 2 + 1, device=waveform.device) * (sample_rate / fft_size)
+    distance = 12 * torch.log2(hertz / lowest_hz)[:, None] - torch.arange(num_semitones, device=waveform.device)
+    weight = torch.exp(-0.5 * (distance * 3).square())  # (F - 1, num_semitones)
+    weight = weight / weight.sum(0)
+    return 0.5 * (energy[..., 1:] @ weight + 1e-8).log()
+
+
+def spectral_frames(waveform: Tensor, sample_rate: int = 24000, hop_size: int = 960) -> Tensor:
+    """What sounds during each span of `hop_size` samples, as logarithms: (B, 1, T) to (B, ceil(T / hop_size), 201).
+
+    Two log-mel frames of 64 bands (the first and second half of the span: timbre, and what changes within it), 72
+    semitones (pitch), and the increase of the log-mel spectrum since the half-span before, averaged over the bands
+    (onsets).
+    """
+    num_frames = -(-waveform.shape[-1] // hop_size)
+    padded = F.pad(waveform, (0, num_frames * hop_size - waveform.shape[-1]))  # (B, 1, hop_size N)
+    half = hop_size // 2
+    centred = F.pad(padded[:, 0, half // 2 :], (0, half // 2))  # frame i of the mel spectrogram is centred on i * half
+    mel = log_mel_spectrogram(
+        centred, sample_rate=sample_rate, n_fft=1024, hop_length=half, num_mels=64, floor=1e-4
+    )  # (B, 2 N, 64)
+    rise = F.pad(mel.diff(dim=1), (0, 0, 1, 0)).clamp_min(0).mean(-1)  # (B, 2 N)
+    semitones = semitone_spectrogram(padded, sample_rate, hop_size)  # (B, N, 72)
+    return torch.cat([mel.unflatten(1, (-1, 2)).flatten(2), semitones, rise.unflatten(1, (-1, 2)).amax(-1, True)], -1)
+
+
+SPECTRAL_FRAME_SIZE = 201

@@ -1,0 +1,196 @@
+"""Fits the centroids of SemanticTokenizer to features of the trained encoder, and judges the tokens.
+
+    python training/fit_semantic_kmeans.py --config training/configs/semantic_kmeans/tiny.yaml
+
+The renderer hears nothing but these tokens, so they have to tell what sounds, how it sounds and when it starts. Linear
+probes read that from the tokens of held-out clips, against as many k-means centroids of log-mel frames at the same
+rate; the table is printed and written to probes.json beside the model.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.cluster import MiniBatchKMeans
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score
+from torch.nn.functional import one_hot
+from tqdm.auto import tqdm
+
+from melody_diffusers.audio import spectral_frames
+from melody_diffusers.data.datasets import AudioClips
+from melody_diffusers.models.semantic_tokenizer import SemanticTokenizer, SemanticTokenizerConfig
+from melody_diffusers.training_utils import load_config, parse_args
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """The encoder to take, and how many clips are clustered and probed."""
+
+    folder: str
+    encoder: str
+    crop_seconds: float = 10.0
+    train_clips: int = 1200
+    test_clips: int = 112
+
+
+@dataclass(kw_only=True)
+class ClusterConfig:
+    """What is clustered: which layers compete, and the size of the vocabulary."""
+
+    feature_layers: list[int]
+    num_centroids: int = 1024
+    batch_size: int = 8192
+    num_passes: int = 10
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    output_dir: str
+    seed: int = 0
+
+
+@dataclass
+class Described:
+    """Features of every layer, each (clips, S, H); the spectral frames (clips, S, 201); the style of each clip."""
+
+    layers: list[torch.Tensor]
+    references: torch.Tensor
+    styles: np.ndarray
+
+
+@torch.no_grad()
+def describe(tokenizer: SemanticTokenizer, clips: AudioClips, count: int) -> Described:
+    """What is clustered, and what the probes have to read from it, for `count` clips spread over the split."""
+    indices = [index * len(clips) // min(count, len(clips)) for index in range(min(count, len(clips)))]
+    layers: list[list[torch.Tensor]] = [[] for _ in range(tokenizer.config.encoder_config.num_hidden_layers)]
+    references = []
+    for start in tqdm(range(0, len(indices), 8), desc=f"features {clips.split}", mininterval=10):
+        waveform = torch.stack([clips[i]["waveform"] for i in indices[start : start + 8]]).to(tokenizer.device)
+        for layer, features in zip(layers, tokenizer(waveform).layers, strict=True):
+            layer.append(features.half().cpu())
+        references.append(
+            spectral_frames(waveform, tokenizer.config.sample_rate, tokenizer.samples_per_token).cpu()
+        )
+    styles = np.array([clips.rows[index]["style"] for index in indices])
+    return Described([torch.cat(layer) for layer in layers], torch.cat(references), styles)
+
+
+def cluster(points: torch.Tensor, config: ClusterConfig, seed: int) -> torch.Tensor:
+    """k-means centroids (C, H) of points (M, H)."""
+    means = MiniBatchKMeans(
+        config.num_centroids, batch_size=config.batch_size, max_iter=config.num_passes, n_init=1, random_state=seed
+    )
+    return torch.from_numpy(means.fit(points.numpy()).cluster_centers_).float()
+
+
+def nearest(points: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
+    """Index of the nearest centroid, (..., H) to (...)."""
+    return (centroids.square().sum(-1) - 2.0 * points @ centroids.T).argmin(-1)
+
+
+def chroma(references: torch.Tensor) -> torch.Tensor:
+    """Share of each pitch class, (..., P) to (..., 12), from the semitones of the references."""
+    energy = (2.0 * references[..., 128:200]).exp().unflatten(-1, (6, 12)).sum(-2)
+    return energy.sqrt() / energy.sqrt().sum(-1, keepdim=True)
+
+
+def onsets(references: torch.Tensor) -> torch.Tensor:
+    """(clips, S) bool: the spectrum rises more than in the neighbouring frames, and than twice the clip's median."""
+    rise = references[..., 200]
+    padded = torch.nn.functional.pad(rise, (1, 1))
+    peak = (rise >= padded[:, :-2]) & (rise > padded[:, 2:])
+    return peak & (rise > 2.0 * rise.median(dim=1, keepdim=True).values) & (rise > 0.1)
+
+
+def linear_probe(
+    tokens: torch.Tensor, values: torch.Tensor, test_tokens: torch.Tensor, size: int, context: int
+) -> torch.Tensor:
+    """Least-squares reading of `values` (clips, S, P) from the one-hot tokens of a frame and `context` on each side."""
+    shifts = range(-context, context + 1)
+
+    def design(indices: torch.Tensor) -> torch.Tensor:  # the columns that hold a one, (clips, S, shifts)
+        return torch.stack([torch.roll(indices, shift, 1) + size * place for place, shift in enumerate(shifts)], dim=-1)
+
+    width = size * len(shifts)
+    columns, targets = design(tokens).flatten(0, 1), values.flatten(0, 1)
+    offset = targets.mean(0)
+    pairs = (columns[:, :, None] * width + columns[:, None, :]).flatten()
+    gram = torch.bincount(pairs, minlength=width * width).view(width, width).double()
+    moment = torch.zeros(width, targets.shape[1], dtype=torch.float64)
+    for column in columns.unbind(1):
+        moment.index_add_(0, column, (targets - offset).double())
+    weights = torch.linalg.solve(gram + torch.eye(width), moment).float()  # ridge of one observation
+    return weights[design(test_tokens)].sum(-2) + offset  # (clips, S, P)
+
+
+def judge(
+    tokens: torch.Tensor, train: Described, test_tokens: torch.Tensor, test: Described, size: int
+) -> dict[str, float]:
+    """What can be read from the tokens of the test clips by probes fitted to the others.
+
+    For each frame from its own token, and, with "_context", from the two on either side as well: share of explained
+    variance of chroma, of the log-mel spectrum and of the semitones, and average precision of onsets. For each clip its
+    style, from how often each token occurs.
+    """
+    values, wanted = (
+        torch.cat([frames[..., :200], chroma(frames), onsets(frames)[..., None]], dim=-1)
+        for frames in (train.references, test.references)
+    )
+    histograms = [one_hot(t, size).float().mean(1).sqrt().numpy() for t in (tokens, test_tokens)]
+    classifier = LogisticRegression(C=30.0, max_iter=500).fit(histograms[0], train.styles)
+    figures = {"style_accuracy": float((classifier.predict(histograms[1]) == test.styles).mean())}
+    spread = (wanted - wanted.mean((0, 1))).square().sum((0, 1))
+    for context, suffix in ((0, ""), (2, "_context")):
+        read = linear_probe(tokens, values, test_tokens, size, context)
+        explained = 1.0 - (read - wanted).square().sum((0, 1)) / spread
+        figures |= {
+            f"chroma_r2{suffix}": float(explained[200:212].mean()),
+            f"mel_r2{suffix}": float(explained[:128].mean()),
+            f"semitone_r2{suffix}": float(explained[128:200].mean()),
+            f"onset_ap{suffix}": float(average_precision_score(wanted[..., 212].flatten(), read[..., 212].flatten())),
+        }
+    frequencies = torch.bincount(test_tokens.flatten(), minlength=size) / test_tokens.numel()
+    return figures | {"perplexity": float(torch.special.entr(frequencies).sum().exp())}
+
+
+def main() -> None:
+    args = parse_args(__doc__)
+    config = load_config(args.config, {"data": DataConfig, "cluster": ClusterConfig, "run": RunConfig}, args.set)
+    data, seed, size = config.data, config.run.seed, config.cluster.num_centroids
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    tokenizer = SemanticTokenizer.from_pretrained(data.encoder, dtype=torch.float32).to(device).eval()
+    rate = tokenizer.config.sample_rate
+    train = describe(tokenizer, AudioClips(data.folder, "train", data.crop_seconds, rate, seed), data.train_clips)
+    test = describe(tokenizer, AudioClips(data.folder, "test", data.crop_seconds, rate, seed), data.test_clips)
+    spaces = {f"layer {i}": (train.layers[i - 1], test.layers[i - 1]) for i in config.cluster.feature_layers}
+    spaces["log-mel"] = (train.references[..., :128], test.references[..., :128])
+
+    table, fitted = {}, {}
+    for name, (points, test_points) in spaces.items():
+        mean, std = points.float().mean((0, 1)), points.float().std((0, 1)).clamp_min(1e-4)
+        points, test_points = (points.float() - mean) / std, (test_points.float() - mean) / std
+        centroids = cluster(points.flatten(0, 1), config.cluster, seed)
+        tokens, test_tokens = nearest(points, centroids), nearest(test_points, centroids)
+        table[name] = judge(tokens, train, test_tokens, test, size)
+        fitted[name] = (mean, std, centroids)
+        figures = ", ".join(f"{key} {value:.3f}" for key, value in table[name].items())
+        print(f"{name}: {figures}", flush=True)
+
+    judged_by = ("style_accuracy", "chroma_r2_context", "mel_r2_context", "onset_ap_context")
+    best = max((name for name in spaces if name != "log-mel"), key=lambda name: sum(table[name][k] for k in judged_by))
+    weights, arguments = tokenizer.state_dict(), tokenizer.config.to_dict()
+    arguments |= {"feature_layer": int(best.split()[1]), "num_centroids": size}
+    for name, tensor in zip(("feature_mean", "feature_std", "centroids"), fitted[best], strict=True):
+        weights[name] = tensor
+    tokenizer = SemanticTokenizer(SemanticTokenizerConfig.from_dict(arguments))
+    tokenizer.load_state_dict(weights)
+    tokenizer.save_pretrained(config.run.output_dir)
+    Path(config.run.output_dir, "probes.json").write_text(json.dumps({"chosen": best, **table}, indent=1) + "\n")
+    print(f"semantic_tokenizer: {size} tokens from {best}")
+
+
+if __name__ == "__main__":
+    main()
