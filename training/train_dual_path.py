@@ -86,7 +86,7 @@ def main() -> None:
         z, tokens = batch["latents"].float(), batch["semantic_tokens"]  # (B, L, D), (B, S)
         angle = chunk_angles(*z.shape[:2], model.config.num_chunks, run.generator("angle"))
         noise = torch.randn(z.shape, device=z.device, generator=run.generator("noise"))
-        drops = torch.rand(len(z), generator=torch.Generator().manual_seed(run.step + config.run.seed * 1_000_003))
+        drops = torch.rand(len(z), device=z.device, generator=run.generator("drop"))
         num_conditional = len(z) - int((drops < config.data.drop_tokens).sum())  # the order of a batch is random
         with run.autocast():
             noisy = scheduler.add_noise(z, noise, angle)

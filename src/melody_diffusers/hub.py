@@ -1,0 +1,145 @@
+"""Tells diffusers and transformers our classes' names, so that their own loaders find them.
+
+After `import melody_diffusers`, before or after theirs, all of these work on folders and on the Hub alike:
+
+    diffusers.DiffusionPipeline.from_pretrained(...)          diffusers.AutoPipelineForText2Audio.from_pretrained(...)
+    diffusers.AutoModel.from_pretrained(...)                  transformers.AutoModel.from_pretrained(...)
+
+and a saved pipeline's model_index.json says `["melody_diffusers", "AudioVAEGAN"]`, not where in the package the class
+lives. Only names are registered: nothing of ours is imported before it is used, and nothing of theirs is imported here.
+Each registration runs as soon as the module it concerns is there. Some of it needs names that are not public; where an
+upgrade has changed one, a warning says what no longer works, and the rest goes on. tests/test_hub.py then fails.
+"""
+
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+PACKAGE = "melody_diffusers"
+
+DIFFUSERS_CLASSES = (
+    "AngleScheduler",
+    "DualPathDiffusionModel",
+    "MeLoDyInpaintPipeline",
+    "MeLoDyPipeline",
+    "ResidualQuantizer",
+)
+"""Names that diffusers looks up on itself when it finds them in a configuration file."""
+
+AUTO_PIPELINE = ("melody", "MeLoDyPipeline")
+"""Our entry among the text-to-audio pipelines."""
+
+AUTO_MODELS = {
+    "melody_audio_vae_gan": ("AudioVAEGANConfig", "AudioVAEGAN", "MODEL_MAPPING"),
+    "melody_mulan": ("MuLanConfig", "MuLanModel", "MODEL_MAPPING"),
+    "semantic_tokenizer": ("SemanticTokenizerConfig", "SemanticTokenizer", "MODEL_MAPPING"),
+    "semantic_lm": ("SemanticLMConfig", "SemanticLM", "MODEL_FOR_CAUSAL_LM_MAPPING"),
+}
+"""`model_type` in config.json -> configuration class, model class, and the table of transformers it belongs to."""
+
+BASE_CLASSES = {
+    "ModelMixin": "diffusers",
+    "SchedulerMixin": "diffusers",
+    "DiffusionPipeline": "diffusers",
+    "PreTrainedModel": "transformers",
+    "PreTrainedTokenizer": "transformers",
+    "PreTrainedTokenizerFast": "transformers",
+    "FeatureExtractionMixin": "transformers",
+    "ProcessorMixin": "transformers",
+}
+"""The loader asks the library that a class comes from for these, and takes the class's loading method from them."""
+
+
+def register() -> None:
+    """Register with what has been imported already, and with the rest when it will be. May be called again."""
+    for name, add in _REGISTRATIONS.items():
+        if name in sys.modules:
+            _try(add, sys.modules[name])
+    if not any(isinstance(finder, _RegisterAfterImport) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _RegisterAfterImport())
+
+
+class _RegisterAfterImport:
+    """Import hook that leaves the import of a module alone and runs our registration right after it."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name, path) if name in _REGISTRATIONS else None
+        if spec is None or spec.loader is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def execute_and_register(module: ModuleType) -> None:
+            execute(module)
+            _try(_REGISTRATIONS[name], sys.modules[name])  # diffusers puts another object in its own place
+
+        spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+        return spec
+
+
+def _try(add: Callable[[ModuleType], None], module: ModuleType) -> None:
+    try:
+        add(module)
+    except Exception as error:  # whatever upstream changed, its import must go on
+        warnings.warn(
+            f"{PACKAGE} could not register its classes with {module.__name__} ({type(error).__name__}: {error}); "
+            f"use {PACKAGE}.MeLoDyPipeline.from_pretrained on a local folder, and see which versions are supported.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def _our(name: str) -> Any:
+    return getattr(import_module(PACKAGE), name)
+
+
+def _add_attributes(diffusers: ModuleType) -> None:
+    previous = vars(diffusers).get("__getattr__")
+    if getattr(previous, "__module__", None) == __name__:
+        return
+
+    def __getattr__(name: str) -> Any:
+        if name in DIFFUSERS_CLASSES:
+            return _our(name)
+        if previous is not None:
+            return previous(name)
+        raise AttributeError(f"module {diffusers.__name__!r} has no attribute {name!r}")
+
+    diffusers.__getattr__ = __getattr__  # type: ignore[method-assign]
+
+
+def _add_library(pipeline_loading_utils: ModuleType) -> None:
+    pipeline_loading_utils.LOADABLE_CLASSES.setdefault(PACKAGE, {})
+
+
+def _add_auto_pipeline(auto_pipeline: ModuleType) -> None:
+    key, name = AUTO_PIPELINE
+    auto_pipeline.AUTO_TEXT2AUDIO_PIPELINES_MAPPING.setdefault(key, _our(name))
+
+
+def _add_auto_configs(configuration_auto: ModuleType) -> None:
+    for model_type, (config, _, _) in AUTO_MODELS.items():
+        configuration_auto.CONFIG_MAPPING_NAMES.setdefault(model_type, config)
+        configuration_auto.CONFIG_MAPPING._modules[model_type] = import_module(PACKAGE)
+
+
+def _add_auto_models(modeling_auto: ModuleType) -> None:
+    for model_type, (config, model, table_name) in AUTO_MODELS.items():
+        table = getattr(modeling_auto, table_name)
+        table._reverse_config_mapping.setdefault(config, model_type)
+        table._model_mapping.setdefault(model_type, model)
+        table._modules[model_type] = import_module(PACKAGE)
+
+
+_REGISTRATIONS: dict[str, Callable[[ModuleType], None]] = {
+    "diffusers": _add_attributes,
+    "diffusers.pipelines.pipeline_loading_utils": _add_library,
+    "diffusers.pipelines.auto_pipeline": _add_auto_pipeline,
+    "transformers.models.auto.configuration_auto": _add_auto_configs,
+    "transformers.models.auto.modeling_auto": _add_auto_models,
+}

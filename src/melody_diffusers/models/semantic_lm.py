@@ -1,0 +1,200 @@
+"""The semantic language model: MuLan tokens to semantic tokens (paper, section 3 and Algorithm 1).
+
+A LLaMA decoder over one sequence, `[c_1 .. c_N, u_1 .. u_S]`. Each MuLan codebook has its own range of token ids, since
+index 7 of the first codebook has nothing to do with index 7 of the second:
+
+    ids 0 .. C-1                    semantic tokens
+    ids C + q V .. C + (q+1) V - 1  MuLan tokens of codebook q
+
+Shapes: B batch, N MuLan tokens, S semantic tokens, V and C the sizes of a MuLan codebook and the semantic codebook.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.cache_utils import Cache, DynamicLayer
+
+
+class SemanticLMConfig(LlamaConfig):
+    """Configuration of `SemanticLM`: LLaMA's, with the token layout instead of `vocab_size`.
+
+    The defaults make 430.0 M parameters (paper: 429.5 M): vocabulary 12 x 1024 + 1024, untied embeddings. Positions
+    allow for the prefix and 1,012 semantic tokens, 40 s.
+    """
+
+    model_type = "semantic_lm"
+
+    num_mulan_codebooks: int = 12
+    mulan_codebook_size: int = 1024
+    semantic_codebook_size: int = 1024
+    hidden_size: int = 1024
+    intermediate_size: int = 4096
+    num_hidden_layers: int = 24
+    num_attention_heads: int = 16
+    max_position_embeddings: int = 1024
+    vocab_size: int = 0  # set from the layout below
+    bos_token_id: int | None = None
+    eos_token_id: int | None = None
+
+    def __post_init__(self, **kwargs):
+        vocab_size = self.num_mulan_codebooks * self.mulan_codebook_size + self.semantic_codebook_size
+        if self.vocab_size not in (0, vocab_size):
+            raise ValueError(
+                f"vocab_size follows from the token layout: {self.num_mulan_codebooks} x {self.mulan_codebook_size} + "
+                f"{self.semantic_codebook_size} = {vocab_size}, got {self.vocab_size}. Leave it out."
+            )
+        self.vocab_size = vocab_size
+        super().__post_init__(**kwargs)
+
+
+class _PreallocatedLayer(DynamicLayer):
+    """Keys and values of one layer in a buffer of fixed length; `update` copies one step and returns a view.
+
+    `DynamicLayer` copies the whole past at each token. `StaticLayer` doesn't, but attends to the empty rest of its buffer
+    behind a mask that is rebuilt at each token.
+    """
+
+    def __init__(self, length: int):
+        super().__init__()
+        self.length = length
+        self.filled = 0
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
+        if not self.is_initialized:
+            self.dtype, self.device = key_states.dtype, key_states.device
+            shape = (*key_states.shape[:2], self.length, key_states.shape[-1])
+            self.keys, self.values = key_states.new_empty(shape), value_states.new_empty(shape)
+            self.is_initialized = True
+        end = self.filled + key_states.shape[-2]
+        self.keys[:, :, self.filled : end] = key_states
+        self.values[:, :, self.filled : end] = value_states
+        self.filled = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def get_seq_length(self) -> int:
+        return self.filled
+
+
+class SemanticLM(LlamaForCausalLM):
+    """LLaMA over MuLan and semantic tokens, with its own sampling loop."""
+
+    config_class = SemanticLMConfig
+
+    def build_input_ids(
+        self, mulan_tokens: torch.Tensor, semantic_tokens: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The model's token ids (B, N + S) for MuLan tokens (B, N) and, where given, semantic tokens (B, S)."""
+        config = self.config
+        if mulan_tokens.ndim != 2 or mulan_tokens.shape[1] != config.num_mulan_codebooks:
+            raise ValueError(
+                f"mulan_tokens must have shape (batch, {config.num_mulan_codebooks}), got {tuple(mulan_tokens.shape)}."
+            )
+        codebook = torch.arange(config.num_mulan_codebooks, device=mulan_tokens.device)
+        prefix = mulan_tokens + config.semantic_codebook_size + codebook * config.mulan_codebook_size  # (B, N)
+        return prefix if semantic_tokens is None else torch.cat([prefix, semantic_tokens], dim=1)  # (B, N + S)
+
+    def semantic_logits(self, mulan_tokens: torch.Tensor, semantic_tokens: torch.Tensor) -> torch.Tensor:
+        """Scores (B, S, C) of each semantic token given the MuLan tokens and the semantic tokens before it.
+
+        The cross-entropy of these with `semantic_tokens` is the training loss.
+        """
+        input_ids = self.build_input_ids(mulan_tokens, semantic_tokens[:, :-1])  # (B, N + S - 1)
+        logits = self(input_ids, use_cache=False, logits_to_keep=semantic_tokens.shape[1]).logits
+        return logits[..., : self.config.semantic_codebook_size]
+
+    @torch.inference_mode()
+    def generate_semantic_tokens(
+        self,
+        mulan_tokens: torch.Tensor,
+        num_tokens: int,
+        prefix_tokens: torch.Tensor | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        callback: Callable[[int, int], None] | None = None,
+    ) -> torch.Tensor:
+        """Samples semantic tokens (B, num_tokens) after the MuLan tokens (Algorithm 1) and the prefix (Algorithm 2).
+
+        A token is the argmax of logits / temperature + Gumbel noise, which is a draw from their softmax. The noise of a
+        sample comes from its own generator, on the CPU, one vector a step, so a batch equals its single samples.
+
+        Args:
+            mulan_tokens: (B, N).
+            num_tokens: how many to draw.
+            prefix_tokens: (B, P) semantic tokens to continue.
+            temperature: 0 takes the most likely token each time.
+            top_k: draw among the k most likely tokens only; None or 0 for all.
+            top_p: draw among the fewest most likely tokens whose probabilities reach this sum.
+            generator: one for all samples, which then draw from it in turn, or a list with one per sample.
+            callback: called as callback(step, num_tokens) after each token, step from 1.
+        """
+        self._check_sampling(mulan_tokens, num_tokens, prefix_tokens, temperature, top_k, top_p, generator)
+        batch, vocabulary = mulan_tokens.shape[0], self.config.semantic_codebook_size
+        generators = list(generator) if isinstance(generator, Sequence) else [generator] * batch
+        input_ids = self.build_input_ids(mulan_tokens, prefix_tokens)
+        length = input_ids.shape[1] + num_tokens
+        positions = torch.arange(length, device=input_ids.device)[None]  # (1, length)
+        cache = Cache(layers=[_PreallocatedLayer(length) for _ in range(self.config.num_hidden_layers)])
+        tokens = torch.empty(batch, num_tokens, dtype=torch.long, device=input_ids.device)
+        start = 0
+        for step in range(num_tokens):
+            end = start + input_ids.shape[1]
+            output = self(
+                input_ids,
+                position_ids=positions[:, start:end],
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            start = end
+            logits = output.logits[:, -1, :vocabulary].float()  # (B, C)
+            if temperature > 0:
+                noise = torch.stack([torch.rand(vocabulary, generator=g) for g in generators])  # (B, C)
+                # the smallest float32 uniform is 0, whose logarithm is -inf
+                gumbel = -torch.log(-torch.log(noise.clamp_(min=1e-20)))
+                logits = _keep_likely(logits / temperature, top_k, top_p) + gumbel.to(logits.device)
+            input_ids = logits.argmax(dim=-1, keepdim=True)  # (B, 1)
+            tokens[:, step] = input_ids[:, 0]
+            if callback is not None:
+                callback(step + 1, num_tokens)
+        return tokens.clone()
+
+    def _check_sampling(self, mulan_tokens, num_tokens, prefix_tokens, temperature, top_k, top_p, generator) -> None:
+        """Raises a ValueError that names the argument, what came and what is allowed."""
+        if num_tokens < 1:
+            raise ValueError(f"num_tokens must be at least 1, got {num_tokens}.")
+        batch = mulan_tokens.shape[0]
+        if prefix_tokens is not None and (prefix_tokens.ndim != 2 or prefix_tokens.shape[0] != batch):
+            raise ValueError(f"prefix_tokens must have shape ({batch}, P), got {tuple(prefix_tokens.shape)}.")
+        prefix_length = 0 if prefix_tokens is None else prefix_tokens.shape[1]
+        longest = self.config.max_position_embeddings - self.config.num_mulan_codebooks
+        if prefix_length + num_tokens > longest:
+            raise ValueError(
+                f"prefix_tokens and num_tokens must add up to at most {longest} semantic tokens "
+                f"(max_position_embeddings {self.config.max_position_embeddings} less {self.config.num_mulan_codebooks} "
+                f"MuLan tokens), got {prefix_length} + {num_tokens}. Continue in shorter steps with a shorter prefix."
+            )
+        if not (math.isfinite(temperature) and temperature >= 0):
+            raise ValueError(f"temperature must be a finite number >= 0, got {temperature}.")
+        if top_k is not None and top_k < 0:
+            raise ValueError(f"top_k must be None or at least 0, got {top_k}.")
+        if not 0 < top_p <= 1:
+            raise ValueError(f"top_p must lie in (0, 1], got {top_p}.")
+        if isinstance(generator, Sequence) and len(generator) != batch:
+            raise ValueError(f"generator must be one generator or a list of {batch}, got a list of {len(generator)}.")
+
+
+def _keep_likely(logits: torch.Tensor, top_k: int | None, top_p: float) -> torch.Tensor:
+    """Logits (B, C) with -inf outside the k likeliest tokens and outside the nucleus of probability `top_p`."""
+    if top_k is not None and 0 < top_k < logits.shape[-1]:
+        least = logits.topk(top_k, dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < least, -math.inf)
+    if top_p < 1:
+        ordered, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)
+        # a token stays if the likelier ones before it do not yet reach top_p: at least one always does
+        dropped = ordered.cumsum(dim=-1) - ordered >= top_p
+        logits = logits.masked_fill(dropped.scatter(-1, order, dropped), -math.inf)
+    return logits

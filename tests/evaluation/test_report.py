@@ -1,0 +1,164 @@
+"""The report: what is asked of which clip, and how answers become figures."""
+
+import json
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from melody_diffusers.audio import save_audio
+from melody_diffusers.evaluation.clips import NAMED_BPM, QUESTIONS, Clip, choose_prompts, choose_windows
+from melody_diffusers.evaluation.judges import ClipJudge
+from melody_diffusers.evaluation.report import main, recognised, tempo_hits
+
+HAND_WRITTEN = {
+    "style": {"waltz": {"triple": True, "prompts": ["One two three at 150 bpm", "A waltz", "Dance in three"]}},
+    "family": {"strings": {"names": ["violin", "fiddle"]}, "brass": {"names": ["trumpet"]}},
+}
+
+
+def windows(pieces: int = 12) -> list[dict]:
+    """Two windows of each piece; waltzes for strings or brass, and rock for guitar."""
+    rows = []
+    for i in range(pieces):
+        style, family, word = [
+            ("waltz", "strings", "violin"),
+            ("waltz", "brass", "trumpet"),
+            ("rock", "guitar", "guitar"),
+        ][i % 3]
+        captions = [f"{style} {i}", f"{word} number {i} at 120 bpm", "a violin and a trumpet", f"rock waltz {i}"]
+        row = {"piece_id": str(i), "style": style, "family": family, "captions": captions, "bpm": 120, "meter": "3/4"}
+        rows += [{**row, "start_seconds": start} for start in (0.0, 10.0)]
+    return rows
+
+
+def clip(**changes) -> Clip:
+    fields = {"file": "x.flac", "text": "", "expected": {}, "bpm": 120, "triple": False, "source": "hand", "seed": 0}
+    return Clip(**{**fields, **changes})
+
+
+def test_windows_are_balanced_over_styles_and_cover_the_families() -> None:
+    chosen = choose_windows(windows(), clips_per_class=6, seed=0)
+    for style in ("waltz", "rock"):
+        assert sum(expected.get("style") == style for _, expected in chosen) == 6
+    for family in ("strings", "brass", "guitar"):
+        assert sum(expected["family"] == family for _, expected in chosen) >= 6
+    assert len({id(window) for window, _ in chosen}) == len(chosen)
+    assert all(window[question] == answer for window, expected in chosen for question, answer in expected.items())
+    assert [w for w, _ in chosen] != [w for w, _ in choose_windows(windows(), clips_per_class=6, seed=1)]
+
+
+def test_prompts_name_their_own_class_and_no_other() -> None:
+    prompts = choose_prompts(windows(), HAND_WRITTEN, clips_per_class=4, seed=0)
+    assert prompts == choose_prompts(windows(), HAND_WRITTEN, clips_per_class=4, seed=0)
+    assert len({prompt.file for prompt in prompts}) == len({prompt.seed for prompt in prompts}) == len(prompts)
+    for question, name, count, by_hand in (
+        ("style", "waltz", 4, 2),
+        ("style", "rock", 4, 0),
+        ("family", "brass", 4, 0),
+    ):
+        of_class = [prompt for prompt in prompts if prompt.expected == {question: name}]
+        assert len(of_class) == count
+        assert sum(prompt.source == "hand" for prompt in of_class) == by_hand
+        assert len({prompt.text for prompt in of_class}) == count  # one caption from each piece
+    for prompt in prompts:
+        assert "violin and a trumpet" not in prompt.text and "rock waltz" not in prompt.text
+        assert prompt.bpm == {True: 120, False: None}["120" in prompt.text] or prompt.text == "One two three at 150 bpm"
+
+
+@pytest.mark.parametrize("text, bpm", [("at 98 BPM", 98), ("about 120 beats per minute", 120), ("in 4/4, 8-bit", None)])
+def test_tempos_are_read_from_texts(text: str, bpm: int | None) -> None:
+    named = NAMED_BPM.search(text)
+    assert (int(named.group(1)) if named else None) == bpm
+
+
+def test_recognised_counts_only_clips_that_were_asked() -> None:
+    clips = [
+        clip(expected={"style": "rock"}),
+        clip(expected={"style": "rock"}, source="caption"),
+        clip(expected={"style": "folk"}),
+        clip(expected={"family": "brass"}),
+    ]
+    figures = recognised(clips, ["rock", "folk", "folk", "rock"], "style")
+    assert figures["share"] == pytest.approx(2 / 3) and figures["clips"] == 3
+    assert figures["by_class"] == {"rock": 0.5, "folk": 1.0}
+    assert figures["by_source"] == {"caption": 0.0, "hand": 1.0}
+
+
+def test_tempo_hits_against_known_estimates() -> None:
+    clips = [clip(bpm=120), clip(bpm=120), clip(bpm=120, triple=True), clip(bpm=100), clip(bpm=None)]
+    hits = tempo_hits(clips, [120.0, 60.0, 40.0, 127.0, None])
+    assert hits["clips"] == 4 and hits["exact"] == 0.25 and hits["share"] == 0.75
+    assert hits["shuffled"] == pytest.approx(7 / 12)  # of three others each: 120 fits two, 60 two, 127 three, 40 none
+
+
+def test_every_handwritten_prompt_names_a_class_once() -> None:
+    content = yaml.safe_load(files("melody_diffusers.evaluation").joinpath("prompts.yaml").read_text())
+    assert set(content) == set(QUESTIONS)
+    texts = [text for classes in content.values() for about in classes.values() for text in about["prompts"]]
+    assert len(texts) == len(set(texts)) == 130
+    for classes in content.values():
+        for about in classes.values():
+            assert set(about) <= {"names", "triple", "prompts"}
+            assert any(NAMED_BPM.search(text) for text in about["prompts"][:2])
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data set of noises: two clips of 20 s for each of two classes, in two splits."""
+    datasets = pytest.importorskip("datasets")
+    rows = []
+    for i, (style, family) in enumerate([("rock", "guitar"), ("waltz", "piano")] * 2):
+        noise = 0.1 * torch.randn(1, 480000, generator=torch.Generator().manual_seed(i))
+        save_audio(tmp_path / "noise.flac", noise)
+        audio = {"bytes": (tmp_path / "noise.flac").read_bytes(), "path": f"{i}.flac"}
+        tags = {"piece_id": str(i), "style": style, "family": family, "bpm": 100 + 10 * i, "meter": "4/4"}
+        rows.append({"audio": audio, "captions": [f"a {style} {i}", f"the {family} at {100 + 10 * i} bpm"], **tags})
+    for split in ("test", "validation"):
+        datasets.Dataset.from_list(rows).to_parquet(tmp_path / "data" / f"{split}-00000-of-00001.parquet")
+    return tmp_path / "data"
+
+
+def test_the_command_makes_judges_and_rejudges(tiny_folder: str, data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    torch.manual_seed(0)
+    ClipJudge({"style": ["rock", "waltz"], "family": ["guitar", "piano"]}, width=4).save_pretrained(tmp_path / "judges")
+    (tmp_path / "prompts.yaml").write_text("style: {rock: {prompts: [a fast rock at 140 bpm]}}")
+    command = ["--model", tiny_folder, "--data", str(data), "--judges", str(tmp_path / "judges"), "--quick"]
+    command += ["--num_threads", "1"]
+    command += [
+        "--num_inference_steps",
+        "2",
+        "--prompts",
+        str(tmp_path / "prompts.yaml"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert main(command) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert list(report["rows"]) == ["real", "reconstructed", "from_tokens", "generated", "silence", "noise"]
+    for row in report["rows"].values():
+        assert 0 <= row["style"]["share"] <= 1 and row["mcc"]["margin"] == pytest.approx(
+            row["mcc"]["matched"] - row["mcc"]["shuffled"]
+        )
+    assert report["rows"]["real"]["style"]["clips"] == 4 and report["rows"]["generated"]["style"]["clips"] == 4
+    assert report["rows"]["generated"]["style"]["by_source"].keys() == {"caption", "hand"}
+    for constant in ("silence", "noise"):  # a judge without knowledge hears one class: right once in two
+        assert report["rows"][constant]["family"]["share"] == 0.5
+    assert report["speed"]["model_evaluations"] >= 2 and report["speed"]["real_time_factor"] > 0
+    stages = [seconds for name, seconds in report["speed"].items() if name.startswith("seconds_")]
+    assert len(stages) == 4 and sum(stages) <= 1.5 * report["speed"]["seconds"]
+    for name in ("report.md", "rows.png", "generated_style.png", "reconstruction_0.png", "clips/generated/0000.flac"):
+        assert (tmp_path / "out" / name).is_file()
+
+    assert main([*command, "--reuse"]) == 0
+    again = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert again["rows"] == report["rows"] and again["reconstruction"] == report["reconstruction"]
+
+
+def test_the_command_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--judges", str(tmp_path)])
+    assert "train_judges.py" in capsys.readouterr().err

@@ -1,0 +1,176 @@
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+
+from melody_diffusers import cli
+
+RATE = 24000
+
+
+@pytest.fixture
+def song(tmp_path):
+    """A second and a half of a 220 Hz tone."""
+    path = tmp_path / "song.wav"
+    soundfile.write(path, 0.3 * np.sin(2 * np.pi * 220 * np.arange(36000) / RATE), RATE, subtype="PCM_16")
+    return path
+
+
+def run(*arguments) -> int:
+    return cli.main([str(argument) for argument in arguments])
+
+
+def summary(text: str) -> dict[str, str]:
+    """name -> rest, of the indented lines that end a run."""
+    return dict(re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in text.splitlines() if line.startswith("  "))
+
+
+def test_generate_with_every_flag_writes_what_it_says(tiny_folder, tmp_path, capsys):
+    wav, png = tmp_path / "music.wav", tmp_path / "music.png"
+    flags = ["--duration", 1.5, "--steps", 2, "--guidance", 1.5, "--temperature", 0.9, "--top-k", 10, "--top-p", 0.95]
+    flags += ["--seed", 7, "--model", tiny_folder, "--device", "cpu", "--spectrogram", png, "-o", wav]
+    assert run("generate", "a happy waltz", *flags) == 0
+    printed = summary(capsys.readouterr().out)
+    samples, rate = soundfile.read(wav)
+    assert rate == RATE and samples.shape == (36000,) and np.abs(samples).max() > 0
+    assert soundfile.info(wav).subtype == "PCM_16"
+    assert printed["audio"] == "1.50 s, 24000 Hz, mono"
+    assert printed["seed"] == "7"
+    seconds = float(printed["seconds taken"].split()[0])
+    assert float(printed["real-time factor"]) == pytest.approx(1.5 / seconds, rel=0.1)
+    assert 0 < float(printed["limiter gain"].split()[0]) <= 1
+    assert Image.open(png).size == (150, 384)
+
+
+def test_the_printed_seed_makes_the_same_file_again(tiny_folder, tmp_path, capsys):
+    arguments = ["generate", "a waltz", "--duration", 1, "--steps", 1, "--model", tiny_folder]
+    assert run(*arguments, "-o", tmp_path / "first.flac") == 0
+    seed = summary(capsys.readouterr().out)["seed"]
+    assert run(*arguments, "-o", tmp_path / "again.flac", "--seed", seed) == 0
+    assert run(*arguments, "-o", tmp_path / "other.flac", "--seed", int(seed) + 1) == 0
+    first, again, other = (soundfile.read(tmp_path / f"{name}.flac")[0] for name in ("first", "again", "other"))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_generate_from_a_clip(tiny_folder, tmp_path, song):
+    out = tmp_path / "like.wav"
+    flags = ["--duration", 1, "--steps", 1, "--model", tiny_folder, "-o", out]
+    assert run("generate", "--audio-prompt", song, *flags) == 0
+    assert soundfile.info(out).frames == RATE
+
+
+def test_inpaint_with_every_flag_changes_the_region_alone(tiny_folder, tmp_path, song, capsys):
+    out, png = tmp_path / "filled.wav", tmp_path / "filled.png"
+    flags = ["--start", 0.5, "--end", 0.75, "--extend", 1, "--prompt", "a waltz", "--steps", 1, "--guidance", 1]
+    flags += ["--temperature", 1.1, "--top-k", 5, "--top-p", 0.9, "--seed", 3, "--model", tiny_folder]
+    assert run("inpaint", song, *flags, "--device", "cpu", "--spectrogram", png, "-o", out) == 0
+    before, after = soundfile.read(song, dtype="int16")[0], soundfile.read(out, dtype="int16")[0]
+    assert len(after) == 36000 + RATE and png.is_file()
+    outside = np.r_[0:12000, 18000:36000]
+    assert np.array_equal(after[outside], before[outside])
+    assert (after[12000:18000] != before[12000:18000]).mean() > 0.9
+    assert summary(capsys.readouterr().out)["audio"] == "2.50 s, 24000 Hz, mono"
+
+
+def test_benchmark_with_every_flag_prints_each_stage(tiny_folder, capsys):
+    flags = ["--duration", 1, "--runs", 1, "--steps", 1, "--guidance", 1, "--model", tiny_folder, "--device", "cpu"]
+    assert run("benchmark", *flags) == 0
+    printed = summary(capsys.readouterr().out)
+    stages = [float(printed[name]) for name in printed if re.match("encode|generate|denoise|decode", name)]
+    assert len(stages) == 4 and 0 < sum(stages) <= float(printed["seconds"]) + 0.05
+    assert float(printed["real-time factor"]) > 0
+
+
+MISTAKES = {
+    "no command": ([], "required: command"),
+    "unknown command": (["compose"], "invalid choice: 'compose'"),
+    "unknown flag": (["generate", "a waltz", "-o", "a.wav", "--loud"], "unrecognized arguments: --loud"),
+    "no output": (["generate", "a waltz"], "required: -o/--output"),
+    "format": (["generate", "a waltz", "-o", "a.mp3"], "must end in .wav or .flac; got 'a.mp3'"),
+    "folder": (["generate", "a waltz", "-o", "nowhere/a.wav"], "there is no folder 'nowhere'"),
+    "model": (["generate", "a waltz", "-o", "a.wav", "--model", "nope"], "'nope' is neither a folder"),
+    "empty folder": (["generate", "a waltz", "-o", "a.wav", "--model", "."], "'.' is neither a folder"),
+    "seed": (["generate", "a waltz", "-o", "a.wav", "--seed", "-1"], "--seed: must be a whole number from 0"),
+    "number": (["generate", "a waltz", "-o", "a.wav", "--duration", "long"], "--duration: invalid float value: 'long'"),
+    "half a region": (["inpaint", "a.wav", "--start", "1", "-o", "b.wav"], "--start and --end belong together"),
+    "no runs": (["benchmark", "--runs", "0"], "--runs: must be a whole number from 1"),
+}
+MISTAKES_OF_THE_PIPELINE = {
+    "device": (["generate", "a waltz", "--device", "abacus"], "--device 'abacus' is not available"),
+    "no prompt": (["generate"], "Give exactly one of prompt"),
+    "empty prompt": (["generate", " "], "`prompt` must not be empty"),
+    "duration": (["generate", "a waltz", "--duration", "nan"], "`audio_duration` must be a number above 0"),
+    "steps": (["generate", "a waltz", "--steps", "0"], "`num_inference_steps` must be a whole number"),
+    "no clip": (["generate", "--audio-prompt", "none.wav"], "no audio file at none.wav"),
+    "no recording": (["inpaint", "none.wav", "--extend", "1"], "no audio file at none.wav"),
+}
+
+
+def check_mistake(capsys, arguments: list, message: str) -> None:
+    assert run(*arguments) == 2
+    captured = capsys.readouterr()
+    errors = [line for line in captured.err.splitlines() if line.startswith("melody")]
+    assert len(errors) == 1 and message in errors[0], captured.err
+    assert "Traceback" not in captured.err and captured.out == ""
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_end_in_one_line_and_exit_code_2(name, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    check_mistake(capsys, *MISTAKES[name])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", MISTAKES_OF_THE_PIPELINE)
+def test_the_pipelines_complaints_reach_the_user_in_one_line(name, tiny_folder, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments, message = MISTAKES_OF_THE_PIPELINE[name]
+    check_mistake(capsys, [*arguments, "--model", tiny_folder, "-o", "out.wav"], message)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_interruption_ends_in_one_line(monkeypatch, capsys, tmp_path):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_load", interrupted)
+    assert run("generate", "a waltz", "-o", tmp_path / "a.wav") == 130
+    assert capsys.readouterr().err == "melody: interrupted\n"
+
+
+@pytest.mark.parametrize("command", ["generate", "inpaint", "benchmark", "evaluate"])
+def test_every_command_explains_itself(command, capsys):
+    assert run(command, "--help") == 0
+    assert f"melody {command}" in capsys.readouterr().out
+
+
+def test_help_and_version_answer_without_loading_torch():
+    code = "import sys; from melody_diffusers import cli; cli.main([sys.argv[1]]); sys.exit('torch' in sys.modules)"
+    for flag in ("--help", "--version"):
+        subprocess.run([sys.executable, "-c", code, flag], check=True, capture_output=True)
+
+
+def test_the_installed_command_is_this_one():
+    from importlib.metadata import entry_points
+
+    (command,) = entry_points(group="console_scripts", name="melody")
+    assert command.load() is cli.main
+
+
+def test_a_tone_is_one_bright_row_in_its_spectrogram(tmp_path):
+    tone = torch.sin(2 * torch.pi * 1000 * torch.arange(2 * RATE) / RATE)[None]
+    cli.write_spectrogram(tmp_path / "tone.png", tone, RATE)
+    image = np.asarray(Image.open(tmp_path / "tone.png")).astype(int).sum(-1)  # (rows, columns)
+    assert image.shape == (384, 200)
+    brightest = image[:, 20:-20].argmax(0)
+    assert np.ptp(brightest) <= 3  # a mel band is three rows high
+    higher = torch.sin(2 * torch.pi * 4000 * torch.arange(2 * RATE) / RATE)[None]
+    cli.write_spectrogram(tmp_path / "higher.png", higher, RATE)
+    other = np.asarray(Image.open(tmp_path / "higher.png")).astype(int).sum(-1)
+    assert other[:, 100].argmax() < brightest[80]  # higher tones are drawn above

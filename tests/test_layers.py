@@ -1,0 +1,113 @@
+"""Imports go one way: foundations, then models, then what uses them, then the commands (docs/architecture.md)."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = "melody_diffusers"
+SOURCE = ROOT / "src" / PACKAGE
+
+LAYERS = {
+    "hub": 0,
+    "timebase": 1,
+    "audio": 1,
+    "losses": 2,
+    "schedulers": 2,
+    "models": 2,
+    "pipelines": 3,
+    "data": 3,
+    "evaluation": 3,
+    "training_utils": 3,
+    "cli": 4,
+}
+THIRD_PARTY = {  # what a layer may import besides what the layers below it may
+    0: set(),
+    1: {"torch", "numpy", "soundfile", "soxr"},
+    2: {"diffusers", "transformers", "einops"},
+    3: {"tqdm", "yaml", "safetensors"},
+    4: {"PIL"},
+}
+BY_EXTRA = {  # and a unit, where an extra installs it
+    "data": {"datasets", "pyarrow"},
+    "evaluation": {"datasets", "librosa", "matplotlib"},
+    "training_utils": {"accelerate"},
+}
+SIDEWAYS = {("models", "losses")}  # a model may offer its own training loss
+WITHIN_MODELS = {"dual_path": {"segmentation", "sru"}}  # in models/, only this file imports others: its blocks
+
+
+def unit_of(module: str) -> str:
+    """melody_diffusers.models.sru -> models"""
+    return module.split(".")[1]
+
+
+def imports_of(file: Path, module: str) -> list[str]:
+    """Absolute names of everything the file imports, wherever the statement stands."""
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    found = []
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            source = ".".join(filter(None, [base, node.module]))
+            in_package = source in (PACKAGE, package)  # `from . import checks` names modules
+            found += [f"{source}.{alias.name}" for alias in node.names] if in_package else [source]
+    return found
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for file in sorted(SOURCE.rglob("*.py")):
+        parts = file.relative_to(SOURCE.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return found
+
+
+MODULES = {name: file for name, file in modules().items() if name != PACKAGE}
+
+
+def test_every_unit_has_a_layer():
+    assert {unit_of(module) for module in MODULES} <= set(LAYERS)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_keep_to_the_layers(module):
+    unit = unit_of(module)
+    layer = LAYERS[unit]
+    for name in imports_of(MODULES[module], module):
+        top = name.split(".")[0]
+        if top != PACKAGE:
+            allowed = set().union(*(THIRD_PARTY[i] for i in range(layer + 1)), BY_EXTRA.get(unit, ()))
+            assert top in sys.stdlib_module_names or top in allowed, f"{module} imports {name}"
+            continue
+        if name == PACKAGE or name.split(".")[1] not in LAYERS:
+            assert layer >= 3, f"{module} imports the root, which knows every layer"
+            continue
+        other = unit_of(name)
+        if other != unit:
+            assert LAYERS[other] < layer or (unit, other) in SIDEWAYS, f"{module} imports {name}"
+        elif unit == "models":
+            blocks = WITHIN_MODELS.get(module.split(".")[2], set())
+            assert name.split(".")[2] in blocks, f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("folder", ["training", "conversion"])
+def test_scripts_import_the_package_and_never_one_another(folder):
+    scripts = sorted((ROOT / folder).glob("*.py"))
+    names = {script.stem for script in scripts}
+    for script in scripts:
+        imported = {name.split(".")[0] for name in imports_of(script, script.stem)}
+        assert not imported & names, f"{script.name} imports {imported & names}"
+
+
+def test_nothing_in_the_package_reads_pickles():
+    for module, file in MODULES.items():
+        assert not {"pickle", "joblib", "dill"} & {name.split(".")[0] for name in imports_of(file, module)}, module
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call):
+                assert ast.unparse(node.func) != "torch.load", module
+                assert not any(keyword.arg in ("allow_pickle", "weights_only") for keyword in node.keywords), module

@@ -1,0 +1,112 @@
+"""Every stage for two steps, each on the last one's output, then music: the scripts fit together."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import BertTokenizerFast
+
+from melody_diffusers import MeLoDyPipeline
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "training" / "configs"
+pytest.importorskip("tinysoundfont._tinysoundfont", reason="renders the clips: pip install --no-deps tinysoundfont")
+
+
+def run_script(monkeypatch, script: str, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+    monkeypatch.syspath_prepend(str((ROOT / "training" / script).parent))
+    runpy.run_path(str(ROOT / "training" / script), run_name="__main__")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("chain") / "synthetic"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        run_script(
+            monkeypatch, "synthetic/build.py", "--out", folder, "--hours", 0.2, "--workers", 0, "--test_font", "none"
+        )
+    return folder
+
+
+def write_tokenizer(folder: Path) -> Path:
+    words = "[PAD] [UNK] [CLS] [SEP] [MASK] a with piano slow fast waltz house techno bright dark"
+    BertTokenizerFast(vocab={word: i for i, word in enumerate(words.split())}, model_max_length=64).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.timeout(600)
+def test_every_stage_trains_on_the_last_ones_output_and_the_whole_makes_music(dataset, tmp_path, monkeypatch, capsys):
+    stages = tmp_path / "stages"
+    tokenizer = write_tokenizer(tmp_path / "tokenizer")
+    two_steps = ["run.max_steps=2", "run.batch_size=2", "run.max_minutes=null", "run.log_every=1"]
+
+    def stage(script: str, config: str, *overrides: str, steps: bool = True) -> None:
+        name = {"semantic_kmeans": "semantic_tokenizer"}.get(config, config)
+        output = f"encode.output_dir={stages / 'encoded'}" if config == "encode" else f"run.output_dir={stages / name}"
+        overrides = [output, *(two_steps if steps else []), *overrides]
+        run_script(monkeypatch, script, "--config", CONFIGS / config / "tiny.yaml", "--set", *overrides)
+
+    data = f"data.folder={dataset}"
+    stage("train_vae_gan.py", "vae_gan", data, "loss.gan_start_step=1", "data.statistics_clips=4", "data.heldout_clips=2")
+    stage(
+        "train_mulan.py",
+        "mulan",
+        data,
+        f"data.tokenizer={tokenizer}",
+        "data.text_tower=null",
+        "data.prompts=null",
+        f"model.text_config.vocab_size={len(BertTokenizerFast.from_pretrained(tokenizer))}",
+    )
+    mulan = [f"data.mulan={stages / 'mulan'}", f"data.tokenizer={stages / 'mulan' / 'tokenizer'}"]
+    stage("fit_mulan_quantizer.py", "mulan_quantizer", data, *mulan, "run.num_iterations=2", steps=False)
+    stage("train_semantic_encoder.py", "semantic_encoder", data, "data.statistics_clips=4", "data.heldout_clips=2")
+    stage(
+        "fit_semantic_kmeans.py",
+        "semantic_kmeans",
+        data,
+        f"data.encoder={stages / 'semantic_encoder'}",
+        steps=False,
+    )
+    parents = {name: stages / name for name in ("mulan", "mulan_quantizer", "semantic_tokenizer")}
+    parents |= {"vae": stages / "vae_gan", "tokenizer": stages / "mulan" / "tokenizer"}
+    stage("encode_dataset.py", "encode", data, *(f"parents.{k}={v}" for k, v in parents.items()), steps=False)
+    encoded = f"data.folder={stages / 'encoded'}"
+    stage("train_semantic_lm.py", "semantic_lm", encoded, "data.heldout_passes=1")
+    stage("train_dual_path.py", "dual_path", encoded, "data.validation_windows=2")
+    run_script(monkeypatch, "assemble_pipeline.py", "--stages", stages, "--out", tmp_path / "pipeline")
+
+    for name in ("vae_gan", "mulan", "semantic_encoder", "semantic_lm", "dual_path"):
+        recorded = yaml.safe_load((stages / name / "run.yaml").read_text())
+        assert recorded["run"]["max_steps"] == 2
+    pipe = MeLoDyPipeline.from_pretrained(tmp_path / "pipeline")
+    pipe.set_progress_bar_config(disable=True)
+    audio = pipe("a slow waltz", num_inference_steps=2, generator=torch.Generator().manual_seed(0)).audios
+    assert audio.shape == (1, 1, 240_000) and abs(audio).max() > 0
+    assert "held-out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*/paper.yaml")), ids=lambda path: path.parent.name)
+def test_the_papers_configuration_builds_the_papers_model(path):
+    """`model` of paper.yaml holds constructor arguments whose values are the constructors' defaults."""
+    import melody_diffusers
+
+    classes = {
+        "vae_gan": "AudioVAEGANConfig",
+        "mulan": "MuLanConfig",
+        "semantic_encoder": "SemanticTokenizerConfig",
+        "semantic_lm": "SemanticLMConfig",
+        "dual_path": "DualPathDiffusionModel",
+    }
+    if path.parent.name not in classes:
+        pytest.skip("this stage builds no model")
+    build = getattr(melody_diffusers, classes[path.parent.name])
+    with torch.device("meta"):
+        given, default = build(**(yaml.safe_load(path.read_text())["model"] or {})), build()
+    given, default = getattr(given, "config", given), getattr(default, "config", default)
+    assert dict(given if isinstance(given, dict) else given.to_dict()) == dict(
+        default if isinstance(default, dict) else default.to_dict()
+    )

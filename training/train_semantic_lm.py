@@ -1,0 +1,104 @@
+"""Trains SemanticLM on the cached tokens of `encode_dataset`: MuLan tokens in front, semantic tokens to be predicted.
+
+    python training/train_semantic_lm.py --config training/configs/semantic_lm/tiny.yaml
+
+The paper conditions on the audio's own MuLan tokens and swaps in the text's at generation. With `text_share` some
+examples are conditioned on the tokens of one of the clip's captions, which narrows the step between the two.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader
+
+from melody_diffusers.data.datasets import EncodedClips
+from melody_diffusers.models.semantic_lm import SemanticLM, SemanticLMConfig
+from melody_diffusers.training_utils import OptimConfig, RunConfig, TrainingRun, load_config, parse_args
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """Windows of `num_tokens` semantic tokens; `heldout_passes` random windows of each validation clip are judged."""
+
+    folder: str
+    num_tokens: int = 250
+    text_share: float = 0.0
+    heldout_passes: int = 2
+
+
+def nll(lm: SemanticLM, mulan_tokens: torch.Tensor, semantic_tokens: torch.Tensor) -> torch.Tensor:
+    """Mean negative log-likelihood of the semantic tokens (B, S) in nats; the prefix (B, N) is given, not predicted."""
+    logits = lm.semantic_logits(mulan_tokens, semantic_tokens)  # (B, S, C)
+    return F.cross_entropy(logits.float().flatten(0, 1), semantic_tokens.flatten())
+
+
+def count_baselines(train: EncodedClips, heldout: torch.Tensor, size: int) -> dict[str, float]:
+    """Held-out nats per token of the tokens' frequencies (unigram) and of their successions (bigram, backed off)."""
+    unigram, bigram = torch.ones(size), torch.zeros(size, size)
+    for index in range(len(train)):
+        tokens = train[index]["semantic_tokens"]
+        unigram += torch.bincount(tokens, minlength=size)
+        bigram.view(-1).index_add_(0, tokens[:-1] * size + tokens[1:], torch.ones(len(tokens) - 1))
+    unigram = unigram / unigram.sum()
+    # a pseudo-count of 5 at the unigram frequencies
+    bigram = (bigram + 5.0 * unigram) / (bigram.sum(-1, keepdim=True) + 5.0)
+    return {
+        "unigram": float(-unigram[heldout].log().mean()),
+        "bigram": float(-bigram[heldout[:, :-1], heldout[:, 1:]].log().mean()),
+    }
+
+
+@torch.no_grad()
+def heldout_figures(lm: SemanticLM, clips: EncodedClips, passes: int, batch_size: int) -> dict[str, float]:
+    """Nats per held-out token with each clip's own condition, and with the next clip's instead."""
+    totals = {"nll": 0.0, "nll_shuffled_condition": 0.0}
+    count = 0
+    for epoch in range(passes):
+        clips.set_epoch(epoch)
+        # a fixed permutation, since neighbours in the file may share a style
+        order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(epoch)).tolist()
+        for batch in DataLoader(clips, batch_size, sampler=order):
+            mulan, tokens = batch["mulan_tokens"].to(lm.device), batch["semantic_tokens"].to(lm.device)
+            totals["nll"] += float(nll(lm, mulan, tokens)) * len(tokens)
+            totals["nll_shuffled_condition"] += float(nll(lm, mulan.roll(1, dims=0), tokens)) * len(tokens)
+            count += len(tokens)
+    return {name: total / count for name, total in totals.items()}
+
+
+def main() -> None:
+    args = parse_args(__doc__)
+    config = load_config(args.config, {"model": SemanticLMConfig, "data": DataConfig, "optim": OptimConfig,
+                                       "run": RunConfig}, args.set)  # fmt: skip
+    data, seed = config.data, config.run.seed
+    torch.manual_seed(seed)
+    lm = SemanticLM(SemanticLMConfig(**config.model))
+    clips = EncodedClips(data.folder, "train", data.num_tokens, seed=seed, text_share=data.text_share)
+    loader = DataLoader(clips, config.run.batch_size, shuffle=True, num_workers=config.run.num_workers, drop_last=True)
+    run = TrainingRun(config.run, {"semantic_lm": lm}, config)
+    optimizer = run.optimizer(lm.parameters(), config.optim)
+
+    for batch in run.steps(loader):
+        with run.autocast():
+            loss = nll(lm, batch["mulan_tokens"], batch["semantic_tokens"])
+        run.backward(loss, optimizer)
+        run.finish_step(nll=loss)
+
+    run.save()
+    lm.eval()
+    figures = {}
+    for kind, text_share in (("audio", 0.0), ("text", 1.0)):
+        heldout = EncodedClips(data.folder, "validation", data.num_tokens, seed=seed, text_share=text_share)
+        judged = heldout_figures(lm, heldout, data.heldout_passes, config.run.batch_size)
+        figures |= {f"{kind}_{name}": value for name, value in judged.items()}
+    tokens = torch.stack([heldout[index]["semantic_tokens"] for index in range(len(heldout))])
+    whole = EncodedClips(data.folder, "train", None)
+    figures |= count_baselines(whole, tokens, lm.config.semantic_codebook_size)
+    run.log(**figures)
+    shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
+    print(f"semantic_lm: {run.step} steps; held-out nats per token: {shown}; perplexity from text "
+          f"{torch.tensor(figures['text_nll']).exp():.1f}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
