@@ -7,7 +7,10 @@ import soundfile
 import torch
 
 from melody_diffusers.audio import (
+    SPECTRAL_FRAME_SIZE,
     crop_or_pad,
+    griffin_lim,
+    inverse_stft_frames,
     limit_peak,
     load_audio,
     log_mel_spectrogram,
@@ -15,6 +18,8 @@ from melody_diffusers.audio import (
     resample,
     rms_db,
     save_audio,
+    spectral_frames,
+    stft_frames,
     to_mono,
 )
 
@@ -139,3 +144,37 @@ def test_log_mel_can_be_trained_through_after_inference_mode():
     waveform = sine(500, 0.1).requires_grad_()
     log_mel_spectrogram(waveform, num_mels=17).sum().backward()
     assert torch.isfinite(waveform.grad).all() and waveform.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("hop_length", [240, 480])
+def test_inverse_stft_frames_is_the_exact_inverse(hop_length):
+    waveform = torch.randn(2, 10 * hop_length, generator=torch.Generator().manual_seed(0))
+    spectrum = stft_frames(waveform, 960, hop_length)
+    assert spectrum.shape == (2, 10, 481)
+    torch.testing.assert_close(inverse_stft_frames(spectrum, hop_length), waveform, rtol=0, atol=1e-6)
+
+
+def test_griffin_lim_finds_a_waveform_with_the_magnitudes_of_partials():
+    time = torch.arange(24000) / 24000
+    partials = sum(torch.sin(2 * math.pi * f * time) / n for n, f in enumerate((220.0, 331.7, 1234.5), start=1))
+    waveform = (0.2 * partials * (-2 * time).exp())[None]
+    magnitude = stft_frames(waveform, 960, 240).abs()
+    again = griffin_lim(magnitude, 240)
+    assert again.shape == waveform.shape
+    error = (stft_frames(again, 960, 240).abs() - magnitude).norm() / magnitude.norm()
+    assert error < 0.1  # -20 dB
+    assert torch.equal(again, griffin_lim(magnitude, 240))
+
+
+def test_griffin_lim_of_silence_is_silence():
+    assert not griffin_lim(torch.zeros(1, 8, 481), 240).any()
+
+
+def test_spectral_frames_tell_a_note_and_its_onset():
+    time = torch.arange(48000) / 24000
+    waveform = torch.where(time >= 1.0, torch.sin(2 * math.pi * 440.0 * time), 0.0)[None, None] * 0.5
+    frames = spectral_frames(waveform)
+    assert frames.shape == (1, 50, SPECTRAL_FRAME_SIZE)
+    semitones = frames[0, 30, 128:200]  # from C2 up: A4 is 33 semitones above
+    assert int(semitones.argmax()) == 33
+    assert int(frames[0, :, 200].argmax()) in (24, 25)  # windows reach across the border at 1 s

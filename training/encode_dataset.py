@@ -69,13 +69,14 @@ def main() -> None:
         config.data.folder, encoder, output_dir, splits, config.encode.batch_size, config.encode.rows_per_part
     )
 
+    bound = encoder.vae.config.latent_scale * encoder.vae.config.latent_clip
     first = "train" if splits is None else splits[0]
     clips = EncodedClips(output_dir, first, num_tokens=None)
     latents = torch.cat([clips[index]["latents"] for index in range(min(len(clips), 200))])
     tokens = torch.cat([clips[index]["semantic_tokens"] for index in range(len(clips))])
     print(
         f"encoded: {first} has {len(clips)} clips; latents mean {latents.mean():.3f}, std {latents.std():.3f}, "
-        f"{(latents.abs() > 0.999).float().mean():.2%} clipped; {len(tokens.unique())} semantic tokens in use"
+        f"{(latents.abs() > 0.999 * bound).float().mean():.2%} clipped; {len(tokens.unique())} semantic tokens in use"
     )
 
 

@@ -126,19 +126,19 @@ def main() -> None:
         waveform = batch["waveform"]  # (B, 1, T)
         with run.autocast():
             latent_dist = vae.encode(waveform).latent_dist
-            reconstruction = vae.decode(latent_dist.sample(run.generator("latents"))).sample
-        reconstruction = reconstruction.float()[..., : waveform.shape[-1]]
-        pairs = stft_magnitude_pairs(
-            reconstruction, waveform, weights.fft_sizes, weights.window_sizes, weights.hop_sizes
-        )
-        losses = {
-            "stft": magnitude_loss(pairs),
-            "log_stft": log_magnitude_loss(pairs),
-            "waveform": waveform_loss(reconstruction, waveform),
-            "kl": latent_dist.kl(),
-        }
-        logs = {}
-        if run.step >= weights.gan_start_step:
+            latents = latent_dist.sample(run.generator("latents"))
+            if vae.config.head == "magnitude":  # judged before a phase is found: no waveform, no discriminator
+                pairs = [vae.magnitude_pair(waveform, latents)]
+            else:
+                reconstruction = vae.decode(latents).sample.float()[..., : waveform.shape[-1]]
+        losses, logs = {"kl": latent_dist.kl()}, {}
+        if vae.config.head != "magnitude":
+            losses["waveform"] = waveform_loss(reconstruction, waveform)
+            pairs = stft_magnitude_pairs(
+                reconstruction, waveform, weights.fft_sizes, weights.window_sizes, weights.hop_sizes
+            )
+        losses |= {"stft": magnitude_loss(pairs), "log_stft": log_magnitude_loss(pairs)}
+        if vae.config.head != "magnitude" and run.step >= weights.gan_start_step:
             with run.autocast():
                 real, fake = discriminators(waveform), discriminators(reconstruction.detach())
             logs["discriminator"] = discriminator_loss(real, fake)

@@ -52,8 +52,8 @@ class SemanticLMConfig(LlamaConfig):
 class _PreallocatedLayer(DynamicLayer):
     """Keys and values of one layer in a buffer of fixed length; `update` copies one step and returns a view.
 
-    `DynamicLayer` copies the whole past at each token. `StaticLayer` doesn't, but attends to the empty rest of its buffer
-    behind a mask that is rebuilt at each token.
+    `DynamicLayer` copies the whole past at each token. `StaticLayer` doesn't, but attends to the empty rest of its
+    buffer behind a mask that is rebuilt at each token.
     """
 
     def __init__(self, length: int):
@@ -82,9 +82,7 @@ class SemanticLM(LlamaForCausalLM):
 
     config_class = SemanticLMConfig
 
-    def build_input_ids(
-        self, mulan_tokens: torch.Tensor, semantic_tokens: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def build_input_ids(self, mulan_tokens: torch.Tensor, semantic_tokens: torch.Tensor | None = None) -> torch.Tensor:
         """The model's token ids (B, N + S) for MuLan tokens (B, N) and, where given, semantic tokens (B, S)."""
         config = self.config
         if mulan_tokens.ndim != 2 or mulan_tokens.shape[1] != config.num_mulan_codebooks:
@@ -174,8 +172,9 @@ class SemanticLM(LlamaForCausalLM):
         if prefix_length + num_tokens > longest:
             raise ValueError(
                 f"prefix_tokens and num_tokens must add up to at most {longest} semantic tokens "
-                f"(max_position_embeddings {self.config.max_position_embeddings} less {self.config.num_mulan_codebooks} "
-                f"MuLan tokens), got {prefix_length} + {num_tokens}. Continue in shorter steps with a shorter prefix."
+                f"(max_position_embeddings {self.config.max_position_embeddings} less "
+                f"{self.config.num_mulan_codebooks} MuLan tokens), got {prefix_length} + {num_tokens}. "
+                f"Continue in shorter steps with a shorter prefix."
             )
         if not (math.isfinite(temperature) and temperature >= 0):
             raise ValueError(f"temperature must be a finite number >= 0, got {temperature}.")

@@ -1,11 +1,12 @@
 """AudioVAEGAN: waveform <-> latents (section 4 of the paper). The discriminators it is trained against are elsewhere.
 
-Two heads, chosen by `AudioVAEGANConfig.head`:
+Three heads, chosen by `AudioVAEGANConfig.head`:
 
 - `"hifigan"`, the paper's: strided convolutions and residual stacks down, transposed convolutions and residual stacks
   up, all at audio rate. 40.0 M + 60.1 M parameters, hop 96.
 - `"istft"`: everything learnt happens at the frame rate. The encoder reads a short-time spectrum and the decoder writes
   one, magnitude and phase, which an inverse STFT turns into sound (Vocos, Siuzdak 2023). An order of magnitude cheaper.
+- `"magnitude"`: as before, but latents hold no phase; the decoder writes magnitudes and Griffin-Lim finds phases.
   Beside it runs a linear path, from windowed samples to latents and back: without it a frame rate of 50 Hz learns no
   phase for many thousand steps, with it the bass is a waveform from the first hundred on.
 
@@ -25,6 +26,9 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
+from ..audio import griffin_lim, stft_frames
+
+HEADS = ("hifigan", "istft", "magnitude")
 _SLOPE = 0.1  # of every leaky rectifier of the HiFi-GAN head
 _RECTIFIER_GAIN = math.sqrt(2 / (1 + _SLOPE**2))  # undoes the rectifier's loss of variance
 
@@ -41,7 +45,8 @@ class AudioVAEGANConfig(PreTrainedConfig):
     Args:
         sample_rate: of the waveform, in Hz.
         latent_dim: D.
-        head: `"hifigan"` or `"istft"`; the arguments of the other head are ignored.
+        head: `"hifigan"`, `"istft"` or `"magnitude"`; the last two share their arguments, and those of others are
+            ignored.
         latent_clip, latent_scale: c and s in z = s clip((z_bar - latent_mean) / latent_std, -c, c). The paper's
             clip(z_bar / 3, -1, 1) by default; with a scale of 1 latents keep unit deviation.
         encoder_rates, encoder_channels, encoder_kernels: strided convolutions of the HiFi-GAN encoder.
@@ -52,6 +57,7 @@ class AudioVAEGANConfig(PreTrainedConfig):
         istft_n_fft: length of its Fourier transforms, a multiple of the hop, at least twice as long.
         istft_width, istft_expansion: channels of its ConvNeXt blocks, and how many times wider their middle is.
         istft_encoder_layers, istft_decoder_layers: number of blocks.
+        griffin_lim_iterations: of the magnitude head.
     """
 
     model_type = "melody_audio_vae_gan"
@@ -80,10 +86,11 @@ class AudioVAEGANConfig(PreTrainedConfig):
         istft_expansion: int = 3,
         istft_encoder_layers: int = 4,
         istft_decoder_layers: int = 6,
+        griffin_lim_iterations: int = 16,
         **kwargs,
     ):
-        if head not in ("hifigan", "istft"):
-            raise ValueError(f"head is {head!r}; allowed are 'hifigan' and 'istft'")
+        if head not in HEADS:
+            raise ValueError(f"head is {head!r}; allowed are {', '.join(map(repr, HEADS))}")
         if math.prod(encoder_rates) != math.prod(decoder_rates):
             raise ValueError(f"encoder_rates {encoder_rates} and decoder_rates {decoder_rates} have different products")
         if istft_n_fft % istft_hop or istft_n_fft < 2 * istft_hop:
@@ -110,12 +117,13 @@ class AudioVAEGANConfig(PreTrainedConfig):
         self.istft_expansion = istft_expansion
         self.istft_encoder_layers = istft_encoder_layers
         self.istft_decoder_layers = istft_decoder_layers
+        self.griffin_lim_iterations = griffin_lim_iterations
         super().__init__(**kwargs)
 
     @property
     def hop_samples(self) -> int:
         """Samples per latent frame."""
-        return self.istft_hop if self.head == "istft" else math.prod(self.encoder_rates)
+        return math.prod(self.encoder_rates) if self.head == "hifigan" else self.istft_hop
 
 
 # --- the paper's head -------------------------------------------------------------------------------------------------
@@ -346,6 +354,72 @@ class ISTFTDecoder(nn.Module):
         return sum(F.pad(part, (0, 0, shift, overlap - 1 - shift)) for shift, part in enumerate(parts)).flatten(1)
 
 
+# --- the magnitude head -----------------------------------------------------------------------------------------------
+
+
+class MagnitudeEncoder(nn.Module):
+    """Waveform (B, 1, T) -> log magnitudes at a quarter of the window -> ConvNeXt blocks -> (B, L, 2D). Hears no phase."""
+
+    floor = 1e-4
+
+    def __init__(self, config: AudioVAEGANConfig):
+        super().__init__()
+        self.n_fft, self.hop = config.istft_n_fft, config.istft_n_fft // 4
+        self.frames_per_latent = config.istft_hop // self.hop
+        width, layers = config.istft_width, config.istft_encoder_layers
+        self.first = nn.Linear(self.frames_per_latent * (self.n_fft // 2 + 1), width)
+        self.first_norm = nn.LayerNorm(width)
+        self.blocks = nn.ModuleList(ConvNeXtBlock(width, config.istft_expansion, layers) for _ in range(layers))
+        self.last_norm = nn.LayerNorm(width)
+        self.last = nn.Linear(width, 2 * config.latent_dim)
+        self.context_frames = layers * (ConvNeXtBlock.kernel // 2) + -(-self.n_fft // config.istft_hop)
+
+    def magnitude(self, waveform: torch.Tensor) -> torch.Tensor:
+        """(B, 1, T) -> (B, N, F), N = T / (n_fft / 4)."""
+        return stft_frames(waveform[:, 0], self.n_fft, self.hop).abs()
+
+    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
+        log = self.magnitude(waveform).clamp_min(self.floor).log() / 3 + 2  # about zero mean, unit deviation
+        features = log.unflatten(1, (-1, self.frames_per_latent)).flatten(2)  # (B, L, frames_per_latent F)
+        x = self.first_norm(self.first(features.to(self.first.weight.dtype)))
+        for block in self.blocks:
+            x = block(x)
+        return self.last(self.last_norm(x))  # (B, L, 2D)
+
+
+class MagnitudeDecoder(nn.Module):
+    """Latents (B, L, D) -> ConvNeXt blocks -> magnitudes, to which Griffin-Lim finds phases -> (B, 1, L * hop).
+
+    A deterministic network at 50 frames a second can only tell phase if the latents carry it, and then most of a latent
+    is phase, which no semantic token foretells. Without it, latents follow from the plan far more closely.
+    """
+
+    def __init__(self, config: AudioVAEGANConfig):
+        super().__init__()
+        self.n_fft, self.hop = config.istft_n_fft, config.istft_n_fft // 4
+        self.frames_per_latent = config.istft_hop // self.hop
+        self.num_iterations = config.griffin_lim_iterations
+        width, layers = config.istft_width, config.istft_decoder_layers
+        self.first = nn.Linear(config.latent_dim, width)
+        self.first_norm = nn.LayerNorm(width)
+        self.blocks = nn.ModuleList(ConvNeXtBlock(width, config.istft_expansion, layers) for _ in range(layers))
+        self.last_norm = nn.LayerNorm(width)
+        self.last = nn.Linear(width, self.frames_per_latent * (self.n_fft // 2 + 1))
+        self.last.init_bias = -4.0
+        self.context_frames = layers * (ConvNeXtBlock.kernel // 2) + -(-self.n_fft // config.istft_hop)
+
+    def magnitude(self, latents: torch.Tensor) -> torch.Tensor:
+        """(B, L, D) -> (B, N, F), what the training compares with `MagnitudeEncoder.magnitude`."""
+        x = self.first_norm(self.first(latents))
+        for block in self.blocks:
+            x = block(x)
+        log = self.last(self.last_norm(x)).float().clamp(max=5.0)
+        return log.unflatten(-1, (self.frames_per_latent, -1)).flatten(1, 2).exp()
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        return griffin_lim(self.magnitude(latents), self.hop, self.num_iterations).unsqueeze(1)
+
+
 # --- the model --------------------------------------------------------------------------------------------------------
 
 
@@ -410,9 +484,11 @@ class AudioVAEGAN(PreTrainedModel, AutoencoderMixin):
 
     def __init__(self, config: AudioVAEGANConfig):
         super().__init__(config)
-        encoder, decoder = {"hifigan": (HiFiGANEncoder, HiFiGANDecoder), "istft": (ISTFTEncoder, ISTFTDecoder)}[
-            config.head
-        ]
+        encoder, decoder = {
+            "hifigan": (HiFiGANEncoder, HiFiGANDecoder),
+            "istft": (ISTFTEncoder, ISTFTDecoder),
+            "magnitude": (MagnitudeEncoder, MagnitudeDecoder),
+        }[config.head]
         self.encoder = encoder(config)
         self.decoder = decoder(config)
         self.register_buffer("latent_mean", torch.zeros(config.latent_dim))
@@ -488,6 +564,10 @@ class AudioVAEGAN(PreTrainedModel, AutoencoderMixin):
         parts = raw.split(1) if self.use_slicing else [raw]
         sample = torch.cat([self._decode(part) for part in parts])  # (B, 1, L * hop)
         return AudioVAEGANDecoderOutput(sample=sample) if return_dict else (sample,)
+
+    def magnitude_pair(self, waveform: torch.Tensor, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Magnitudes (B, N, F) that latents (B, L, D) decode to and those of the waveform; the magnitude head only."""
+        return self.decoder.magnitude(self._denormalize(latents)), self.encoder.magnitude(waveform)
 
     def forward(
         self, waveform: torch.Tensor, sample_posterior: bool = False, generator: torch.Generator | None = None
