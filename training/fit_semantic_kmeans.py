@@ -38,12 +38,22 @@ class DataConfig:
 
 @dataclass(kw_only=True)
 class ClusterConfig:
-    """What is clustered: which layers compete, and the size of the vocabulary."""
+    """What is clustered: which layers compete, and the size of the vocabulary.
+
+    Args:
+        semitone_weight, onset_weight: None seeks centroids in the standardised features as they are. Two numbers seek
+            them where a linear map of the features reads the spectral frames, with the mel bands at weight 1: half of
+            what 9 bits of a plain clustering tell is loudness, and a beat is one number among 201.
+        drop_upper_layers: leave the layers above the chosen one out of the tokenizer, which never needs them.
+    """
 
     feature_layers: list[int]
     num_centroids: int = 1024
     batch_size: int = 8192
     num_passes: int = 10
+    semitone_weight: float | None = None
+    onset_weight: float | None = None
+    drop_upper_layers: bool = False
 
 
 @dataclass(kw_only=True)
@@ -71,9 +81,7 @@ def describe(tokenizer: SemanticTokenizer, clips: AudioClips, count: int) -> Des
         waveform = torch.stack([clips[i]["waveform"] for i in indices[start : start + 8]]).to(tokenizer.device)
         for layer, features in zip(layers, tokenizer(waveform).layers, strict=True):
             layer.append(features.half().cpu())
-        references.append(
-            spectral_frames(waveform, tokenizer.config.sample_rate, tokenizer.samples_per_token).cpu()
-        )
+        references.append(spectral_frames(waveform, tokenizer.config.sample_rate, tokenizer.samples_per_token).cpu())
     styles = np.array([clips.rows[index]["style"] for index in indices])
     return Described([torch.cat(layer) for layer in layers], torch.cat(references), styles)
 
@@ -84,6 +92,19 @@ def cluster(points: torch.Tensor, config: ClusterConfig, seed: int) -> torch.Ten
         config.num_centroids, batch_size=config.batch_size, max_iter=config.num_passes, n_init=1, random_state=seed
     )
     return torch.from_numpy(means.fit(points.numpy()).cluster_centers_).float()
+
+
+def frame_map(points: torch.Tensor, references: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """(H, H) map after which squared distances are those of the weighted frames that the points (M, H) linearly tell.
+
+    With A the least-squares map to the standardised frames and W the weights, |dx A W|^2 = dx (A W^2 A^T) dx^T, and
+    the symmetric root of that matrix keeps the width at H instead of 201.
+    """
+    frames = (references - references.mean(0)) / references.std(0)
+    gram = points.T @ points + 10.0 * torch.eye(points.shape[1])
+    reading = torch.linalg.solve(gram, points.T @ frames) * weights  # (H, 201)
+    values, vectors = torch.linalg.eigh(reading @ reading.T)
+    return vectors * values.clamp_min(0).sqrt() @ vectors.T
 
 
 def nearest(points: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
@@ -168,26 +189,36 @@ def main() -> None:
     spaces = {f"layer {i}": (train.layers[i - 1], test.layers[i - 1]) for i in config.cluster.feature_layers}
     spaces["log-mel"] = (train.references[..., :128], test.references[..., :128])
 
+    weights = None
+    if config.cluster.semitone_weight is not None and config.cluster.onset_weight is not None:
+        weights = torch.ones(train.references.shape[-1])
+        weights[128:200], weights[200] = config.cluster.semitone_weight, config.cluster.onset_weight
+
     table, fitted = {}, {}
     for name, (points, test_points) in spaces.items():
         mean, std = points.float().mean((0, 1)), points.float().std((0, 1)).clamp_min(1e-4)
         points, test_points = (points.float() - mean) / std, (test_points.float() - mean) / std
+        feature_map = torch.eye(points.shape[-1])
+        if weights is not None and name != "log-mel":
+            feature_map = frame_map(points.flatten(0, 1), train.references.flatten(0, 1), weights)
+        points, test_points = points @ feature_map, test_points @ feature_map
         centroids = cluster(points.flatten(0, 1), config.cluster, seed)
         tokens, test_tokens = nearest(points, centroids), nearest(test_points, centroids)
         table[name] = judge(tokens, train, test_tokens, test, size)
-        fitted[name] = (mean, std, centroids)
+        fitted[name] = {"feature_mean": mean, "feature_std": std, "feature_map": feature_map, "centroids": centroids}
         figures = ", ".join(f"{key} {value:.3f}" for key, value in table[name].items())
         print(f"{name}: {figures}", flush=True)
 
     judged_by = ("style_accuracy", "chroma_r2_context", "mel_r2_context", "onset_ap_context")
     best = max((name for name in spaces if name != "log-mel"), key=lambda name: sum(table[name][k] for k in judged_by))
-    weights, arguments = tokenizer.state_dict(), tokenizer.config.to_dict()
-    arguments |= {"feature_layer": int(best.split()[1]), "num_centroids": size}
-    for name, tensor in zip(("feature_mean", "feature_std", "centroids"), fitted[best], strict=True):
-        weights[name] = tensor
-    tokenizer = SemanticTokenizer(SemanticTokenizerConfig.from_dict(arguments))
-    tokenizer.load_state_dict(weights)
-    tokenizer.save_pretrained(config.run.output_dir)
+    layer, arguments = int(best.split()[1]), tokenizer.config.to_dict()
+    arguments |= {"feature_layer": layer, "num_centroids": size, "weigh_features": weights is not None}
+    if config.cluster.drop_upper_layers:
+        arguments["encoder_config"]["num_hidden_layers"] = layer
+    fitted_tokenizer = SemanticTokenizer(SemanticTokenizerConfig.from_dict(arguments))
+    state = tokenizer.state_dict() | fitted[best]
+    fitted_tokenizer.load_state_dict({name: state[name] for name in fitted_tokenizer.state_dict()})
+    fitted_tokenizer.save_pretrained(config.run.output_dir)
     Path(config.run.output_dir, "probes.json").write_text(json.dumps({"chosen": best, **table}, indent=1) + "\n")
     print(f"semantic_tokenizer: {size} tokens from {best}")
 

@@ -99,8 +99,12 @@ def main() -> None:
     count = min(config.data.validation_windows, len(held_out))
     windows = torch.utils.data.default_collate([held_out[i] for i in range(count)])
     batches = [
-        {key: windows[key][i : i + 8].to(run.device).float() if key == "latents" else windows[key][i : i + 8].to(run.device)
-         for key in ("latents", "semantic_tokens")}
+        {
+            key: windows[key][i : i + 8].to(run.device).float()
+            if key == "latents"
+            else windows[key][i : i + 8].to(run.device)
+            for key in ("latents", "semantic_tokens")
+        }
         for i in range(0, count, 8)
     ]
     with run.averaged_weights():

@@ -3,8 +3,8 @@
     python training/train_semantic_encoder.py --config training/configs/semantic_encoder/tiny.yaml
 
 The paper names the model, Wav2Vec2-Conformer, and not its objective on music. Here spans of the encoder's input are
-masked, and a linear layer reads the missing spectra (timbre, pitch and onsets) from its output: the masked prediction of
-wav2vec with the constant-Q teacher of MERT, and no quantizer to keep from collapsing.
+masked, and a linear layer reads the missing spectra (timbre, pitch and onsets) from its output: the masked prediction
+of wav2vec with the constant-Q teacher of MERT, and no quantizer to keep from collapsing.
 """
 
 import math
@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from melody_diffusers.data.datasets import AudioClips
 from melody_diffusers.audio import spectral_frames
+from melody_diffusers.data.datasets import AudioClips
 from melody_diffusers.losses import masked_prediction_loss
 from melody_diffusers.models.semantic_tokenizer import SemanticTokenizer, SemanticTokenizerConfig
 from melody_diffusers.training_utils import OptimConfig, RunConfig, TrainingRun, load_config, parse_args
@@ -28,7 +28,6 @@ class DataConfig:
     folder: str
     crop_seconds: float = 10.0
     visible_weight: float = 0.0
-    fourier_start: bool = False
     statistics_clips: int = 128
     heldout_clips: int = 64
 
@@ -64,25 +63,6 @@ def span_mask(shape: tuple[int, int], share: float, length: int, generator: torc
 
 
 @torch.no_grad()
-def start_as_filterbank(tokenizer: SemanticTokenizer, lowest_hz: float = 50.0, highest_hz: float = 11000.0) -> None:
-    """Lets the first convolution start as pairs of windowed cosines and sines, spaced evenly in pitch.
-
-    Windows shrink as the pitch rises, as in a constant-Q transform. Training goes on from there: without hours of it a
-    convolution of random kernels does not come to tell one note from the next.
-    """
-    convolution = tokenizer.encoder.feature_extractor.conv_layers[0].conv
-    length, pairs = convolution.kernel_size[0], convolution.out_channels // 2
-    hertz = torch.logspace(math.log10(lowest_hz), math.log10(highest_hz), pairs)[:, None]  # (pairs, 1)
-    seconds = (torch.arange(length) - (length - 1) / 2) / tokenizer.config.sample_rate
-    width = (34.0 / hertz).clamp(0.02, length / tokenizer.config.sample_rate)
-    window = torch.where(seconds.abs() < width / 2, 0.5 + 0.5 * torch.cos(2 * math.pi * seconds / width), 0.0)
-    window = 10.0 * window / window.sum(-1, keepdim=True)
-    phase = 2 * math.pi * hertz * seconds
-    kernels = torch.cat([window * phase.cos(), window * phase.sin()])  # (2 pairs, length)
-    convolution.weight[: 2 * pairs, 0] = kernels.to(convolution.weight)
-
-
-@torch.no_grad()
 def settle_batch_norm(tokenizer: SemanticTokenizer, clips: AudioClips, batch_size: int) -> None:
     """Takes the statistics of the batch normalisation again, from unmasked audio: training only saw it masked."""
     norms = [module for module in tokenizer.modules() if isinstance(module, nn.BatchNorm1d)]
@@ -105,8 +85,6 @@ def main() -> None:
     data = config.data
     torch.manual_seed(config.run.seed)
     tokenizer = SemanticTokenizer(SemanticTokenizerConfig(**config.model))
-    if data.fourier_start:
-        start_as_filterbank(tokenizer)
     rate, hop = tokenizer.config.sample_rate, tokenizer.samples_per_token
     masking = tokenizer.config.encoder_config
     clips = AudioClips(data.folder, "train", data.crop_seconds, rate, config.run.seed)

@@ -185,8 +185,8 @@ def semitone_spectrogram(
     """Natural-log magnitudes of the semitones from C2 up: waveform (B, 1, T) to (B, ceil(T / hop_size), num_semitones).
 
     Frame i covers samples i * hop_size to (i + 1) * hop_size, its centre under the centre of a Hann window of 170 ms
-    (4096 samples at 24 kHz), the shortest that parts semitones from about A2 up. A semitone's magnitude is the root of the
-    energy under a Gaussian of a third of a semitone around it.
+    (4096 samples at 24 kHz), the shortest that parts semitones from about A2 up. A semitone's magnitude is the root of
+    the energy under a Gaussian of a third of a semitone around it.
     """
     fft_size = 2 ** round(math.log2(0.17 * sample_rate))
     num_frames = -(-waveform.shape[-1] // hop_size)
@@ -225,7 +225,7 @@ SPECTRAL_FRAME_SIZE = 201
 
 
 def stft_frames(waveform: Tensor, n_fft: int, hop_length: int) -> Tensor:
-    """Short-time spectrum (B, T) -> complex (B, T / hop_length, F) with a Hann window of norm 1; T a multiple of the hop.
+    """Short-time spectrum (B, T) -> complex (B, T / hop_length, F), Hann window of norm 1; T a multiple of the hop.
 
     Frame i is centred on the middle of its own hop, and zeros surround the waveform.
     """
@@ -236,7 +236,7 @@ def stft_frames(waveform: Tensor, n_fft: int, hop_length: int) -> Tensor:
 
 
 def inverse_stft_frames(spectrum: Tensor, hop_length: int) -> Tensor:
-    """The waveform (B, N * hop_length) of N frames (B, N, F): exact inverse of `stft_frames` (least squares elsewhere)."""
+    """Waveform (B, N * hop_length) of frames (B, N, F): inverts `stft_frames`, by least squares where none fits."""
     n_fft = 2 * (spectrum.shape[-1] - 1)
     window = torch.hann_window(n_fft, device=spectrum.device)
     frames = torch.fft.irfft(spectrum, n=n_fft) * (window * window.norm())
@@ -254,8 +254,8 @@ def inverse_stft_frames(spectrum: Tensor, hop_length: int) -> Tensor:
 def _phase_of_partials(magnitude: Tensor, hop_length: int) -> Tensor:
     """Phases (B, N, F) at which the spectral peaks run on from frame to frame (single-pass inversion, Beauregard 2015).
 
-    Each bin belongs to its nearest peak, turns at the peak's interpolated frequency, and within a Hann window's main lobe
-    neighbouring bins have opposite signs.
+    Each bin belongs to its nearest peak, turns at the peak's interpolated frequency, and within a Hann window's main
+    lobe neighbouring bins have opposite signs.
     """
     num_bins = magnitude.shape[-1]
     log = magnitude.clamp_min(1e-7).log()

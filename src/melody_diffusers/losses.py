@@ -3,7 +3,6 @@
 Shapes: B batch, T samples, F frequency bins, N frames. Waveforms (B, 1, T).
 """
 
-import math
 from collections.abc import Sequence
 
 import torch

@@ -8,7 +8,6 @@ import pytest
 import torch
 import yaml
 
-from melody_diffusers.audio import save_audio
 from melody_diffusers.evaluation.clips import NAMED_BPM, QUESTIONS, Clip, choose_prompts, choose_windows
 from melody_diffusers.evaluation.judges import ClipJudge
 from melody_diffusers.evaluation.report import main, recognised, tempo_hits
@@ -103,22 +102,6 @@ def test_every_handwritten_prompt_names_a_class_once() -> None:
         for about in classes.values():
             assert set(about) <= {"names", "triple", "prompts"}
             assert any(NAMED_BPM.search(text) for text in about["prompts"][:2])
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """A data set of noises: two clips of 20 s for each of two classes, in two splits."""
-    datasets = pytest.importorskip("datasets")
-    rows = []
-    for i, (style, family) in enumerate([("rock", "guitar"), ("waltz", "piano")] * 2):
-        noise = 0.1 * torch.randn(1, 480000, generator=torch.Generator().manual_seed(i))
-        save_audio(tmp_path / "noise.flac", noise)
-        audio = {"bytes": (tmp_path / "noise.flac").read_bytes(), "path": f"{i}.flac"}
-        tags = {"piece_id": str(i), "style": style, "family": family, "bpm": 100 + 10 * i, "meter": "4/4"}
-        rows.append({"audio": audio, "captions": [f"a {style} {i}", f"the {family} at {100 + 10 * i} bpm"], **tags})
-    for split in ("test", "validation"):
-        datasets.Dataset.from_list(rows).to_parquet(tmp_path / "data" / f"{split}-00000-of-00001.parquet")
-    return tmp_path / "data"
 
 
 def test_the_command_makes_judges_and_rejudges(tiny_folder: str, data: Path, tmp_path: Path) -> None:

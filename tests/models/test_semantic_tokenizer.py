@@ -118,6 +118,31 @@ def test_rotary_table_follows_dtype_and_inference_mode(tokenizer):
     assert tokenizer.bfloat16().features(waveform).dtype == torch.bfloat16
 
 
+def test_weighed_features_find_the_centroid_nearest_after_the_map(tokenizer, tmp_path):
+    config = copy.deepcopy(tokenizer.config)
+    config.weigh_features = True
+    weighed = SemanticTokenizer(config).eval()
+    weighed.load_state_dict({**weighed.state_dict(), **tokenizer.state_dict()})
+    waveform = noise(1, 30 * 960)
+    assert torch.equal(weighed.encode(waveform), tokenizer.encode(waveform))  # the map starts as the identity
+    weighed.feature_map.copy_(torch.randn(32, 32, generator=torch.Generator().manual_seed(0)))
+    distance = torch.cdist(weighed.features(waveform) @ weighed.feature_map, weighed.centroids)
+    assert torch.equal(weighed.encode(waveform), distance.argmin(-1))
+    weighed.save_pretrained(tmp_path)
+    assert torch.equal(SemanticTokenizer.from_pretrained(tmp_path).encode(waveform), weighed.encode(waveform))
+
+
+def test_layers_above_the_feature_layer_change_no_token(tokenizer):
+    config = copy.deepcopy(tokenizer.config)
+    config.encoder_config.num_hidden_layers = config.feature_layer
+    trimmed = SemanticTokenizer(config).eval()
+    state = tokenizer.state_dict()
+    trimmed.load_state_dict({name: state[name] for name in trimmed.state_dict()})
+    waveform = noise(2, 30 * 960)
+    assert torch.equal(trimmed.features(waveform), tokenizer.features(waveform))
+    assert torch.equal(trimmed.encode(waveform), tokenizer.encode(waveform))
+
+
 def test_bad_input_is_refused(tokenizer):
     for bad in (torch.zeros(2, 960), torch.zeros(1, 2, 960), torch.zeros(1, 1, 0)):
         with pytest.raises(ValueError, match="waveform must have shape"):

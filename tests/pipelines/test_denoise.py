@@ -91,7 +91,9 @@ def test_one_window_is_the_plain_reverse_process(model):
 def test_known_frames_are_shown_at_angle_zero(model):
     seen = []
     forward = model.forward
-    model.forward = lambda latents, angle, *args, **kwargs: seen.append(angle) or forward(latents, angle, *args, **kwargs)
+    model.forward = lambda latents, angle, *args, **kwargs: (
+        seen.append(angle) or forward(latents, angle, *args, **kwargs)
+    )
     unknown = unknown_mask(WINDOW, (20, 40))
     run(model, WINDOW, unknown, num_steps=2)
     assert len(seen) == 2
@@ -105,4 +107,6 @@ def test_guidance_is_the_extrapolation_from_the_unconditional_velocity(model):
     conditional, unconditional = model(latents, angle, tokens).sample, model(latents, angle).sample
     for scale in (0.0, 1.0, 2.5):
         expected = unconditional + scale * (conditional - unconditional)
-        torch.testing.assert_close(guided_velocity(model, latents, angle, tokens, scale), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            guided_velocity(model, latents, angle, tokens, scale), expected, rtol=1e-4, atol=1e-5
+        )

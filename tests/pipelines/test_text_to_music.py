@@ -158,7 +158,10 @@ BAD_CALLS = {
     "nan duration": ({"prompt": "a", "audio_duration": float("nan")}, "`audio_duration`.*got nan"),
     "ten hours": ({"prompt": "a", "audio_duration": 36_000}, "`audio_duration`.*got 36000"),
     "text duration": ({"prompt": "a", "audio_duration": "10"}, "`audio_duration`.*got '10'"),
-    "no steps": ({"prompt": "a", "num_inference_steps": 0}, "`num_inference_steps` must be a whole number from 1 to 1000"),
+    "no steps": (
+        {"prompt": "a", "num_inference_steps": 0},
+        "`num_inference_steps` must be a whole number from 1 to 1000",
+    ),
     "a million steps": ({"prompt": "a", "num_inference_steps": 10**6}, "`num_inference_steps`"),
     "half a step": ({"prompt": "a", "num_inference_steps": 2.5}, "`num_inference_steps`"),
     "true steps": ({"prompt": "a", "num_inference_steps": True}, "`num_inference_steps`"),
@@ -168,7 +171,10 @@ BAD_CALLS = {
     "zero top_k": ({"prompt": "a", "top_k": 0}, "`top_k`"),
     "zero top_p": ({"prompt": "a", "top_p": 0}, "`top_p`"),
     "no waveforms": ({"prompt": "a", "num_waveforms_per_prompt": 0}, "`num_waveforms_per_prompt`"),
-    "output type": ({"prompt": "a", "output_type": "mp3"}, "`output_type` must be one of 'np', 'pt', 'latent'; got 'mp3'"),
+    "output type": (
+        {"prompt": "a", "output_type": "mp3"},
+        "`output_type` must be one of 'np', 'pt', 'latent'; got 'mp3'",
+    ),
     "generator": ({"prompt": "a", "generator": 7}, "`generator` must be a torch.Generator"),
     "generators": ({"prompt": "a", "generator": [seeded(), seeded()]}, "one for each of 1 waveforms; got 2"),
     "latents": ({"prompt": "a", "latents": torch.zeros(1, 2, 3)}, r"`latents` must have shape .*got \(1, 2, 3\)"),
@@ -188,7 +194,10 @@ BAD_CALLS = {
         {"audio_prompt": np.zeros(24000, dtype=np.int16), "audio_prompt_sampling_rate": 24000},
         "`audio_prompt` must hold floating-point samples",
     ),
-    "empty audio": ({"audio_prompt": np.zeros(0), "audio_prompt_sampling_rate": 24000}, "`audio_prompt` must have shape"),
+    "empty audio": (
+        {"audio_prompt": np.zeros(0), "audio_prompt_sampling_rate": 24000},
+        "`audio_prompt` must have shape",
+    ),
     "callback inputs": ({"prompt": "a", "callback_on_step_end_tensor_inputs": ["x"]}, "may name"),
 }
 
@@ -213,7 +222,9 @@ def test_the_call_after_a_bad_one_is_as_if_nothing_had_happened(pipe):
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated"])
-@pytest.mark.parametrize("component", ["vae", "mulan", "mulan_quantizer", "semantic_tokenizer", "semantic_lm", "dual_path"])
+@pytest.mark.parametrize(
+    "component", ["vae", "mulan", "mulan_quantizer", "semantic_tokenizer", "semantic_lm", "dual_path"]
+)
 def test_a_missing_or_truncated_weight_file_is_an_error_that_names_it(pipe, tmp_path, component, damage):
     pipe.save_pretrained(tmp_path)
     (file,) = (tmp_path / component).glob("*.safetensors")

@@ -115,13 +115,16 @@ def tempo_hits(clips: list[Clip], estimates: list[float | None]) -> dict[str, fl
     pairs = [(clip, bpm) for clip, bpm in zip(clips, estimates, strict=True) if bpm is not None]
 
     def matches(estimate: float, clip: Clip) -> bool:
-        return tempo_matches(estimate, clip.bpm, ratios=TRIPLE_RATIOS if clip.triple else OCTAVE_RATIOS)
+        return clip.bpm is not None and tempo_matches(
+            estimate, clip.bpm, ratios=TRIPLE_RATIOS if clip.triple else OCTAVE_RATIOS
+        )
 
     wrong = [matches(bpm, other) for i, (_, bpm) in enumerate(pairs) for j, (other, _) in enumerate(pairs) if i != j]
+    exact = [clip.bpm is not None and tempo_matches(bpm, clip.bpm) for clip, bpm in pairs]
     count = len(pairs)
     return {
         "share": sum(matches(bpm, clip) for clip, bpm in pairs) / count if count else float("nan"),
-        "exact": sum(tempo_matches(bpm, clip.bpm) for clip, bpm in pairs) / count if count else float("nan"),
+        "exact": sum(exact) / count if count else float("nan"),
         "shuffled": sum(wrong) / len(wrong) if wrong else float("nan"),
         "clips": count,
     }

@@ -60,6 +60,7 @@ class _PreallocatedLayer(DynamicLayer):
         super().__init__()
         self.length = length
         self.filled = 0
+        self.is_initialized = False
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
         if not self.is_initialized:

@@ -47,6 +47,8 @@ class SemanticTokenizerConfig(PretrainedConfig):
         spectrum_hop: None lets the encoder hear the waveform itself, as the paper's does. A number of samples lets it
             read one `spectral_frames` vector for each such span, a token, which a small encoder learns from far sooner;
             its convolutions then have to reduce those 201 numbers to one step.
+        weigh_features: whether centroids are sought in the standardised features as they are, or after a linear map of
+            them, `feature_map`, which weighs what the tokens are to tell.
     """
 
     model_type = "semantic_tokenizer"
@@ -59,6 +61,7 @@ class SemanticTokenizerConfig(PretrainedConfig):
         num_centroids: int = 1024,
         sample_rate: int = 24000,
         spectrum_hop: int | None = None,
+        weigh_features: bool = False,
         **kwargs,
     ):
         if not isinstance(encoder_config, Wav2Vec2ConformerConfig):
@@ -75,11 +78,12 @@ class SemanticTokenizerConfig(PretrainedConfig):
             )
         if spectrum_hop is not None and math.prod(encoder_config.conv_stride) != SPECTRAL_FRAME_SIZE:
             raise ValueError(
-                f"With spectrum_hop the product of conv_stride must be {SPECTRAL_FRAME_SIZE}, the numbers of a spectral "
-                f"frame; got {list(encoder_config.conv_stride)}."
+                f"With spectrum_hop the product of conv_stride must be {SPECTRAL_FRAME_SIZE}, the numbers of a "
+                f"spectral frame; got {list(encoder_config.conv_stride)}."
             )
         self.encoder_config = encoder_config
         self.spectrum_hop = spectrum_hop
+        self.weigh_features = weigh_features
         self.feature_layer = feature_layer
         self.num_centroids = num_centroids
         self.sample_rate = sample_rate
@@ -101,7 +105,8 @@ class SemanticTokenizerOutput(ModelOutput):
 class SemanticTokenizer(PreTrainedModel):
     """Waveform (B, 1, T) to semantic tokens (B, S) in 0..C-1, 25 a second.
 
-    Buffers: `centroids` (C, H) in the standardised space, `feature_mean` and `feature_std` (H,).
+    Buffers: `centroids` (C, H) in the standardised space, `feature_mean` and `feature_std` (H,); and, with
+    `config.weigh_features`, `feature_map` (H, H).
     """
 
     config_class = SemanticTokenizerConfig
@@ -120,6 +125,8 @@ class SemanticTokenizer(PreTrainedModel):
         self.register_buffer("centroids", torch.zeros(config.num_centroids, width))
         self.register_buffer("feature_mean", torch.zeros(width))
         self.register_buffer("feature_std", torch.ones(width))
+        if config.weigh_features:
+            self.register_buffer("feature_map", torch.eye(width))
         if config.spectrum_hop is not None:
             self.register_buffer("spectrum_mean", torch.zeros(SPECTRAL_FRAME_SIZE))
             self.register_buffer("spectrum_std", torch.ones(SPECTRAL_FRAME_SIZE))
@@ -132,6 +139,8 @@ class SemanticTokenizer(PreTrainedModel):
             init.normal_(self.centroids)
             init.zeros_(self.feature_mean)
             init.ones_(self.feature_std)
+            if self.config.weigh_features:
+                init.copy_(self.feature_map, torch.eye(len(self.feature_map)))
             if self.config.spectrum_hop is not None:
                 init.zeros_(self.spectrum_mean)
                 init.ones_(self.spectrum_std)
@@ -165,7 +174,7 @@ class SemanticTokenizer(PreTrainedModel):
         return SemanticTokenizerOutput(outputs.last_hidden_state, tuple(outputs.hidden_states[1:]))  # (B, S, H) each
 
     def _signal(self, waveform: torch.Tensor) -> torch.Tensor:
-        """What the encoder's convolutions run over: (B, 1, T) to the padded samples, or to spectral frames end to end."""
+        """What the encoder's convolutions run over: the padded samples of (B, 1, T), or spectral frames end to end."""
         if self.config.spectrum_hop is not None:
             frames = spectral_frames(waveform, self.config.sample_rate, self.config.spectrum_hop)  # (B, S, 201)
             return ((frames - self.spectrum_mean.float()) / self.spectrum_std.float()).flatten(1)
@@ -192,6 +201,8 @@ class SemanticTokenizer(PreTrainedModel):
     def quantize(self, features: torch.Tensor) -> torch.Tensor:
         """Index of the centroid nearest to each standardised feature: (B, S, H) to (B, S) int64."""
         standardised = (features.float() - self.feature_mean.float()) / self.feature_std.float()
+        if self.config.weigh_features:
+            standardised = standardised @ self.feature_map.float()
         centroids = self.centroids.float()
         # |x - c|^2 = |x|^2 - 2 x.c + |c|^2, and |x|^2 is the same for every c
         distance = centroids.square().sum(-1) - 2.0 * standardised @ centroids.T  # (B, S, C)

@@ -6,9 +6,9 @@ Three heads, chosen by `AudioVAEGANConfig.head`:
   up, all at audio rate. 40.0 M + 60.1 M parameters, hop 96.
 - `"istft"`: everything learnt happens at the frame rate. The encoder reads a short-time spectrum and the decoder writes
   one, magnitude and phase, which an inverse STFT turns into sound (Vocos, Siuzdak 2023). An order of magnitude cheaper.
-- `"magnitude"`: as before, but latents hold no phase; the decoder writes magnitudes and Griffin-Lim finds phases.
   Beside it runs a linear path, from windowed samples to latents and back: without it a frame rate of 50 Hz learns no
   phase for many thousand steps, with it the bass is a waveform from the first hundred on.
+- `"magnitude"`: as before, but latents hold no phase; the decoder writes magnitudes and Griffin-Lim finds phases.
 
 Shapes: B batch, T samples, L latent frames, D latent width, C channels, F frequency bins.
 """
@@ -16,6 +16,7 @@ Shapes: B batch, T samples, L latent frames, D latent width, C channels, F frequ
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -217,7 +218,7 @@ class HiFiGANDecoder(nn.Module):
         self.first = nn.Conv1d(config.latent_dim, widths[0], 7, padding=3)
         self.bottleneck = nn.Conv1d(widths[0], widths[0], kernel, padding=kernel // 2)
         self.upsamplers, self.stacks = nn.ModuleList(), nn.ModuleList()
-        context, frames_per_step = 3 + kernel // 2, 1.0
+        context, frames_per_step = 3.0 + kernel // 2, 1.0
         for index, (rate, kernel) in enumerate(zip(config.decoder_rates, config.decoder_kernels, strict=True)):
             self.upsamplers.append(UpsampleConv(widths[index], widths[index + 1], kernel, rate))
             self.stacks.append(ResidualStack(widths[index + 1], config.residual_kernels, config.decoder_dilations))
@@ -358,7 +359,7 @@ class ISTFTDecoder(nn.Module):
 
 
 class MagnitudeEncoder(nn.Module):
-    """Waveform (B, 1, T) -> log magnitudes at a quarter of the window -> ConvNeXt blocks -> (B, L, 2D). Hears no phase."""
+    """Waveform (B, 1, T) -> log magnitudes, four to a window -> ConvNeXt blocks -> (B, L, 2D). Hears no phase."""
 
     floor = 1e-4
 
@@ -484,13 +485,10 @@ class AudioVAEGAN(PreTrainedModel, AutoencoderMixin):
 
     def __init__(self, config: AudioVAEGANConfig):
         super().__init__(config)
-        encoder, decoder = {
-            "hifigan": (HiFiGANEncoder, HiFiGANDecoder),
-            "istft": (ISTFTEncoder, ISTFTDecoder),
-            "magnitude": (MagnitudeEncoder, MagnitudeDecoder),
-        }[config.head]
-        self.encoder = encoder(config)
-        self.decoder = decoder(config)
+        encoders = {"hifigan": HiFiGANEncoder, "istft": ISTFTEncoder, "magnitude": MagnitudeEncoder}
+        decoders = {"hifigan": HiFiGANDecoder, "istft": ISTFTDecoder, "magnitude": MagnitudeDecoder}
+        self.encoder: Any = encoders[config.head](config)
+        self.decoder: Any = decoders[config.head](config)
         self.register_buffer("latent_mean", torch.zeros(config.latent_dim))
         self.register_buffer("latent_std", torch.ones(config.latent_dim))
         self.use_slicing = False
@@ -549,8 +547,8 @@ class AudioVAEGAN(PreTrainedModel, AutoencoderMixin):
             raise ValueError(f"waveform has shape {tuple(waveform.shape)}; wanted is (batch, 1, samples), not empty")
         waveform = F.pad(waveform, (0, -waveform.shape[-1] % self.hop_samples)).to(self.dtype)
         parts = waveform.split(1) if self.use_slicing else [waveform]
-        moments = torch.cat([self._encode(part) for part in parts])  # (B, L, 2D)
-        latent_dist = LatentGaussian(*moments.chunk(2, dim=-1), normalize=self._normalize)
+        mean, logvar = torch.cat([self._encode(part) for part in parts]).chunk(2, dim=-1)  # (B, L, D) each
+        latent_dist = LatentGaussian(mean, logvar, self._normalize)
         return AudioVAEGANEncoderOutput(latent_dist=latent_dist) if return_dict else (latent_dist,)
 
     @apply_forward_hook

@@ -5,6 +5,7 @@ import numbers
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ MAX_PROMPT_CHARACTERS = 2000
 MAX_DURATION_SECONDS = 3600.0
 MAX_AUDIO_PROMPT_SECONDS = 3600.0
 
-AudioInput = str | os.PathLike | np.ndarray | torch.Tensor
+AudioInput: TypeAlias = str | os.PathLike | np.ndarray | torch.Tensor
 
 
 def check_number(
@@ -27,7 +28,8 @@ def check_number(
     allowed = f"a {'whole number' if integer else 'number'} {'above' if exclusive_low else 'from'} {low:g} to {high:g}"
     if isinstance(value, bool) or not isinstance(value, kind):
         raise ValueError(f"`{name}` must be {allowed}; got {_show(value)}.")
-    if not math.isfinite(value) or value > high or value < low or (exclusive_low and value == low):
+    number = float(value)  # type: ignore[arg-type]
+    if not math.isfinite(number) or number > high or number < low or (exclusive_low and number == low):
         raise ValueError(f"`{name}` must be {allowed}; got {_show(value)}.")
 
 
@@ -64,7 +66,9 @@ def check_audio(
     """One clip as (1, T) float32 at `sample_rate`: a path, or an array (T,) or (C, T) with its sampling rate."""
     if isinstance(audio, (str, os.PathLike)):
         if sampling_rate is not None:
-            raise ValueError(f"`{name}_sampling_rate` is for arrays; the file {os.fspath(audio)!r} states its own rate.")
+            raise ValueError(
+                f"`{name}_sampling_rate` is for arrays; the file {os.fspath(audio)!r} states its own rate."
+            )
         waveform = load_audio(audio, sample_rate)
     elif isinstance(audio, (np.ndarray, torch.Tensor)):
         check_number(f"{name}_sampling_rate", sampling_rate, 4000, 384000, integer=True)
@@ -125,7 +129,9 @@ def check_weight_files(folder: str | os.PathLike) -> None:
     for config in sorted(Path(folder).glob("*/config.json")):
         files = sorted(config.parent.glob("*.safetensors"))
         if not files:
-            raise OSError(f"{config.parent} has a config.json but no weights (*.safetensors). Download or save it again.")
+            raise OSError(
+                f"{config.parent} has a config.json but no weights (*.safetensors). Download or save it again."
+            )
         for file in files:
             try:
                 with safe_open(file, framework="pt"):

@@ -207,7 +207,9 @@ class MeLoDyPipeline(DiffusionPipeline):
         if audio_duration is None:
             audio_duration = 10.0 if semantic_tokens is None else semantic_tokens.shape[1] / timebase.token_rate
         checks.check_number("audio_duration", audio_duration, 0, checks.MAX_DURATION_SECONDS, exclusive_low=True)
-        condition = self._check_condition(prompt, audio_prompt, audio_prompt_sampling_rate, mulan_tokens, semantic_tokens)
+        condition = self._check_condition(
+            prompt, audio_prompt, audio_prompt_sampling_rate, mulan_tokens, semantic_tokens
+        )
         batch_size = len(condition) * num_waveforms_per_prompt
         generators = checks.check_generators(generator, batch_size)
         num_samples = max(1, timebase.seconds_to_samples(audio_duration))
@@ -379,7 +381,9 @@ class MeLoDyPipeline(DiffusionPipeline):
         _require_finite(latents, "diffusion")
         return latents
 
-    def decode_latents(self, latents: torch.Tensor, num_samples: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    def decode_latents(
+        self, latents: torch.Tensor, num_samples: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Latents (B, L, D) -> waveform (B, 1, T) float32 within full scale, and the limiter's gains (B,)."""
         bound = self.vae.config.latent_scale * self.vae.config.latent_clip  # the range the decoder was trained on
         with self.progress_bar(total=1) as bar:
@@ -488,7 +492,12 @@ def _check_sizes(vae, mulan, mulan_quantizer, semantic_tokenizer, semantic_lm, d
     if semantic_tokenizer is not None:
         centroids = semantic_tokenizer.config.num_centroids
         pairs.append(
-            ("semantic_lm.semantic_codebook_size", lm.semantic_codebook_size, "semantic_tokenizer.num_centroids", centroids)
+            (
+                "semantic_lm.semantic_codebook_size",
+                lm.semantic_codebook_size,
+                "semantic_tokenizer.num_centroids",
+                centroids,
+            )
         )
     for left, a, right, b in pairs:
         if a != b:
