@@ -7,7 +7,6 @@ masked, and a linear layer reads the missing spectra (timbre, pitch and onsets) 
 of wav2vec with the constant-Q teacher of MERT, and no quantizer to keep from collapsing.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch

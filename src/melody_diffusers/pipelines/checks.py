@@ -22,15 +22,16 @@ AudioInput: TypeAlias = str | os.PathLike | np.ndarray | torch.Tensor
 
 def check_number(
     name: str, value: object, low: float, high: float, *, integer: bool = False, exclusive_low: bool = False
-) -> None:
-    """Raise ValueError unless `value` is a finite number in [low, high] ((low, high] with `exclusive_low`)."""
+) -> float:
+    """The number; ValueError unless it is finite and in [low, high] ((low, high] with `exclusive_low`)."""
     kind = numbers.Integral if integer else numbers.Real
     allowed = f"a {'whole number' if integer else 'number'} {'above' if exclusive_low else 'from'} {low:g} to {high:g}"
     if isinstance(value, bool) or not isinstance(value, kind):
         raise ValueError(f"`{name}` must be {allowed}; got {_show(value)}.")
-    number = float(value)  # type: ignore[arg-type]
+    number = float(value)
     if not math.isfinite(number) or number > high or number < low or (exclusive_low and number == low):
         raise ValueError(f"`{name}` must be {allowed}; got {_show(value)}.")
+    return number
 
 
 def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
@@ -71,7 +72,7 @@ def check_audio(
             )
         waveform = load_audio(audio, sample_rate)
     elif isinstance(audio, (np.ndarray, torch.Tensor)):
-        check_number(f"{name}_sampling_rate", sampling_rate, 4000, 384000, integer=True)
+        rate = int(check_number(f"{name}_sampling_rate", sampling_rate, 4000, 384000, integer=True))
         waveform = torch.as_tensor(audio).detach().cpu()
         if waveform.ndim not in (1, 2) or waveform.shape[-1] < 1 or (waveform.ndim == 2 and len(waveform) > 8):
             raise ValueError(
@@ -80,11 +81,11 @@ def check_audio(
             )
         if not waveform.is_floating_point():
             raise ValueError(f"`{name}` must hold floating-point samples in [-1, 1]; got {waveform.dtype}.")
-        if waveform.shape[-1] > max_seconds * sampling_rate:
+        if waveform.shape[-1] > max_seconds * rate:
             raise ValueError(f"`{name}` must last at most {max_seconds:g} s; got {waveform.shape[-1]} samples.")
         if not torch.isfinite(waveform).all():
             raise ValueError(f"`{name}` must hold finite samples; got NaN or infinity.")
-        waveform = resample(to_mono(torch.atleast_2d(waveform.float())), sampling_rate, sample_rate)
+        waveform = resample(to_mono(torch.atleast_2d(waveform.float())), rate, sample_rate)
     else:
         raise ValueError(f"`{name}` must be a path, a NumPy array or a tensor; got {_show(audio)}.")
     if waveform.shape[-1] > max_seconds * sample_rate:
