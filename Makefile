@@ -107,4 +107,5 @@ $(TINY)/assembled: | $(TINY)/semantic_lm/done $(TINY)/dual_path/done
 
 $(TINY)/evaluation/done: | $(TINY)/assembled outputs/judges/done
 	$(BIN)/melody evaluate --model $(MODEL) --out $(@D)
+	cat training/model_card.md $(@D)/report.md > $(MODEL)/README.md
 	@touch $@

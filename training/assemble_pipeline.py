@@ -1,6 +1,6 @@
 """Assembles the trained stages into one pipeline folder that `MeLoDyPipeline.from_pretrained` loads.
 
-Weights are stored in float16; every component's figures stay in its stage folder. `--card` adds a model card.
+Weights are stored in float16; every component's figures stay in its stage folder.
 """
 
 import argparse
@@ -27,7 +27,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stages", type=Path, required=True, help="folder that holds one folder for each stage")
     parser.add_argument("--out", type=Path, required=True, help="pipeline folder to write")
-    parser.add_argument("--card", type=Path, help="README.md to copy into the folder")
     parser.add_argument("--steps", type=int, default=10, help="default number of diffusion steps")
     parser.add_argument("--guidance_scale", type=float, default=2.5)
     parser.add_argument("--temperature", type=float, default=1.0)
@@ -57,9 +56,7 @@ def main() -> None:
         config = json.loads(file.read_text())
         if "dtype" in config:
             file.write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")
-    if args.card is not None:
-        shutil.copy(args.card, aside / "README.md")
-    elif (args.out / "README.md").exists():
+    if (args.out / "README.md").exists():
         shutil.copy(args.out / "README.md", aside / "README.md")
     shutil.rmtree(args.out, ignore_errors=True)
     aside.rename(args.out)
