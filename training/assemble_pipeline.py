@@ -52,10 +52,12 @@ def main() -> None:
     aside = args.out.with_name(args.out.name + ".tmp")
     shutil.rmtree(aside, ignore_errors=True)
     pipe.save_pretrained(aside)
-    for file in aside.glob("*/config.json"):  # half the bytes on disk, float32 at work unless a caller asks otherwise
+    for file in aside.glob("*/config.json"):
         config = json.loads(file.read_text())
+        config.pop("_name_or_path", None)  # a path of this machine
         if "dtype" in config:
-            file.write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")
+            config["dtype"] = "float32"  # half the bytes on disk, full precision at work unless a caller asks otherwise
+        file.write_text(json.dumps(config, indent=2) + "\n")
     if (args.out / "README.md").exists():
         shutil.copy(args.out / "README.md", aside / "README.md")
     shutil.rmtree(args.out, ignore_errors=True)
