@@ -102,7 +102,7 @@ outputs/judges/done: | data/synthetic/README.md
 	$(call STAGE,train_judges,judges)
 
 $(TINY)/assembled: | $(TINY)/semantic_lm/done $(TINY)/dual_path/done
-	$(RUN) training/assemble_pipeline.py --stages $(TINY) --out $(MODEL) --temperature 1.2
+	$(RUN) training/assemble_pipeline.py --stages $(TINY) --out $(MODEL)
 	@touch $@
 
 $(TINY)/evaluation/done: | $(TINY)/assembled outputs/judges/done
