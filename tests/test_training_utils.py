@@ -88,6 +88,12 @@ def test_the_order_of_data_is_one_permutation_per_epoch_for_any_number_of_worker
     assert [index for index, _ in seen[:10]] != [index for index, _ in seen[10:]]
     assert order(tmp_path / "2", 2) == seen
 
+    Numbered.order = lambda self, generator: sorted(
+        torch.randperm(10, generator=generator).tolist(), key=lambda i: i % 2
+    )
+    alike = [index for index, _ in order(tmp_path / "own", 0)]
+    assert [index % 2 for index in alike] == [0] * 5 + [1] * 5 + [0] * 5 + [1] * 5 and alike[:10] != alike[10:]
+
 
 def test_a_broken_newest_checkpoint_is_passed_over(tmp_path):
     whole, _ = train(tmp_path / "whole", 12)

@@ -19,11 +19,18 @@ from melody_diffusers.training_utils import OptimConfig, RunConfig, TrainingRun,
 
 @dataclass(kw_only=True)
 class DataConfig:
-    """Windows of `num_tokens` semantic tokens; `heldout_passes` random windows of each validation clip are judged."""
+    """Windows of `num_tokens` semantic tokens.
+
+    Args:
+        text_share: share of examples that are conditioned on a caption's tokens.
+        drop_condition: share of examples without condition, for guidance; the model needs `null_condition`.
+        heldout_passes: random windows of each validation clip that are judged.
+    """
 
     folder: str
     num_tokens: int = 250
     text_share: float = 0.0
+    drop_condition: float = 0.0
     heldout_passes: int = 2
 
 
@@ -51,8 +58,10 @@ def count_baselines(train: EncodedClips, heldout: torch.Tensor, size: int) -> di
 
 @torch.no_grad()
 def heldout_figures(lm: SemanticLM, clips: EncodedClips, passes: int, batch_size: int) -> dict[str, float]:
-    """Nats per held-out token with each clip's own condition, and with the next clip's instead."""
+    """Nats per held-out token with each clip's own condition, with the next clip's and, where known, with none."""
     totals = {"nll": 0.0, "nll_shuffled_condition": 0.0}
+    if lm.config.null_condition:
+        totals["nll_no_condition"] = 0.0
     count = 0
     for epoch in range(passes):
         clips.set_epoch(epoch)
@@ -62,6 +71,8 @@ def heldout_figures(lm: SemanticLM, clips: EncodedClips, passes: int, batch_size
             mulan, tokens = batch["mulan_tokens"].to(lm.device), batch["semantic_tokens"].to(lm.device)
             totals["nll"] += float(nll(lm, mulan, tokens)) * len(tokens)
             totals["nll_shuffled_condition"] += float(nll(lm, mulan.roll(1, dims=0), tokens)) * len(tokens)
+            if lm.config.null_condition:
+                totals["nll_no_condition"] += float(nll(lm, torch.full_like(mulan, -1), tokens)) * len(tokens)
             count += len(tokens)
     return {name: total / count for name, total in totals.items()}
 
@@ -73,14 +84,20 @@ def main() -> None:
     data, seed = config.data, config.run.seed
     torch.manual_seed(seed)
     lm = SemanticLM(SemanticLMConfig(**config.model))
+    if data.drop_condition > 0 and not lm.config.null_condition:
+        raise ValueError(f"data.drop_condition is {data.drop_condition}: it needs model.null_condition: true.")
     clips = EncodedClips(data.folder, "train", data.num_tokens, seed=seed, text_share=data.text_share)
     loader = DataLoader(clips, config.run.batch_size, shuffle=True, num_workers=config.run.num_workers, drop_last=True)
     run = TrainingRun(config.run, {"semantic_lm": lm}, config)
     optimizer = run.optimizer(lm.parameters(), config.optim)
 
     for batch in run.steps(loader):
+        mulan_tokens = batch["mulan_tokens"]  # (B, N)
+        if data.drop_condition > 0:
+            draws = torch.rand(len(mulan_tokens), 1, device=run.device, generator=run.generator("drop"))
+            mulan_tokens = mulan_tokens.masked_fill(draws < data.drop_condition, -1)
         with run.autocast():
-            loss = nll(lm, batch["mulan_tokens"], batch["semantic_tokens"])
+            loss = nll(lm, mulan_tokens, batch["semantic_tokens"])
         run.backward(loss, optimizer)
         run.finish_step(nll=loss)
 

@@ -58,6 +58,7 @@ def generate(args: argparse.Namespace) -> int:
         temperature=args.temperature,
         top_k=args.top_k,
         top_p=args.top_p,
+        lm_guidance_scale=args.lm_guidance,
         generator=_generator(args),
         output_type="pt",
     )
@@ -82,6 +83,7 @@ def inpaint(args: argparse.Namespace) -> int:
         temperature=args.temperature,
         top_k=args.top_k,
         top_p=args.top_p,
+        lm_guidance_scale=args.lm_guidance,
         generator=_generator(args),
         output_type="pt",
     )
@@ -226,6 +228,7 @@ def _parser() -> argparse.ArgumentParser:
     sampling.add_argument("--temperature", type=float, help="of the language model; 0 is greedy (default: the model's)")
     sampling.add_argument("--top-k", type=int, help="sample among the k likeliest tokens (default: the model's)")
     sampling.add_argument("--top-p", type=float, help="sample within this probability mass (default: the model's)")
+    sampling.add_argument("--lm-guidance", type=float, help="guidance of the language model (default: the model's)")
     sampling.add_argument("--seed", type=_seed, help="the same seed gives the same audio (default: random, printed)")
     sampling.add_argument("--spectrogram", type=Path, metavar="PNG", help="draw a mel spectrogram of the result, too")
     sampling.add_argument("-o", "--output", type=Path, required=True, help="file to write, .wav or .flac")

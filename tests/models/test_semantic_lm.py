@@ -111,6 +111,21 @@ def test_top_k_and_top_p_draw_among_the_likeliest(lm):
     assert (always == order[0]).all()
 
 
+def test_guidance_extrapolates_from_the_scores_without_condition():
+    torch.manual_seed(0)
+    lm = SemanticLM(SemanticLMConfig(**SIZES, null_condition=True)).eval()
+    assert lm.config.vocab_size == 3 * 8 + 24 + 1
+    mulan = mulan_tokens(2)
+    assert (lm.build_input_ids(torch.full_like(mulan, -1)) == lm.config.vocab_size - 1).all()
+    tokens = lm.generate_semantic_tokens(mulan, 12, temperature=0, guidance_scale=3.0)
+    with torch.inference_mode():
+        given, absent = lm.semantic_logits(mulan, tokens), lm.semantic_logits(torch.full_like(mulan, -1), tokens)
+    assert torch.equal(tokens, (absent + 3.0 * (given - absent)).argmax(-1))
+    assert not torch.equal(tokens, lm.generate_semantic_tokens(mulan, 12, temperature=0))
+    absent_only = lm.generate_semantic_tokens(mulan, 12, temperature=0, guidance_scale=0.0)
+    assert torch.equal(absent_only[0], absent_only[1])
+
+
 def test_callback_counts_tokens(lm):
     seen = []
     lm.generate_semantic_tokens(mulan_tokens(1), 3, callback=lambda step, total: seen.append((step, total)))
@@ -136,6 +151,8 @@ def test_saving_and_loading_keeps_logits_to_the_bit(lm, tmp_path):
         ({"num_tokens": 5, "temperature": math.nan}, "temperature"),
         ({"num_tokens": 5, "top_k": -1}, "top_k"),
         ({"num_tokens": 5, "top_p": 0.0}, "top_p"),
+        ({"num_tokens": 5, "guidance_scale": math.nan}, "guidance_scale"),
+        ({"num_tokens": 5, "guidance_scale": 2.0}, "null_condition"),
         ({"num_tokens": 5, "generator": generators(2)}, "generator"),
     ],
 )

@@ -166,6 +166,7 @@ BAD_CALLS = {
     "half a step": ({"prompt": "a", "num_inference_steps": 2.5}, "`num_inference_steps`"),
     "true steps": ({"prompt": "a", "num_inference_steps": True}, "`num_inference_steps`"),
     "nan guidance": ({"prompt": "a", "guidance_scale": float("nan")}, "`guidance_scale`"),
+    "LM guidance without null_condition": ({"prompt": "a", "lm_guidance_scale": 2.0}, "`lm_guidance_scale`"),
     "infinite guidance": ({"prompt": "a", "guidance_scale": float("inf")}, "`guidance_scale`"),
     "negative temperature": ({"prompt": "a", "temperature": -1}, "`temperature`"),
     "zero top_k": ({"prompt": "a", "top_k": 0}, "`top_k`"),

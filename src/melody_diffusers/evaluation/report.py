@@ -303,6 +303,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--temperature", type=float, help="of the language model; default: the pipeline's")
     parser.add_argument("--top_k", type=int, help="of the language model; default: the pipeline's")
     parser.add_argument("--top_p", type=float, help="of the language model; default: the pipeline's")
+    parser.add_argument("--lm_guidance_scale", type=float, help="of the language model; default: the pipeline's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--num_threads", type=int, default=2, help="CPU threads while speed is measured")
@@ -331,7 +332,7 @@ def main(argv: list[str] | None = None) -> int:
     pipe.set_progress_bar_config(disable=True)
     if pipe.semantic_tokenizer is None:
         raise ValueError(f"{arguments.model} has no semantic_tokenizer, which the row from_tokens needs.")
-    names = ("num_inference_steps", "guidance_scale", "temperature", "top_k", "top_p")
+    names = ("num_inference_steps", "guidance_scale", "temperature", "top_k", "top_p", "lm_guidance_scale")
     settings = Settings(
         model=str(arguments.model),
         data=str(arguments.data),

@@ -5,6 +5,7 @@ index 7 of the first codebook has nothing to do with index 7 of the second:
 
     ids 0 .. C-1                    semantic tokens
     ids C + q V .. C + (q+1) V - 1  MuLan tokens of codebook q
+    id  C + N V                     no condition (only with `null_condition`), in the place of every MuLan token
 
 Shapes: B batch, N MuLan tokens, S semantic tokens, V and C the sizes of a MuLan codebook and the semantic codebook.
 """
@@ -22,6 +23,10 @@ class SemanticLMConfig(LlamaConfig):
 
     The defaults make 430.0 M parameters (paper: 429.5 M): vocabulary 12 x 1024 + 1024, untied embeddings. Positions
     allow for the prefix and 1,012 semantic tokens, 40 s.
+
+    `null_condition` adds one more id, that of an absent condition. A model that was trained with some of its conditions
+    left out can be steered by classifier-free guidance (Ho and Salimans 2022), which the paper uses for the diffusion
+    alone.
     """
 
     model_type = "semantic_lm"
@@ -29,6 +34,7 @@ class SemanticLMConfig(LlamaConfig):
     num_mulan_codebooks: int = 12
     mulan_codebook_size: int = 1024
     semantic_codebook_size: int = 1024
+    null_condition: bool = False
     hidden_size: int = 1024
     intermediate_size: int = 4096
     num_hidden_layers: int = 24
@@ -40,10 +46,12 @@ class SemanticLMConfig(LlamaConfig):
 
     def __post_init__(self, **kwargs):
         vocab_size = self.num_mulan_codebooks * self.mulan_codebook_size + self.semantic_codebook_size
+        vocab_size += int(self.null_condition)
         if self.vocab_size not in (0, vocab_size):
             raise ValueError(
                 f"vocab_size follows from the token layout: {self.num_mulan_codebooks} x {self.mulan_codebook_size} + "
-                f"{self.semantic_codebook_size} = {vocab_size}, got {self.vocab_size}. Leave it out."
+                f"{self.semantic_codebook_size}{' + 1' if self.null_condition else ''} = {vocab_size}, "
+                f"got {self.vocab_size}. Leave it out."
             )
         self.vocab_size = vocab_size
         super().__post_init__(**kwargs)
@@ -84,7 +92,10 @@ class SemanticLM(LlamaForCausalLM):
     config_class = SemanticLMConfig
 
     def build_input_ids(self, mulan_tokens: torch.Tensor, semantic_tokens: torch.Tensor | None = None) -> torch.Tensor:
-        """The model's token ids (B, N + S) for MuLan tokens (B, N) and, where given, semantic tokens (B, S)."""
+        """The model's token ids (B, N + S) for MuLan tokens (B, N) and, where given, semantic tokens (B, S).
+
+        A row of -1 instead of MuLan tokens is a row without condition; the model must have `null_condition`.
+        """
         config = self.config
         if mulan_tokens.ndim != 2 or mulan_tokens.shape[1] != config.num_mulan_codebooks:
             raise ValueError(
@@ -92,6 +103,8 @@ class SemanticLM(LlamaForCausalLM):
             )
         codebook = torch.arange(config.num_mulan_codebooks, device=mulan_tokens.device)
         prefix = mulan_tokens + config.semantic_codebook_size + codebook * config.mulan_codebook_size  # (B, N)
+        if config.null_condition:
+            prefix = prefix.masked_fill(mulan_tokens < 0, config.vocab_size - 1)
         return prefix if semantic_tokens is None else torch.cat([prefix, semantic_tokens], dim=1)  # (B, N + S)
 
     def semantic_logits(self, mulan_tokens: torch.Tensor, semantic_tokens: torch.Tensor) -> torch.Tensor:
@@ -112,6 +125,7 @@ class SemanticLM(LlamaForCausalLM):
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float = 1.0,
+        guidance_scale: float = 1.0,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         callback: Callable[[int, int], None] | None = None,
     ) -> torch.Tensor:
@@ -127,13 +141,21 @@ class SemanticLM(LlamaForCausalLM):
             temperature: 0 takes the most likely token each time.
             top_k: draw among the k most likely tokens only; None or 0 for all.
             top_p: draw among the fewest most likely tokens whose probabilities reach this sum.
+            guidance_scale: how far the scores go from those without condition towards, and past, those with it; 1
+                leaves them as they are, any other value needs `null_condition` and a second row for each sample.
             generator: one for all samples, which then draw from it in turn, or a list with one per sample.
             callback: called as callback(step, num_tokens) after each token, step from 1.
         """
-        self._check_sampling(mulan_tokens, num_tokens, prefix_tokens, temperature, top_k, top_p, generator)
+        self._check_sampling(
+            mulan_tokens, num_tokens, prefix_tokens, temperature, top_k, top_p, guidance_scale, generator
+        )
         batch, vocabulary = mulan_tokens.shape[0], self.config.semantic_codebook_size
         generators = list(generator) if isinstance(generator, Sequence) else [generator] * batch
         input_ids = self.build_input_ids(mulan_tokens, prefix_tokens)
+        guided = guidance_scale != 1
+        if guided:
+            absent = self.build_input_ids(torch.full_like(mulan_tokens, -1), prefix_tokens)
+            input_ids = torch.cat([input_ids, absent])  # (2 B, N + P)
         length = input_ids.shape[1] + num_tokens
         positions = torch.arange(length, device=input_ids.device)[None]  # (1, length)
         cache = Cache(layers=[_PreallocatedLayer(length) for _ in range(self.config.num_hidden_layers)])
@@ -149,19 +171,25 @@ class SemanticLM(LlamaForCausalLM):
                 logits_to_keep=1,
             )
             start = end
-            logits = output.logits[:, -1, :vocabulary].float()  # (B, C)
+            logits = output.logits[:, -1, :vocabulary].float()  # (B, C), guided (2 B, C)
+            if guided:
+                given, absent = logits.chunk(2)
+                logits = absent + guidance_scale * (given - absent)
             if temperature > 0:
                 noise = torch.stack([torch.rand(vocabulary, generator=g) for g in generators])  # (B, C)
                 # the smallest float32 uniform is 0, whose logarithm is -inf
                 gumbel = -torch.log(-torch.log(noise.clamp_(min=1e-20)))
                 logits = _keep_likely(logits / temperature, top_k, top_p) + gumbel.to(logits.device)
-            input_ids = logits.argmax(dim=-1, keepdim=True)  # (B, 1)
-            tokens[:, step] = input_ids[:, 0]
+            drawn = logits.argmax(dim=-1, keepdim=True)  # (B, 1)
+            tokens[:, step] = drawn[:, 0]
+            input_ids = drawn.repeat(2, 1) if guided else drawn
             if callback is not None:
                 callback(step + 1, num_tokens)
         return tokens.clone()
 
-    def _check_sampling(self, mulan_tokens, num_tokens, prefix_tokens, temperature, top_k, top_p, generator) -> None:
+    def _check_sampling(
+        self, mulan_tokens, num_tokens, prefix_tokens, temperature, top_k, top_p, guidance_scale, generator
+    ) -> None:
         """Raises a ValueError that names the argument, what came and what is allowed."""
         if num_tokens < 1:
             raise ValueError(f"num_tokens must be at least 1, got {num_tokens}.")
@@ -183,6 +211,13 @@ class SemanticLM(LlamaForCausalLM):
             raise ValueError(f"top_k must be None or at least 0, got {top_k}.")
         if not 0 < top_p <= 1:
             raise ValueError(f"top_p must lie in (0, 1], got {top_p}.")
+        if not math.isfinite(guidance_scale):
+            raise ValueError(f"guidance_scale must be a finite number, got {guidance_scale}.")
+        if guidance_scale != 1 and not self.config.null_condition:
+            raise ValueError(
+                f"guidance_scale must be 1 for this model, got {guidance_scale}: it was built without null_condition "
+                "and has never seen music without its condition."
+            )
         if isinstance(generator, Sequence) and len(generator) != batch:
             raise ValueError(f"generator must be one generator or a list of {batch}, got a list of {len(generator)}.")
 

@@ -35,6 +35,7 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
         temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
+        lm_guidance_scale: float | None = None,
         num_waveforms_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: OutputType = "np",
@@ -65,7 +66,7 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
         """
         if self.semantic_tokenizer is None:
             raise ValueError("Inpainting needs the component `semantic_tokenizer` to read the recording; it is None.")
-        sampling = self._sampling(num_inference_steps, guidance_scale, temperature, top_k, top_p)
+        sampling = self._sampling(num_inference_steps, guidance_scale, temperature, top_k, top_p, lm_guidance_scale)
         self._check_outputs(output_type, callback_on_step_end_tensor_inputs, num_waveforms_per_prompt)
         checks.check_choice("semantic_source", semantic_source, ("lm", "audio"))
         checks.check_number("extend_seconds", extend_seconds, 0, checks.MAX_DURATION_SECONDS)
@@ -106,6 +107,7 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
                 temperature=sampling["temperature"],
                 top_k=sampling["top_k"],
                 top_p=sampling["top_p"],
+                guidance_scale=sampling["lm_guidance_scale"],
                 generator=generators,
             )
         known_latents = self.vae.encode(waveform.to(device, self.vae.dtype)).latent_dist.mode()  # (1, L, D)

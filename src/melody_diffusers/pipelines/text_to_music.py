@@ -43,6 +43,7 @@ SAMPLING_DEFAULTS = {
     "temperature": 1.0,
     "top_k": None,
     "top_p": 1.0,
+    "lm_guidance_scale": 1.0,
 }
 SILENCE_DB = -70.0
 
@@ -156,6 +157,7 @@ class MeLoDyPipeline(DiffusionPipeline):
         temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
+        lm_guidance_scale: float | None = None,
         num_waveforms_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: torch.Tensor | None = None,
@@ -176,11 +178,13 @@ class MeLoDyPipeline(DiffusionPipeline):
             audio_prompt_sampling_rate: samples a second of array prompts.
             audio_duration: seconds of music, above 0 and up to an hour. By default 10, or what `semantic_tokens` cover.
             num_inference_steps: reverse steps of the diffusion, 1 to 1000. None takes the checkpoint's own default, as
-                for the next four.
+                for the next five.
             guidance_scale: classifier-free guidance of the diffusion, 0 to 30; 1 switches it off.
             temperature: of the language model; 0 always takes the likeliest token.
             top_k: sample among the k likeliest tokens.
             top_p: sample among the likeliest tokens whose probabilities sum to p.
+            lm_guidance_scale: classifier-free guidance of the language model, 0 to 30; 1 switches it off, and a model
+                that was trained without `null_condition` allows nothing else.
             num_waveforms_per_prompt: variations of each prompt.
             generator: governs every random draw: one, or one for each waveform. With one for each, a batch gives what
                 its samples give alone.
@@ -198,7 +202,7 @@ class MeLoDyPipeline(DiffusionPipeline):
             ValueError: an argument out of range; names it, what came and what is allowed.
             FloatingPointError: a model produced NaN or infinity; names the stage.
         """
-        sampling = self._sampling(num_inference_steps, guidance_scale, temperature, top_k, top_p)
+        sampling = self._sampling(num_inference_steps, guidance_scale, temperature, top_k, top_p, lm_guidance_scale)
         self._check_outputs(output_type, callback_on_step_end_tensor_inputs, num_waveforms_per_prompt)
         timebase = self.timebase
         if semantic_tokens is not None:
@@ -234,6 +238,7 @@ class MeLoDyPipeline(DiffusionPipeline):
                 temperature=sampling["temperature"],
                 top_k=sampling["top_k"],
                 top_p=sampling["top_p"],
+                guidance_scale=sampling["lm_guidance_scale"],
                 generator=generators,
             )
         else:
@@ -284,6 +289,7 @@ class MeLoDyPipeline(DiffusionPipeline):
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float = 1.0,
+        guidance_scale: float = 1.0,
         generator: list[torch.Generator] | None = None,
     ) -> torch.Tensor:
         """The plan, (B, num_tokens), of any length: past the first window the oldest tokens are dropped and
@@ -295,6 +301,7 @@ class MeLoDyPipeline(DiffusionPipeline):
             known_tokens: (B, S), kept where `known`.
             known: bool, (S,); the language model continues whatever precedes an unknown run.
             temperature, top_k, top_p, generator: as in `__call__`.
+            guidance_scale: `lm_guidance_scale` there.
         """
         device = mulan_tokens.device
         window = self.timebase.frames_to_tokens(self.dual_path.config.num_frames)
@@ -319,6 +326,7 @@ class MeLoDyPipeline(DiffusionPipeline):
                     temperature=temperature,
                     top_k=top_k,
                     top_p=top_p,
+                    guidance_scale=guidance_scale,
                     generator=generator,
                     callback=lambda *_: bar.update(1),
                 )
@@ -424,6 +432,12 @@ class MeLoDyPipeline(DiffusionPipeline):
         checks.check_number("guidance_scale", sampling["guidance_scale"], 0, 30)
         checks.check_number("temperature", sampling["temperature"], 0, 10)
         checks.check_number("top_p", sampling["top_p"], 0, 1, exclusive_low=True)
+        checks.check_number("lm_guidance_scale", sampling["lm_guidance_scale"], 0, 30)
+        if sampling["lm_guidance_scale"] != 1 and not self.semantic_lm.config.null_condition:
+            raise ValueError(
+                f"`lm_guidance_scale` must be 1 for this checkpoint; got {sampling['lm_guidance_scale']}. Its language "
+                "model was trained without `null_condition`."
+            )
         if sampling["top_k"] is not None:
             checks.check_number("top_k", sampling["top_k"], 1, 1_000_000, integer=True)
         return sampling

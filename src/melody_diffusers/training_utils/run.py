@@ -102,7 +102,8 @@ class TrainingRun:
         """Batches on the device, epoch after epoch, until max_steps or max_minutes; continues from a checkpoint.
 
         Batch size, workers and collate function are the loader's; the order comes from (seed, epoch), or from 0 to
-        the end where the loader does not shuffle. A dataset with `set_epoch` is told each epoch.
+        the end where the loader does not shuffle. A dataset with `set_epoch` is told each epoch, and one with
+        `order(generator)` says itself how it is shuffled.
         """
         self._restore()
         self._started = time.monotonic() - 60.0 * self._minutes
@@ -273,7 +274,10 @@ class TrainingRun:
             order = list(range(total))
         else:
             generator = torch.Generator().manual_seed(self._seed("order", epoch))
-            order = torch.randperm(total, generator=generator).tolist()
+            shuffled = (
+                dataset.order if hasattr(dataset, "order") else lambda g: torch.randperm(total, generator=g).tolist()
+            )
+            order = shuffled(generator)
         first = size * self.accelerator.process_index
         starts = range(seen * stride + first, per_epoch * stride, stride)
         if hasattr(dataset, "set_epoch"):
