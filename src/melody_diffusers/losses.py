@@ -152,21 +152,16 @@ def feature_matching_loss(real: DiscriminatorOutput, fake: DiscriminatorOutput) 
     return torch.stack(losses).mean()
 
 
-def masked_prediction_loss(
-    prediction: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, visible_weight: float = 0.0
-) -> torch.Tensor:
+def masked_prediction_loss(prediction: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Squared error of the standardised targets where the encoder's input was masked (Baevski et al. 2022, with a
-    spectral teacher), and, with a weight, where it was not:
+    spectral teacher):
 
-        L = mean_{s masked} |y_s - y_hat_s|^2 / P  +  visible_weight * mean_{s visible} |y_s - y_hat_s|^2 / P
+        L = mean_{s masked} |y_s - y_hat_s|^2 / P
 
-    Prediction and target (B, S, P), mask (B, S) bool. With an empty mask the first term is 0.
+    Prediction and target (B, S, P), mask (B, S) bool. With an empty mask it is 0.
     """
     error = (prediction.float() - target).square().mean(-1)  # (B, S)
-    masked = mask.to(error.dtype)
-    visible = 1.0 - masked
-    loss = (error * masked).sum() / masked.sum().clamp_min(1.0)
-    return loss + visible_weight * (error * visible).sum() / visible.sum().clamp_min(1.0)
+    return (error * mask).sum() / mask.sum().clamp_min(1)
 
 
 def contrastive_loss(

@@ -160,5 +160,5 @@ def test_masked_prediction_loss_counts_each_kind_of_frame_by_itself():
     prediction = torch.tensor([1.0, 2.0, 3.0, 3.0])[None, :, None].expand(1, 4, 3)
     mask = torch.tensor([[True, True, False, False]])
     assert masked_prediction_loss(prediction, target, mask) == (1 + 4) / 2
-    assert masked_prediction_loss(prediction, target, mask, visible_weight=0.5) == (1 + 4) / 2 + 0.5 * 9
+    assert masked_prediction_loss(prediction, target, ~mask) == 9
     assert masked_prediction_loss(prediction, target, mask & False) == 0

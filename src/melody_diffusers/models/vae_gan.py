@@ -27,7 +27,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
-from ..audio import griffin_lim, stft_frames
+from ..audio import griffin_lim, inverse_stft_frames, stft_frames
 
 HEADS = ("hifigan", "istft", "magnitude")
 _SLOPE = 0.1  # of every leaky rectifier of the HiFi-GAN head
@@ -256,16 +256,10 @@ class ConvNeXtBlock(nn.Module):
         return x + self.narrow(F.gelu(self.widen(self.norm(y))))
 
 
-def _hann_frames_norm(n_fft: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """A Hann window and its norm. Rebuilt on every call: a buffer that is not saved would load as garbage."""
-    window = torch.hann_window(n_fft, device=device)
-    return window, window.square().sum().sqrt()
-
-
 class ISTFTEncoder(nn.Module):
     """Waveform (B, 1, T) -> compressed spectrum -> ConvNeXt blocks at frame rate -> means and log-variances (B, L, 2D).
 
-    A linear map of the windowed samples is added to the means.
+    A linear map of the spectrum is added to the means.
     """
 
     compression = 0.3  # magnitudes are raised to this power: partials 60 dB apart come to lie 18 dB apart
@@ -279,16 +273,11 @@ class ISTFTEncoder(nn.Module):
         self.blocks = nn.ModuleList(ConvNeXtBlock(width, config.istft_expansion, layers) for _ in range(layers))
         self.last_norm = nn.LayerNorm(width)
         self.last = nn.Linear(width, 2 * config.latent_dim)
-        self.linear = nn.Linear(self.n_fft, config.latent_dim, bias=False)
-        self.linear.init_gain = math.sqrt(self.n_fft)  # frames have unit norm where the waveform has unit deviation
+        self.linear = nn.Linear(2 * (self.n_fft // 2 + 1), config.latent_dim, bias=False)
         self.context_frames = layers * (ConvNeXtBlock.kernel // 2) + self.n_fft // self.hop
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
-        window, norm = _hann_frames_norm(self.n_fft, waveform.device)
-        margin = self.n_fft - self.hop
-        padded = F.pad(waveform[:, 0].float(), (margin // 2, margin - margin // 2))
-        frames = padded.unfold(-1, self.n_fft, self.hop) * (window / norm)  # (B, L, n_fft)
-        spectrum = torch.view_as_real(torch.fft.rfft(frames))  # (B, L, F, 2)
+        spectrum = torch.view_as_real(stft_frames(waveform[:, 0], self.n_fft, self.hop))  # (B, L, F, 2)
         magnitude = (spectrum.square().sum(-1, keepdim=True) + 1e-10).sqrt()
         compressed = magnitude.pow(self.compression)
         features = torch.cat([compressed, spectrum / magnitude * compressed], dim=-1)  # (B, L, F, 3)
@@ -296,13 +285,14 @@ class ISTFTEncoder(nn.Module):
         for block in self.blocks:
             x = block(x)
         mean, logvar = self.last(self.last_norm(x)).chunk(2, dim=-1)
-        return torch.cat([mean + self.linear(frames.to(self.linear.weight.dtype)), logvar], dim=-1)  # (B, L, 2D)
+        mean = mean + self.linear(spectrum.flatten(2).to(self.linear.weight.dtype))
+        return torch.cat([mean, logvar], dim=-1)  # (B, L, 2D)
 
 
 class ISTFTDecoder(nn.Module):
     """Latents (B, L, D) -> ConvNeXt blocks -> magnitude and phase -> inverse STFT -> waveform (B, 1, L * hop).
 
-    A linear map of the latents to windowed samples is added to each frame.
+    A linear map of the latents is added to the spectrum.
     """
 
     max_magnitude = 1e2  # as in Vocos: keeps exp() finite early in training
@@ -318,7 +308,7 @@ class ISTFTDecoder(nn.Module):
         self.magnitude = nn.Linear(width, self.n_fft // 2 + 1)
         self.magnitude.init_bias = -4.0  # a start near the level of music, so that no step is lost to loudness
         self.phase = nn.Linear(width, 2 * (self.n_fft // 2 + 1))
-        self.linear = nn.Linear(config.latent_dim, self.n_fft, bias=False)
+        self.linear = nn.Linear(config.latent_dim, 2 * (self.n_fft // 2 + 1), bias=False)
         self.linear.init_gain = 0.1  # a start below the level of music
         self.context_frames = layers * (ConvNeXtBlock.kernel // 2) + self.n_fft // self.hop
 
@@ -331,28 +321,9 @@ class ISTFTDecoder(nn.Module):
         direction = self.phase(x).float().unflatten(-1, (2, -1))  # (B, L, 2, F), towards (cos, sin) of the phase
         direction = direction / (1 + direction.square().sum(2, keepdim=True)).sqrt()  # shorter than 1 where in doubt
         cosine, sine = direction.unbind(2)
-        spectrum = torch.complex(magnitude * cosine, magnitude * sine)
-        return self.inverse_stft(spectrum, self.linear(latents).float()).unsqueeze(1)  # (B, 1, L * hop)
-
-    def inverse_stft(self, spectrum: torch.Tensor, offset: torch.Tensor | float = 0.0) -> torch.Tensor:
-        """Overlap-add of L frames (B, L, F), exactly L * hop samples long: (n_fft - hop) / 2 are cut at each end.
-
-        `offset` (B, L, n_fft) is added to the frames, in the units of the waveform, before they are windowed.
-        Dividing by the summed squared windows makes it the exact inverse of the encoder's STFT; after the cut that sum
-        has no zeros, at the ends either.
-        """
-        window, norm = _hann_frames_norm(self.n_fft, spectrum.device)
-        frames = (torch.fft.irfft(spectrum, n=self.n_fft) * norm + offset) * window  # (B, L, n_fft)
-        weights = window.square().expand(1, spectrum.shape[1], -1)
-        start, length = (self.n_fft - self.hop) // 2, spectrum.shape[1] * self.hop
-        signal, envelope = (self._overlap_add(x)[:, start : start + length] for x in (frames, weights))
-        return signal / envelope
-
-    def _overlap_add(self, frames: torch.Tensor) -> torch.Tensor:
-        """(B, L, n_fft) -> (B, (L - 1) * hop + n_fft): each of the n_fft / hop parts of a frame, shifted into place."""
-        overlap = self.n_fft // self.hop
-        parts = frames.unflatten(-1, (overlap, self.hop)).unbind(2)  # overlap x (B, L, hop)
-        return sum(F.pad(part, (0, 0, shift, overlap - 1 - shift)) for shift, part in enumerate(parts)).flatten(1)
+        linear = self.linear(latents).float().unflatten(-1, (-1, 2))  # (B, L, F, 2)
+        spectrum = torch.complex(magnitude * cosine, magnitude * sine) + torch.view_as_complex(linear)
+        return inverse_stft_frames(spectrum, self.hop).unsqueeze(1)  # (B, 1, L * hop)
 
 
 # --- the magnitude head -----------------------------------------------------------------------------------------------
