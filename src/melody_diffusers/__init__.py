@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .models.semantic_lm import SemanticLM, SemanticLMConfig
     from .models.semantic_tokenizer import SemanticTokenizer, SemanticTokenizerConfig
     from .models.vae_gan import AudioVAEGAN, AudioVAEGANConfig
+    from .pipelines.checks import MeLoDyInputError
     from .pipelines.inpaint import MeLoDyInpaintPipeline
     from .pipelines.text_to_music import MeLoDyPipeline
     from .schedulers.angle import AngleScheduler
@@ -32,6 +33,7 @@ _MODULES = {
     "AudioVAEGAN": ".models.vae_gan",
     "AudioVAEGANConfig": ".models.vae_gan",
     "DualPathDiffusionModel": ".models.dual_path",
+    "MeLoDyInputError": ".pipelines.checks",
     "MeLoDyInpaintPipeline": ".pipelines.inpaint",
     "MeLoDyPipeline": ".pipelines.text_to_music",
     "MuLanConfig": ".models.mulan",
@@ -53,6 +55,7 @@ __all__ = [
     "AudioVAEGANConfig",
     "DualPathDiffusionModel",
     "MeLoDyInpaintPipeline",
+    "MeLoDyInputError",
     "MeLoDyPipeline",
     "MuLanConfig",
     "MuLanModel",

@@ -71,26 +71,6 @@ def test_splicing_leaves_no_step_at_the_borders(pipe, recording):
     torch.testing.assert_close(spliced[0, -1], generated[0, 0, -1])
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({}, "Nothing to fill"),
-        ({"regions": [(0.0, 12.0)]}, "cover the whole recording"),
-        ({"regions": [(2.0, 1.0)]}, r"`regions\[0\]\[1\]` must be a number above 2 to 12"),
-        ({"regions": [(-1.0, 1.0)]}, r"`regions\[0\]\[0\]`"),
-        ({"regions": [(1.0, 99.0)]}, r"`regions\[0\]\[1\]`.*got 99"),
-        ({"regions": [3.0]}, r"`regions\[0\]` must be \(start, end\)"),
-        ({"regions": "1-2"}, "`regions` must be a list"),
-        ({"extend_seconds": -1}, "`extend_seconds`"),
-        ({"extend_seconds": 1.0, "semantic_source": "magic"}, "`semantic_source`"),
-        ({"extend_seconds": 1.0, "prompt": ["a", "b"]}, "`prompt` must be one text"),
-    ],
-)
-def test_bad_calls_are_refused_by_name(pipe, recording, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        pipe(recording, **QUICK | arguments)
-
-
 def test_without_a_semantic_tokenizer_it_says_what_is_missing(pipe, recording):
     bare = MeLoDyInpaintPipeline(**pipe.components | {"semantic_tokenizer": None})
     with pytest.raises(ValueError, match="needs the component `semantic_tokenizer`"):

@@ -11,6 +11,7 @@ import torch
 
 from ..audio import limit_peak
 from . import checks
+from .checks import MeLoDyInputError
 from .text_to_music import MeLoDyPipeline, MeLoDyPipelineOutput, OutputType
 
 BEND_SECONDS = 0.02
@@ -42,6 +43,7 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
         return_dict: bool = True,
         callback_on_step_end: Callable[..., dict] | None = None,
         callback_on_step_end_tensor_inputs: list[str] = ["latents"],  # noqa: B006 (diffusers' signature)
+        callback_on_token_end: Callable[..., None] | None = None,
         attention_kwargs: dict[str, Any] | None = None,
     ) -> MeLoDyPipelineOutput | tuple:
         """Fill `regions` of a recording and, after it, `extend_seconds` more.
@@ -61,17 +63,18 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
             (The other arguments are those of `MeLoDyPipeline.__call__`.)
 
         Raises:
-            ValueError: an argument out of range; names it, what came and what is allowed.
+            MeLoDyInputError: an argument out of range; a ValueError that names it, what came and what is allowed.
             FloatingPointError: a model produced NaN or infinity; names the stage.
         """
         if self.semantic_tokenizer is None:
             raise ValueError("Inpainting needs the component `semantic_tokenizer` to read the recording; it is None.")
         sampling = self._sampling(num_inference_steps, guidance_scale, temperature, top_k, top_p, lm_guidance_scale)
         self._check_outputs(output_type, callback_on_step_end_tensor_inputs, num_waveforms_per_prompt)
+        checks.check_callbacks(callback_on_step_end, callback_on_token_end)
         checks.check_choice("semantic_source", semantic_source, ("lm", "audio"))
         checks.check_number("extend_seconds", extend_seconds, 0, checks.MAX_DURATION_SECONDS)
         if prompt is not None and len(checks.check_prompt(prompt)) != 1:
-            raise ValueError(f"`prompt` must be one text for the recording; got {len(prompt)}.")
+            raise MeLoDyInputError("prompt", prompt, "be one text for the recording", str(len(prompt)))
         generators = checks.check_generators(generator, num_waveforms_per_prompt)
         limit = checks.MAX_DURATION_SECONDS
         recording = checks.check_audio("audio", audio, audio_sampling_rate, self.sample_rate, limit)  # (1, T)
@@ -109,6 +112,7 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
                 top_p=sampling["top_p"],
                 guidance_scale=sampling["lm_guidance_scale"],
                 generator=generators,
+                callback_on_token_end=callback_on_token_end,
             )
         known_latents = self.vae.encode(waveform.to(device, self.vae.dtype)).latent_dist.mode()  # (1, L, D)
         noise = self.prepare_latents(num_waveforms_per_prompt, num_frames, generators)
@@ -138,19 +142,21 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
         unknown = torch.zeros(num_samples + extension, dtype=torch.bool)
         unknown[num_samples:] = True
         duration = num_samples / self.sample_rate
-        if not isinstance(regions, Sequence) or isinstance(regions, str):
-            raise ValueError(f"`regions` must be a list of (start, end) in seconds; got a {type(regions).__name__}.")
+        if not checks.is_list(regions):
+            raise MeLoDyInputError("regions", regions, "be a list of (start, end) in seconds")
         for i, region in enumerate(regions):
-            if not isinstance(region, Sequence) or isinstance(region, str) or len(region) != 2:
-                raise ValueError(f"`regions[{i}]` must be (start, end) in seconds; got {region!r}.")
+            if not checks.is_list(region) or len(region) != 2:
+                raise MeLoDyInputError(f"regions[{i}]", region, "be (start, end) in seconds", repr(region)[:80])
             start, end = region
             checks.check_number(f"regions[{i}][0]", start, 0, duration)
             checks.check_number(f"regions[{i}][1]", end, start, duration, exclusive_low=True)
             unknown[round(start * self.sample_rate) : round(end * self.sample_rate)] = True
         if not unknown.any():
-            raise ValueError("Nothing to fill: give `regions` of the recording or `extend_seconds` above 0.")
+            allowed = "name something to fill, or `extend_seconds` be above 0"
+            raise MeLoDyInputError("regions", regions, allowed, "neither")
         if unknown[:num_samples].all():
-            raise ValueError("`regions` cover the whole recording; keep a part of it or use MeLoDyPipeline.")
+            allowed = "leave a part of the recording"
+            raise MeLoDyInputError("regions", regions, allowed, "all of it", " To make all anew use MeLoDyPipeline.")
         return unknown
 
     def _splice(self, original: torch.Tensor, generated: torch.Tensor, unknown: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ Shapes: B batch, N MuLan tokens, S semantic tokens, L latent frames, D latent ch
 
 import itertools
 import os
+import threading
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from ..models.vae_gan import AudioVAEGAN
 from ..schedulers.angle import AngleScheduler
 from ..timebase import Timebase
 from . import checks
+from .checks import MeLoDyInputError
 from .denoise import denoise, plan_windows
 
 logger = logging.get_logger(__name__)
@@ -46,6 +48,7 @@ SAMPLING_DEFAULTS = {
     "lm_guidance_scale": 1.0,
 }
 SILENCE_DB = -70.0
+_TOKENIZER_LOCK = threading.Lock()  # a fast tokenizer keeps padding and truncation as state and refuses a second caller
 
 
 @dataclass
@@ -167,6 +170,7 @@ class MeLoDyPipeline(DiffusionPipeline):
         return_dict: bool = True,
         callback_on_step_end: Callable[..., dict] | None = None,
         callback_on_step_end_tensor_inputs: list[str] = ["latents"],  # noqa: B006 (diffusers' signature)
+        callback_on_token_end: Callable[..., None] | None = None,
         attention_kwargs: dict[str, Any] | None = None,
     ) -> MeLoDyPipelineOutput | tuple:
         """Generate music.
@@ -194,16 +198,19 @@ class MeLoDyPipeline(DiffusionPipeline):
             output_type: "np" or "pt" for waveforms, "latent" for latents.
             return_dict: return a `MeLoDyPipelineOutput` rather than a tuple.
             callback_on_step_end: called as `f(pipeline, step, angle, {"latents": ...})` after each reverse step; may
-                return latents to go on with.
+                return latents to go on with. What it raises ends the call, and the next call is as ever.
             callback_on_step_end_tensor_inputs: tensors the callback is given; only "latents".
+            callback_on_token_end: called as `f(pipeline, step, num_tokens)` after each token of the plan, steps from 1;
+                may raise as well.
             attention_kwargs: passed to the diffusion model; `{"scale": s}` scales LoRA adapters.
 
         Raises:
-            ValueError: an argument out of range; names it, what came and what is allowed.
+            MeLoDyInputError: an argument out of range; a ValueError that names it, what came and what is allowed.
             FloatingPointError: a model produced NaN or infinity; names the stage.
         """
         sampling = self._sampling(num_inference_steps, guidance_scale, temperature, top_k, top_p, lm_guidance_scale)
         self._check_outputs(output_type, callback_on_step_end_tensor_inputs, num_waveforms_per_prompt)
+        checks.check_callbacks(callback_on_step_end, callback_on_token_end)
         timebase = self.timebase
         if semantic_tokens is not None:
             vocabulary = self.semantic_lm.config.semantic_codebook_size
@@ -221,10 +228,9 @@ class MeLoDyPipeline(DiffusionPipeline):
         if semantic_tokens is None:  # the models know windows of full length: render one, then cut
             num_frames = max(num_frames, self.dual_path.config.num_frames)
         elif timebase.frames_to_tokens(num_frames) > semantic_tokens.shape[1]:
-            raise ValueError(
-                f"`semantic_tokens` must cover `audio_duration`: {audio_duration:g} s need "
-                f"{timebase.frames_to_tokens(num_frames)} tokens; got {semantic_tokens.shape[1]}."
-            )
+            needed = timebase.frames_to_tokens(num_frames)
+            allowed = f"cover `audio_duration`: {audio_duration:g} s need {needed} tokens"
+            raise MeLoDyInputError("semantic_tokens", semantic_tokens, allowed, str(semantic_tokens.shape[1]))
         if latents is not None:
             checks.check_tensor("latents", latents, (batch_size, num_frames, self.vae.latent_dim))
 
@@ -240,6 +246,7 @@ class MeLoDyPipeline(DiffusionPipeline):
                 top_p=sampling["top_p"],
                 guidance_scale=sampling["lm_guidance_scale"],
                 generator=generators,
+                callback_on_token_end=callback_on_token_end,
             )
         else:
             semantic_tokens = semantic_tokens.to(self._execution_device)
@@ -266,13 +273,14 @@ class MeLoDyPipeline(DiffusionPipeline):
             embeddings = torch.cat(clips)
         else:
             limit = self.mulan.config.text_config.max_position_embeddings
-            encoded = self.tokenizer(
-                checks.check_prompt(prompt),
-                padding="max_length",  # one length for every batch, so that a batch equals its single samples
-                truncation=True,
-                max_length=min(self.tokenizer.model_max_length, limit),
-                return_tensors="pt",
-            ).to(device)
+            with _TOKENIZER_LOCK:
+                encoded = self.tokenizer(
+                    checks.check_prompt(prompt),
+                    padding="max_length",  # one length for every batch, so that a batch equals its single samples
+                    truncation=True,
+                    max_length=min(self.tokenizer.model_max_length, limit),
+                    return_tensors="pt",
+                ).to(device)
             if encoded["attention_mask"][:, -1].any():
                 logger.warning("A prompt is longer than the text model reads and was cut: put what matters first.")
             embeddings = self.mulan.get_text_features(encoded["input_ids"], encoded["attention_mask"])
@@ -291,6 +299,7 @@ class MeLoDyPipeline(DiffusionPipeline):
         top_p: float = 1.0,
         guidance_scale: float = 1.0,
         generator: list[torch.Generator] | None = None,
+        callback_on_token_end: Callable[..., None] | None = None,
     ) -> torch.Tensor:
         """The plan, (B, num_tokens), of any length: past the first window the oldest tokens are dropped and
         ceil(window / M) new ones follow (Algorithm 2).
@@ -300,7 +309,7 @@ class MeLoDyPipeline(DiffusionPipeline):
             num_tokens: S, tokens of the whole timeline.
             known_tokens: (B, S), kept where `known`.
             known: bool, (S,); the language model continues whatever precedes an unknown run.
-            temperature, top_k, top_p, generator: as in `__call__`.
+            temperature, top_k, top_p, generator, callback_on_token_end: as in `__call__`.
             guidance_scale: `lm_guidance_scale` there.
         """
         device = mulan_tokens.device
@@ -310,9 +319,15 @@ class MeLoDyPipeline(DiffusionPipeline):
         unknown = torch.ones(num_tokens, dtype=torch.bool)
         if known is not None and known_tokens is not None:
             tokens, unknown = known_tokens.to(device).clone(), ~known
-        position = 0
-        with self.progress_bar(total=int(unknown.sum())) as bar:
+        position, num_unknown, step_number = 0, int(unknown.sum()), itertools.count(1)
+        with self.progress_bar(total=num_unknown) as bar:
             bar.set_description("semantic tokens")
+
+            def on_token(*_) -> None:
+                bar.update(1)
+                if callback_on_token_end is not None:
+                    callback_on_token_end(self, next(step_number), num_unknown)
+
             while unknown[position:].any():
                 position += int(unknown[position:].int().argmax())
                 count = max(step, window - position)
@@ -328,7 +343,7 @@ class MeLoDyPipeline(DiffusionPipeline):
                     top_p=top_p,
                     guidance_scale=guidance_scale,
                     generator=generator,
-                    callback=lambda *_: bar.update(1),
+                    callback=on_token,
                 )
                 position += count
         return tokens
@@ -434,20 +449,17 @@ class MeLoDyPipeline(DiffusionPipeline):
         checks.check_number("top_p", sampling["top_p"], 0, 1, exclusive_low=True)
         checks.check_number("lm_guidance_scale", sampling["lm_guidance_scale"], 0, 30)
         if sampling["lm_guidance_scale"] != 1 and not self.semantic_lm.config.null_condition:
-            raise ValueError(
-                f"`lm_guidance_scale` must be 1 for this checkpoint; got {sampling['lm_guidance_scale']}. Its language "
-                "model was trained without `null_condition`."
-            )
+            allowed = "be 1 for this checkpoint, whose language model was trained without `null_condition`"
+            raise MeLoDyInputError("lm_guidance_scale", sampling["lm_guidance_scale"], allowed)
         if sampling["top_k"] is not None:
             checks.check_number("top_k", sampling["top_k"], 1, 1_000_000, integer=True)
         return sampling
 
     def _check_outputs(self, output_type: object, tensor_inputs: object, num_waveforms_per_prompt: object) -> None:
         checks.check_choice("output_type", output_type, ("np", "pt", "latent"))
-        if not isinstance(tensor_inputs, (list, tuple)) or set(tensor_inputs) - set(self._callback_tensor_inputs):
-            raise ValueError(
-                f"`callback_on_step_end_tensor_inputs` may name {self._callback_tensor_inputs}; got {tensor_inputs}."
-            )
+        if not checks.is_list(tensor_inputs) or any(name not in self._callback_tensor_inputs for name in tensor_inputs):
+            allowed = f"name none but {self._callback_tensor_inputs}"
+            raise MeLoDyInputError("callback_on_step_end_tensor_inputs", tensor_inputs, allowed, repr(tensor_inputs))
         checks.check_number("num_waveforms_per_prompt", num_waveforms_per_prompt, 1, 64, integer=True)
 
     def _check_condition(
@@ -463,13 +475,16 @@ class MeLoDyPipeline(DiffusionPipeline):
         given["semantic_tokens"] = semantic_tokens
         names = [name for name, value in given.items() if value is not None]
         if len(names) != 1:
-            raise ValueError(f"Give exactly one of {', '.join(given)}; got {' and '.join(names) or 'none of them'}.")
+            others = ", ".join(f"`{name}`" for name in given if name != "prompt")
+            allowed = f"be given, or else one of {others}, and only one"
+            raise MeLoDyInputError("prompt", prompt, allowed, " and ".join(names) or "none of them")
         if prompt is not None:
             return checks.check_prompt(prompt)
         if audio_prompt is not None:
-            clips = audio_prompt if isinstance(audio_prompt, (list, tuple)) else [audio_prompt]
-            if not clips:
-                raise ValueError("`audio_prompt` must hold at least one clip; got an empty list.")
+            clips = audio_prompt if checks.is_list(audio_prompt) else [audio_prompt]
+            if not 0 < len(clips) <= checks.MAX_PROMPTS:
+                allowed = f"hold 1 to {checks.MAX_PROMPTS} clips"
+                raise MeLoDyInputError("audio_prompt", audio_prompt, allowed, str(len(clips)))
             limit = checks.MAX_AUDIO_PROMPT_SECONDS
             rate = audio_prompt_sampling_rate
             return [checks.check_audio("audio_prompt", clip, rate, self.sample_rate, limit) for clip in clips]
