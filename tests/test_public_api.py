@@ -16,9 +16,9 @@ import melody_diffusers
 ROOT = Path(__file__).parents[1]
 
 PUBLIC = """
-    AngleScheduler AudioVAEGAN AudioVAEGANConfig DualPathDiffusionModel MELODY_TINY MeLoDyInpaintPipeline MeLoDyPipeline
-    MuLanConfig MuLanModel MultiPeriodDiscriminator MultiResolutionDiscriminator ResidualQuantizer SemanticLM
-    SemanticLMConfig SemanticTokenizer SemanticTokenizerConfig Timebase __version__
+    AngleScheduler AudioVAEGAN AudioVAEGANConfig DualPathDiffusionModel MELODY_TINY MeLoDyInpaintPipeline
+    MeLoDyInputError MeLoDyPipeline MuLanConfig MuLanModel MultiPeriodDiscriminator MultiResolutionDiscriminator
+    ResidualQuantizer SemanticLM SemanticLMConfig SemanticTokenizer SemanticTokenizerConfig Timebase __version__
 """
 
 
