@@ -30,11 +30,10 @@ def dataset(tmp_path_factory):
         build = ["--out", folder, "--hours", 0.2, "--workers", 0, "--test_font", "none"]
         run_script(monkeypatch, "synthetic/build.py", *build)
     # so few pieces all fall into the train split: cut it in three
-    (built,) = folder.glob("train-*.parquet")
+    (built,) = folder.glob("data/train-*.parquet")
     clips = pyarrow.parquet.read_table(built)
     for split, (start, stop) in {"train": (0, 20), "validation": (20, 28), "test": (28, len(clips))}.items():
-        pyarrow.parquet.write_table(clips[start:stop], folder / f"{split}-00000-of-00001.parquet")
-    (folder / "README.md").unlink()  # names the splits that were built
+        pyarrow.parquet.write_table(clips[start:stop], folder / "data" / f"{split}-00000-of-00001.parquet")
     return folder
 
 

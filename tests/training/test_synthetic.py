@@ -195,15 +195,15 @@ def test_a_small_build_loads_and_sounds_as_promised(data_set):
         assert row["lead"] == row["instruments"][0]
         assert row["family"] == styles.INSTRUMENTS[row["lead"]].family
     card = (data_set / "README.md").read_text()
-    assert card.startswith("---\nlicense: cc0-1.0") and "split: train" in card
+    assert card.startswith("---\nlicense: cc0-1.0") and "| train | " in card and "data_files" not in card
 
 
 @needs_player
 def test_the_same_seed_gives_the_same_rows_in_other_processes(data_set, tmp_path):
     parquet = importlib.import_module("pyarrow.parquet")
     importlib.import_module("build").build(tmp_path / "again", hours=4 * 20 / 3600, seed=5, workers=1)
-    (again,) = (tmp_path / "again").glob("*.parquet")
-    (first,) = data_set.glob("*.parquet")
+    (again,) = (tmp_path / "again").glob("data/*.parquet")
+    (first,) = data_set.glob("data/*.parquet")
     assert parquet.read_table(again).equals(parquet.read_table(first).slice(0, 4))
 
 
@@ -213,7 +213,7 @@ def test_the_same_seed_gives_the_same_bytes_and_replaces_what_was_there(tmp_path
 
     def contents(seed: int) -> dict[str, bytes]:
         build(tmp_path / "set", hours=20 / 3600, seed=seed)
-        return {path.name: path.read_bytes() for path in (tmp_path / "set").iterdir()}
+        return {path.name: path.read_bytes() for path in (tmp_path / "set").rglob("*.*")}
 
     first = contents(5)
     assert contents(6) != first

@@ -1,6 +1,6 @@
 """Builds the open training set: music composed by rule, with captions that are true of it.
 
-    python training/synthetic/build.py --out data/synthetic --hours 14 --seed 0 --workers 2
+    python training/synthetic/build.py --out data/synthetic --hours 36 --seed 0 --workers 2
 
 The folder it writes loads with `datasets.load_dataset`. The same seed and package versions give the same bytes.
 """
@@ -122,12 +122,14 @@ class ShardWriter:
     """Collects rows per split and writes each full shard as one parquet file."""
 
     def __init__(self, folder: Path, jobs: list[Job]):
-        self.folder = folder
+        # `datasets` takes the splits from the names in this subfolder. If the card named them instead, it would go on
+        # serving its cached copy after the files had changed.
+        self.folder = folder / "data"
         rows_per_split = Counter(job.split for job in jobs)
         self.num_shards = {split: -(-rows // ROWS_PER_SHARD) for split, rows in rows_per_split.items()}
         self.written = Counter[str]()
         self.pending: dict[str, list[dict[str, Any]]] = {split: [] for split in self.num_shards}
-        folder.mkdir(parents=True)
+        self.folder.mkdir(parents=True)
 
     def add(self, split: str, row: dict[str, Any]) -> None:
         self.pending[split].append(row)
@@ -180,10 +182,6 @@ tags:
 - captions
 size_categories:
 - {size_category}
-configs:
-- config_name: default
-  data_files:
-{data_files}
 ---
 
 # Melody synthetic music
@@ -228,7 +226,6 @@ def write_card(folder: Path, jobs: list[Job], command: str) -> None:
     )
     card = CARD.format(
         size_category=size,
-        data_files="\n".join(f"  - split: {split}\n    path: {split}-*.parquet" for split in rows),
         hours=len(jobs) * CLIP_SECONDS / 3600,
         command=command,
         seconds=CLIP_SECONDS,
@@ -286,7 +283,7 @@ def _with_rate(progress: tqdm) -> Iterable[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("data/synthetic"), help="folder to write (replaced)")
-    parser.add_argument("--hours", type=float, default=14.0, help="hours of train, validation and test together")
+    parser.add_argument("--hours", type=float, default=36.0, help="hours of train, validation and test together")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes; 0 works in this one")
     parser.add_argument("--test_font", default="auto", help="soundfont of the split test_font: a path, auto or none")
