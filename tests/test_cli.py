@@ -79,12 +79,27 @@ def test_inpaint_with_every_flag_changes_the_region_alone(tiny_folder, tmp_path,
 
 
 def test_benchmark_with_every_flag_prints_each_stage(tiny_folder, capsys):
-    flags = ["--duration", 1, "--runs", 1, "--steps", 1, "--guidance", 1, "--model", tiny_folder, "--device", "cpu"]
+    flags = [
+        "--duration",
+        1,
+        "--runs",
+        1,
+        "--steps",
+        1,
+        "--guidance",
+        1,
+        "--model",
+        tiny_folder,
+        "--device",
+        "cpu",
+        "--dtype",
+        "bfloat16",
+    ]
     assert run("benchmark", *flags) == 0
     printed = summary(capsys.readouterr().out)
     stages = [float(printed[name]) for name in printed if re.match("encode|generate|denoise|decode", name)]
     assert len(stages) == 4 and 0 < sum(stages) <= float(printed["seconds"]) + 0.05
-    assert float(printed["real-time factor"]) > 0
+    assert float(printed["real-time factor"]) > 0 and float(printed["megabytes of weights"]) > 0
 
 
 MISTAKES = {
@@ -103,7 +118,7 @@ MISTAKES = {
 }
 MISTAKES_OF_THE_PIPELINE = {
     "device": (["generate", "a waltz", "--device", "abacus"], "--device 'abacus' is not available"),
-    "no prompt": (["generate"], "Give exactly one of prompt"),
+    "no prompt": (["generate"], "`prompt` must be given, or else one of"),
     "empty prompt": (["generate", " "], "`prompt` must not be empty"),
     "duration": (["generate", "a waltz", "--duration", "nan"], "`audio_duration` must be a number above 0"),
     "steps": (["generate", "a waltz", "--steps", "0"], "`num_inference_steps` must be a whole number"),

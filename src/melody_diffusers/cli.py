@@ -53,14 +53,7 @@ def generate(args: argparse.Namespace) -> int:
         prompt=args.prompt,
         audio_prompt=args.audio_prompt,
         audio_duration=args.duration,
-        num_inference_steps=args.steps,
-        guidance_scale=args.guidance,
-        temperature=args.temperature,
-        top_k=args.top_k,
-        top_p=args.top_p,
-        lm_guidance_scale=args.lm_guidance,
-        generator=_generator(args),
-        output_type="pt",
+        **_sampling(args),
     )
     _finish(args, output, pipe.sample_rate, time.perf_counter() - started, load_seconds)
     return 0
@@ -78,14 +71,7 @@ def inpaint(args: argparse.Namespace) -> int:
         regions=[] if args.start is None else [(args.start, args.end)],
         extend_seconds=args.extend,
         prompt=args.prompt,
-        num_inference_steps=args.steps,
-        guidance_scale=args.guidance,
-        temperature=args.temperature,
-        top_k=args.top_k,
-        top_p=args.top_p,
-        lm_guidance_scale=args.lm_guidance,
-        generator=_generator(args),
-        output_type="pt",
+        **_sampling(args),
     )
     _finish(args, output, pipe.sample_rate, time.perf_counter() - started, load_seconds)
     return 0
@@ -108,13 +94,17 @@ def benchmark(args: argparse.Namespace) -> int:
         num_inference_steps=args.steps,
         guidance_scale=args.guidance,
     )
-    print(f"{args.duration:g} s of audio, median of {args.runs} warm runs on {pipe.device}, {threads} threads")
+    where = f"{pipe.device}, {threads} threads, {args.dtype}"
+    print(f"{args.duration:g} s of audio, median of {args.runs} warm runs on {where}")
     print(f"  {'real-time factor':<26}{speed['real_time_factor']:8.2f}")
     print(f"  {'seconds':<26}{speed['seconds']:8.2f}")
     for name, seconds in speed.items():
         if name.startswith("seconds_"):
             print(f"    {name.removeprefix('seconds_'):<24}{seconds:8.2f}")
     print(f"  {'seconds to load, once':<26}{load_seconds:8.2f}")
+    models = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    weights = sum(tensor.numel() * tensor.element_size() for part in models for tensor in part.state_dict().values())
+    print(f"  {'megabytes of weights':<26}{weights / 1e6:8.1f}")
     return 0
 
 
@@ -136,7 +126,7 @@ def write_spectrogram(path: Path, waveform: "torch.Tensor", sample_rate: int) ->
 
 
 def _load(class_name: str, args: argparse.Namespace) -> tuple["DiffusionPipeline", float]:
-    """The pipeline in float32 on its device, and the seconds that took."""
+    """The pipeline on its device, in its dtype, and the seconds that took."""
     is_hub_name = re.fullmatch(r"[\w.-]+/[\w.-]+", args.model) and not args.model.startswith(".")
     if not os.path.isfile(os.path.join(args.model, "model_index.json")) and (
         os.path.exists(args.model) or not is_hub_name
@@ -156,8 +146,22 @@ def _load(class_name: str, args: argparse.Namespace) -> tuple["DiffusionPipeline
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {device!r} is not available: {error}") from error
-    pipe = getattr(melody_diffusers, class_name).from_pretrained(args.model, dtype=torch.float32).to(device)
-    return pipe, time.perf_counter() - started
+    pipe = getattr(melody_diffusers, class_name).from_pretrained(args.model, dtype=getattr(torch, args.dtype))
+    return pipe.to(device), time.perf_counter() - started
+
+
+def _sampling(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments that generate and inpaint have in common, by the pipelines' names."""
+    return {
+        "num_inference_steps": args.steps,
+        "guidance_scale": args.guidance,
+        "temperature": args.temperature,
+        "top_k": args.top_k,
+        "top_p": args.top_p,
+        "lm_guidance_scale": args.lm_guidance,
+        "generator": _generator(args),
+        "output_type": "pt",
+    }
 
 
 def _generator(args: argparse.Namespace) -> "torch.Generator":
@@ -221,6 +225,7 @@ def _parser() -> argparse.ArgumentParser:
         "--model", default=MELODY_TINY, help="pipeline folder or name on the Hub (default: the shipped one)"
     )
     model.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: cuda where there is one, else cpu)")
+    model.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="of the weights")
     model.add_argument("--steps", type=int, help="reverse steps of the diffusion (default: the model's own)")
     model.add_argument("--guidance", type=float, help="classifier-free guidance; 1 is off (default: the model's own)")
 

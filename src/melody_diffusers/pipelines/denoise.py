@@ -66,7 +66,7 @@ def denoise(
     semantic_tokens: torch.Tensor,
     unknown: torch.Tensor,
     timebase: Timebase,
-    guidance_scale: float = 2.5,
+    guidance_scale: float | Callable[[], float] = 2.5,
     attention_kwargs: dict | None = None,
     on_step: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
@@ -79,7 +79,8 @@ def denoise(
         semantic_tokens: (B, S), the plan of the whole timeline.
         unknown: bool, (F,) on the CPU, the same for the whole batch.
         timebase: ties frames to tokens.
-        guidance_scale: s of classifier-free guidance; 1 switches it off and halves the work.
+        guidance_scale: s of classifier-free guidance; 1 switches it off and halves the work. A function is asked before
+            each step.
         attention_kwargs: passed to the model.
         on_step: called after each step with the angle and the window's latents (B, L, D); returns the latents to go
             on with.
@@ -95,9 +96,8 @@ def denoise(
         known, free = latents[:, frames], unknown[frames].to(latents.device)
         z = known
         for angle in scheduler.timesteps:
-            velocity = guided_velocity(
-                dual_path, z, torch.where(free, angle, 0.0), tokens, guidance_scale, attention_kwargs
-            )
+            scale = guidance_scale() if callable(guidance_scale) else guidance_scale
+            velocity = guided_velocity(dual_path, z, torch.where(free, angle, 0.0), tokens, scale, attention_kwargs)
             stepped = scheduler.step(velocity.to(z.dtype), angle, z).prev_sample
             z = torch.where(free.unsqueeze(-1), stepped, known)
             if on_step is not None:
