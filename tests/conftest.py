@@ -1,9 +1,11 @@
 """Real components at the smallest sizes that still fit together, with random weights from fixed seeds."""
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
+from hub_server import HubServer
 from torch import nn
 from transformers import BertTokenizerFast
 
@@ -120,6 +122,12 @@ def make_tiny_components() -> dict[str, Any]:
     return components
 
 
+@pytest.fixture(scope="session")
+def make_components() -> Callable[[], dict[str, Any]]:
+    """Makes the components of a tiny pipeline, the same each time."""
+    return make_tiny_components
+
+
 @pytest.fixture
 def tiny_components() -> dict[str, Any]:
     """Components that the test may change."""
@@ -138,3 +146,10 @@ def tiny_folder(tiny_pipeline: MeLoDyPipeline, tmp_path_factory: pytest.TempPath
     folder = tmp_path_factory.mktemp("tiny") / "pipeline"
     tiny_pipeline.save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture(scope="module")
+def hub_server() -> Iterator[HubServer]:
+    """A Hub on this machine, empty at first, for the users alice (token hf_alice) and bob (hf_bob)."""
+    with HubServer({"hf_alice": "alice", "hf_bob": "bob"}) as hub:
+        yield hub

@@ -11,7 +11,13 @@ import melody_diffusers
 ROOT = Path(__file__).parents[1]
 CARD = Path(melody_diffusers.MELODY_TINY) / "README.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-LINKED = [*PAGES, ROOT / "CHANGELOG.md", *sorted((ROOT / "training").glob("*.md")), *filter(Path.is_file, [CARD])]
+LINKED = [
+    *PAGES,
+    ROOT / "CHANGELOG.md",
+    *sorted(ROOT.glob("training/*.md")),
+    *sorted(ROOT.glob("conversion/*.md")),
+    *filter(Path.is_file, [CARD]),
+]
 
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")

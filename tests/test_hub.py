@@ -2,24 +2,21 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-import threading
 import warnings
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import diffusers
 import pytest
 import transformers
 from diffusers.pipelines import auto_pipeline, pipeline_loading_utils
+from huggingface_hub import HfApi
 from transformers.models.auto import configuration_auto, modeling_auto
 
 import melody_diffusers
 from melody_diffusers import MeLoDyPipeline, hub
-
-REPOSITORY = "someone/melody"
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 GOLDEN_INDEX = {
     "_class_name": "MeLoDyPipeline",
@@ -36,21 +33,23 @@ GOLDEN_INDEX = {
     "vae": ["melody_diffusers", "AudioVAEGAN"],
 }
 
-LOAD_EVERYTHING = """
-folder, name = sys.argv[1:]
-pipe = DiffusionPipeline.from_pretrained(name)
-assert type(pipe).__module__ == "melody_diffusers.pipelines.text_to_music", type(pipe)
-assert type(AutoPipelineForText2Audio.from_pretrained(name)) is type(pipe)
-assert type(diffusers.AutoModel.from_pretrained(folder, subfolder="dual_path")).__name__ == "DualPathDiffusionModel"
-for component in "vae", "mulan", "semantic_tokenizer", "semantic_lm":
-    auto = AutoModelForCausalLM if component == "semantic_lm" else AutoModel
-    assert type(AutoConfig.from_pretrained(f"{folder}/{component}")).__module__.startswith("melody_diffusers.models.")
-    assert type(auto.from_pretrained(f"{folder}/{component}")) is type(pipe.components[component]), component
-"""
 THEIR_IMPORTS = """
 import diffusers
 from diffusers import AutoPipelineForText2Audio, DiffusionPipeline
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+"""
+LOAD_EVERYTHING = """
+name = sys.argv[1]
+pipe = DiffusionPipeline.from_pretrained(name)
+assert type(pipe).__module__ == "melody_diffusers.pipelines.text_to_music", type(pipe)
+assert type(AutoPipelineForText2Audio.from_pretrained(name)) is type(pipe)
+for component in "vae", "mulan", "semantic_tokenizer", "semantic_lm":
+    auto = AutoModelForCausalLM if component == "semantic_lm" else AutoModel
+    config = AutoConfig.from_pretrained(name, subfolder=component)
+    assert type(config).__module__.startswith("melody_diffusers.models."), config
+    assert type(auto.from_pretrained(name, subfolder=component)) is type(pipe.components[component]), component
+for component in "dual_path", "mulan_quantizer", "vae":
+    assert type(diffusers.AutoModel.from_pretrained(name, subfolder=component)) is type(pipe.components[component])
 """
 
 
@@ -62,67 +61,71 @@ def run_script(code: str, *arguments: str, **environment: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
-@pytest.fixture
-def hub_server(tiny_folder):
-    """A Hub on this machine that holds the tiny pipeline as someone/melody; gives its address and what was asked."""
-    files = {str(f.relative_to(tiny_folder)): f.read_bytes() for f in Path(tiny_folder).rglob("*") if f.is_file()}
-    asked = []
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            path = self.path.split("?")[0]
-            if path.startswith(f"/{REPOSITORY}/resolve/"):
-                name = path.split("/", 5)[-1]
-                self.reply(files.get(name), "application/octet-stream", name)
-            elif path.startswith(f"/api/models/{REPOSITORY}/tree/"):
-                tree = [{"type": "file", "path": n, "size": len(b), "oid": COMMIT} for n, b in files.items()]
-                self.reply(json.dumps(tree).encode(), "application/json")
-            elif path.startswith(f"/api/models/{REPOSITORY}"):
-                siblings = [{"rfilename": name} for name in files]
-                info = {"_id": COMMIT, "id": REPOSITORY, "sha": COMMIT, "private": False, "siblings": siblings}
-                self.reply(json.dumps(info).encode(), "application/json")
-            else:
-                self.reply(None, "text/plain")
-
-        do_HEAD = do_GET
-
-        def reply(self, body: bytes | None, kind: str, name: str | None = None) -> None:
-            self.send_response(404 if body is None else 200)
-            body = body or b""
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("X-Repo-Commit", COMMIT)
-            if name is not None:
-                self.send_header("ETag", f'"{abs(hash(name)):x}"')
-                asked.append((self.command, name))
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", asked
-    server.shutdown()
-    server.server_close()
-
-
 def test_from_the_hub_after_a_plain_import_of_ours_before_theirs(hub_server, tiny_folder, tmp_path):
-    endpoint, asked = hub_server
+    """Then the same from the cache alone, in a process that is told to stay offline."""
+    hub_server.add("alice/melody", tiny_folder)
     code = "import melody_diffusers\n" + THEIR_IMPORTS + LOAD_EVERYTHING
-    offline = {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
-    run_script(code, tiny_folder, REPOSITORY, HF_ENDPOINT=endpoint, HF_HOME=str(tmp_path), **offline)
-    fetched = {name for command, name in asked if command == "GET"}
+    hub_server.run(code, "alice/melody", cache=tmp_path)
+    fetched = hub_server.downloads()
     assert "semantic_tokenizer/model.safetensors" in fetched and "model_index.json" in fetched
+    hub_server.requests.clear()
+    hub_server.run(code, "alice/melody", cache=tmp_path, HF_HUB_OFFLINE="1")
+    assert hub_server.requests == []
+
+
+def test_a_revision_is_a_commit_a_tag_or_a_branch(hub_server, tiny_folder, tmp_path):
+    folder = shutil.copytree(tiny_folder, tmp_path / "pipeline")
+    first = hub_server.add("alice/revised", folder)
+    api = HfApi(endpoint=hub_server.endpoint, token="hf_alice")
+    api.create_tag("alice/revised", tag="v1")
+    api.create_branch("alice/revised", branch="old/one")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"sampling": {"top_k": 7}}))
+    config = json.loads((folder / "dual_path/config.json").read_text())
+    (folder / "dual_path/config.json").write_text(json.dumps(config | {"num_chunks": 5}))
+    second = hub_server.add("alice/revised", folder)
+    code = """
+import melody_diffusers
+from diffusers import AutoModel, DiffusionPipeline
+from huggingface_hub.errors import RevisionNotFoundError
+first, second = sys.argv[1:]
+for revision in first, "v1", "old/one", second, "main":
+    is_new = revision in (second, "main")
+    pipe = DiffusionPipeline.from_pretrained("alice/revised", revision=revision)
+    assert pipe.config.sampling == ({"top_k": 7} if is_new else None), revision
+    model = AutoModel.from_pretrained("alice/revised", subfolder="dual_path", revision=revision)
+    assert (model.config.num_chunks == 5) is (pipe.dual_path.config.num_chunks == 5) is is_new, revision
+try:
+    DiffusionPipeline.from_pretrained("alice/revised", revision="v9")
+except OSError as error:
+    assert isinstance(error.__cause__, RevisionNotFoundError) and "v9" in str(error.__cause__), error
+else:
+    raise AssertionError("a revision that is not there was loaded")
+"""
+    hub_server.run(code, first, second, cache=tmp_path / "cache")
+
+
+def test_a_private_repository_opens_with_its_owners_token_only(hub_server, tiny_folder, tmp_path):
+    hub_server.add("alice/secret", tiny_folder, private=True)
+    code = """
+import melody_diffusers
+from diffusers import DiffusionPipeline
+from transformers import AutoModel
+for token in False, "hf_bob", "hf_of_nobody", "hf_alice":
+    for loader, arguments in (DiffusionPipeline, {}), (AutoModel, {"subfolder": "vae"}):
+        try:
+            loader.from_pretrained("alice/secret", token=token, **arguments)
+        except OSError as error:
+            assert token != "hf_alice" and "alice/secret" in str(error), error
+        else:
+            assert token == "hf_alice", f"loaded with token {token}"
+"""
+    hub_server.run(code, cache=tmp_path)
 
 
 def test_from_a_folder_after_a_plain_import_of_ours_after_theirs(tiny_folder):
     code = THEIR_IMPORTS + "import melody_diffusers\n" + LOAD_EVERYTHING
-    run_script(code, tiny_folder, tiny_folder, HF_HUB_OFFLINE="1")
+    run_script(code, tiny_folder, HF_HUB_OFFLINE="1")
 
 
 def test_importing_one_of_our_files_registers_all_classes(tiny_folder):
@@ -146,7 +149,7 @@ def test_a_checkpoint_written_today_loads_and_is_written_the_same_again(tiny_fol
     pipe = MeLoDyPipeline.from_pretrained(tiny_folder)
     pipe.save_pretrained(tmp_path)
     index = json.loads((tmp_path / "model_index.json").read_text())
-    assert {k: v for k, v in index.items() if k != "_name_or_path"} == GOLDEN_INDEX
+    assert index == GOLDEN_INDEX
 
 
 def test_upstream_still_has_every_name_we_hold_on_to():
@@ -201,6 +204,21 @@ def test_a_changed_upstream_is_a_warning_that_says_what_no_longer_works():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         hub._try(hub._add_library, pipeline_loading_utils)
+
+
+def test_one_lost_name_of_upstream_is_a_loud_warning_and_the_rest_goes_on(tiny_folder):
+    code = """
+from diffusers import DiffusionPipeline
+from diffusers.pipelines import auto_pipeline
+del auto_pipeline.AUTO_TEXT2AUDIO_PIPELINES_MAPPING
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import melody_diffusers
+(warning,) = [w for w in caught if w.category is RuntimeWarning]
+assert "could not register its classes with diffusers.pipelines.auto_pipeline" in str(warning.message)
+assert type(DiffusionPipeline.from_pretrained(sys.argv[1])) is melody_diffusers.MeLoDyPipeline
+"""
+    run_script(code, tiny_folder, HF_HUB_OFFLINE="1")
 
 
 def test_a_class_that_the_table_lacks_is_not_found_in_transformers():

@@ -1,12 +1,14 @@
 """The report: what is asked of which clip, and how answers become figures."""
 
 import json
+import shutil
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 
 from melody_diffusers.evaluation.clips import NAMED_BPM, QUESTIONS, Clip, choose_prompts, choose_windows
 from melody_diffusers.evaluation.judges import ClipJudge
@@ -109,7 +111,8 @@ def test_the_command_makes_judges_and_rejudges(tiny_folder: str, data: Path, tmp
     torch.manual_seed(0)
     ClipJudge({"style": ["rock", "waltz"], "family": ["guitar", "piano"]}, width=4).save_pretrained(tmp_path / "judges")
     (tmp_path / "prompts.yaml").write_text("style: {rock: {prompts: [a fast rock at 140 bpm]}}")
-    command = ["--model", tiny_folder, "--data", str(data), "--judges", str(tmp_path / "judges"), "--quick"]
+    model = shutil.copytree(tiny_folder, tmp_path / "tiny")
+    command = ["--model", str(model), "--data", str(data), "--judges", str(tmp_path / "judges"), "--quick"]
     command += ["--num_threads", "1"]
     command += [
         "--num_inference_steps",
@@ -136,9 +139,15 @@ def test_the_command_makes_judges_and_rejudges(tiny_folder: str, data: Path, tmp
     for name in ("report.md", "rows.png", "generated_style.png", "reconstruction_0.png", "clips/generated/0000.flac"):
         assert (tmp_path / "out" / name).is_file()
 
-    assert main([*command, "--reuse"]) == 0
+    (tmp_path / "about.md").write_text("---\nlicense: mit\n---\n\n# tiny\n\nMade for a test.\n\n")
+    assert main([*command, "--reuse", "--card", str(tmp_path / "about.md")]) == 0
     again = json.loads((tmp_path / "out" / "report.json").read_text())
     assert again["rows"] == report["rows"] and again["reconstruction"] == report["reconstruction"]
+    card = ModelCard.load(model / "README.md")
+    assert card.data.license == "mit" and card.data.model_name == "tiny"
+    metrics = {result.metric_name: result.metric_value for result in card.data.eval_results}
+    assert metrics["style recognised"] == pytest.approx(report["rows"]["generated"]["style"]["share"], abs=1e-4)
+    assert "# tiny\n\nMade for a test.\n\n## Evaluation\n" in card.text and str(tmp_path) not in card.text
 
 
 def test_the_command_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

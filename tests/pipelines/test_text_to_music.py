@@ -108,6 +108,24 @@ def test_callback_sees_falling_angles_and_may_change_the_latents(pipe):
     assert not output.audios.any() and output.gains is None
 
 
+def test_a_callback_may_change_the_guidance_of_the_next_step(pipe):
+    def switch_off(pipe, step, angle, tensors):
+        assert pipe.num_timesteps == 3 and pipe.guidance_scale == (4.0 if step == 0 else 1.0)
+        pipe._guidance_scale = 1.0
+        return {}
+
+    call = {"num_inference_steps": 3, "generator": seeded(), "output_type": "latent"}
+    changed = pipe("a waltz", guidance_scale=4.0, callback_on_step_end=switch_off, **call).audios
+    call["generator"] = seeded()
+    assert not torch.equal(pipe("a waltz", guidance_scale=4.0, **call).audios, changed)
+
+
+def test_a_pipeline_of_the_text_side_alone_encodes_prompts(pipe):
+    names = ("mulan", "tokenizer", "mulan_quantizer")
+    part = MeLoDyPipeline(**{name: part if name in names else None for name, part in pipe.components.items()})
+    assert torch.equal(part.encode_prompt("a waltz"), pipe.encode_prompt("a waltz"))
+
+
 def test_output_types_and_tuple(pipe):
     as_numpy = pipe("a waltz", audio_duration=1.0, num_inference_steps=1, generator=seeded()).audios
     assert isinstance(as_numpy, np.ndarray) and as_numpy.shape == (1, 1, 24000)

@@ -44,6 +44,7 @@ from melody_diffusers.evaluation.judges import OCTAVE_RATIOS, TRIPLE_RATIOS, Cli
 from melody_diffusers.evaluation.reconstruction import log_mel_distance, plot_spectrogram_pair, si_sdr
 from melody_diffusers.evaluation.speed import measure_load_seconds, measure_speed
 from melody_diffusers.losses import multi_resolution_stft_loss
+from melody_diffusers.publishing import model_card
 
 ROWS = ("real", "reconstructed", "from_tokens", "generated", "silence", "noise")
 
@@ -241,7 +242,7 @@ def as_markdown(report: dict) -> str:
     lines = [
         "# Evaluation",
         "",
-        f"Model `{settings['model']}`, data `{settings['data']}`, seed {settings['seed']}, "
+        f"Model `{Path(settings['model']).name}`, data `{Path(settings['data']).name}`, seed {settings['seed']}, "
         f"{settings['clips_per_class']} clips a class, pipeline arguments {settings['call_arguments'] or 'default'}.",
         "How to read it: docs/evaluation.md.",
         "",
@@ -310,7 +311,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--reuse", action="store_true", help="judge the clips of an earlier run in --out again")
     parser.add_argument("--quick", action="store_true", help="two clips a class and two timed runs: a smoke test")
+    parser.add_argument("--card", type=Path, help="Markdown about the model: with the report it becomes its README.md")
     arguments = parser.parse_args(argv)
+    if arguments.card and not (arguments.card.is_file() and Path(arguments.model).is_dir()):
+        parser.error("--card is a Markdown file, and needs a folder as --model, to write its README.md")
     if min(arguments.clips_per_class, arguments.batch_size, arguments.num_threads) < 1:
         parser.error("--clips_per_class, --batch_size and --num_threads are at least 1")
     if not (Path(arguments.judges) / "config.json").is_file():
@@ -371,6 +375,10 @@ def main(argv: list[str] | None = None) -> int:
     report["seconds"] = time.perf_counter() - started
     (arguments.out / "report.json").write_text(json.dumps(report, indent=1))
     (arguments.out / "report.md").write_text(as_markdown(report))
+    if arguments.card:
+        page = arguments.card.read_text() + as_markdown(report).replace("# Evaluation", "## Evaluation", 1)
+        card = model_card(pipe, Path(arguments.model).resolve().name, text=page, report=report)
+        card.save(Path(arguments.model) / "README.md")
 
     draw(arguments.out, report["rows"], folder, manifest, sample_rate)
     print((arguments.out / "report.md").read_text())

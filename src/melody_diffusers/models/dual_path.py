@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.attention import AttentionMixin, AttentionModuleMixin
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.embeddings import apply_rotary_emb, get_1d_rotary_pos_embed
@@ -22,6 +21,9 @@ from diffusers.utils import BaseOutput, apply_lora_scale
 from einops import rearrange
 from torch import nn
 
+from ..loading import CheckedLoading
+from ..lora import LoraModelMixin
+from ..publishing import PortableConfigMixin, PublishMixin
 from .segmentation import merge_segments, num_segments, overlap_add, repeat_segments, segment
 from .sru import SRU
 
@@ -206,7 +208,9 @@ class DualPathDiffusionOutput(BaseOutput):
     sample: torch.Tensor
 
 
-class DualPathDiffusionModel(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin):
+class DualPathDiffusionModel(
+    CheckedLoading, LoraModelMixin, PublishMixin, PortableConfigMixin, ModelMixin, ConfigMixin, AttentionMixin
+):
     """Velocity of noisy latents (paper, eq. 5 and section 4.2). The defaults have 296.6 M parameters within 0.1 %.
 
     The paper gives the hidden width, the blocks and K; it leaves open the depth of the coarse transformer, the SRU's
@@ -293,7 +297,7 @@ class DualPathDiffusionModel(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapte
             The velocity, (B, L, D).
         """
         batch_size, num_frames, _ = latents.shape
-        dtype = self.proj_in.weight.dtype
+        dtype = self.dtype  # the compute dtype, also where layerwise casting stores weights in another
         angles = self.angle_embedding(torch.broadcast_to(angle, (batch_size, num_frames)))  # (B, L, H)
         x = self.proj_in(latents.to(dtype)) + angles
         tokens = None

@@ -19,10 +19,12 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from ..audio import crop_or_pad, log_mel_spectrogram
+from ..loading import CheckedConfig, CheckedLoading
 from ..losses import contrastive_loss
+from ..publishing import PortableConfigMixin, PublishMixin
 
 
-class MuLanConfig(PretrainedConfig):
+class MuLanConfig(PortableConfigMixin, CheckedConfig, PretrainedConfig):
     """Sizes of the two towers and the audio front end; the defaults are the paper's (AST base, BERT base uncased).
 
     Args:
@@ -79,7 +81,7 @@ class MuLanOutput(ModelOutput):
     logits: Tensor | None = None
 
 
-class MuLanModel(PreTrainedModel):
+class MuLanModel(CheckedLoading, PublishMixin, PreTrainedModel):
     """Embeds music and text into one space, in which those that belong together are close."""
 
     config_class = MuLanConfig

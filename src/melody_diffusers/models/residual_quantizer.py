@@ -10,8 +10,11 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
+from ..loading import CheckedLoading
+from ..publishing import PortableConfigMixin, PublishMixin
 
-class ResidualQuantizer(ModelMixin, ConfigMixin):
+
+class ResidualQuantizer(CheckedLoading, PublishMixin, PortableConfigMixin, ModelMixin, ConfigMixin):
     """Embeddings (B, E) to tokens (B, Q) and back; the codebooks are fitted by k-means, not by gradients.
 
     Args:

@@ -17,8 +17,12 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.cache_utils import Cache, DynamicLayer
 
+from ..loading import CheckedConfig, CheckedLoading
+from ..lora import LoraModelMixin
+from ..publishing import PublishMixin
 
-class SemanticLMConfig(LlamaConfig):
+
+class SemanticLMConfig(CheckedConfig, LlamaConfig):
     """Configuration of `SemanticLM`: LLaMA's, with the token layout instead of `vocab_size`.
 
     The defaults make 430.0 M parameters (paper: 429.5 M): vocabulary 12 x 1024 + 1024, untied embeddings. Positions
@@ -86,7 +90,7 @@ class _PreallocatedLayer(DynamicLayer):
         return self.filled
 
 
-class SemanticLM(LlamaForCausalLM):
+class SemanticLM(CheckedLoading, LoraModelMixin, PublishMixin, LlamaForCausalLM):
     """LLaMA over MuLan and semantic tokens, with its own sampling loop."""
 
     config_class = SemanticLMConfig

@@ -28,13 +28,15 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
 from ..audio import griffin_lim, inverse_stft_frames, stft_frames
+from ..loading import CheckedConfig, CheckedLoading
+from ..publishing import PublishMixin
 
 HEADS = ("hifigan", "istft", "magnitude")
 _SLOPE = 0.1  # of every leaky rectifier of the HiFi-GAN head
 _RECTIFIER_GAIN = math.sqrt(2 / (1 + _SLOPE**2))  # undoes the rectifier's loss of variance
 
 
-class AudioVAEGANConfig(PreTrainedConfig):
+class AudioVAEGANConfig(CheckedConfig, PreTrainedConfig):
     """Configuration of `AudioVAEGAN`; the defaults are the paper's numbers.
 
     The paper gives rates, channels, kernels and the two parameter counts, and leaves the residual stacks open. Ours:
@@ -442,7 +444,7 @@ class AudioVAEGANDecoderOutput(BaseOutput):
     sample: torch.Tensor
 
 
-class AudioVAEGAN(PreTrainedModel, AutoencoderMixin):
+class AudioVAEGAN(CheckedLoading, PublishMixin, PreTrainedModel, AutoencoderMixin):
     """Variational autoencoder of audio: `encode` gives latents of `latent_dim` numbers a frame, `decode` the waveform.
 
     Long audio: `enable_tiling()` works through it in windows that overlap by what the convolutions can see, with the

@@ -4,12 +4,10 @@ import math
 import numbers
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TypeAlias, TypeGuard
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 
 from ..audio import load_audio, resample, to_mono
 
@@ -161,22 +159,6 @@ def check_tensor(name: str, value: object, shape: tuple[int | None, ...], high: 
 def is_list(value: object) -> TypeGuard[Sequence]:
     """True for lists and tuples, which all batches of requests are."""
     return isinstance(value, (list, tuple))
-
-
-def check_weight_files(folder: str | os.PathLike) -> None:
-    """Raise OSError, naming the file, if a weight file of a pipeline's folder is missing or cannot be read whole."""
-    for config in sorted(Path(folder).glob("*/config.json")):
-        files = sorted(config.parent.glob("*.safetensors"))
-        if not files:
-            raise OSError(
-                f"{config.parent} has a config.json but no weights (*.safetensors). Download or save it again."
-            )
-        for file in files:
-            try:
-                with safe_open(file, framework="pt"):
-                    pass
-            except SafetensorError as error:
-                raise OSError(f"{file} is damaged: {error}. Download or save it again.") from error
 
 
 def _show(value: object) -> str:

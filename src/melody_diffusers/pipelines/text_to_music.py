@@ -24,12 +24,15 @@ from diffusers.utils.torch_utils import randn_tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..audio import limit_peak, rms_db
+from ..loading import check_index, check_pipeline
+from ..lora import LoraPipelineMixin
 from ..models.dual_path import DualPathDiffusionModel
 from ..models.mulan import MuLanModel
 from ..models.residual_quantizer import ResidualQuantizer
 from ..models.semantic_lm import SemanticLM
 from ..models.semantic_tokenizer import SemanticTokenizer
 from ..models.vae_gan import AudioVAEGAN
+from ..publishing import PortableConfigMixin, PublishMixin
 from ..schedulers.angle import AngleScheduler
 from ..timebase import Timebase
 from . import checks
@@ -66,7 +69,17 @@ class MeLoDyPipelineOutput(BaseOutput):
     semantic_tokens: torch.Tensor
 
 
-class MeLoDyPipeline(DiffusionPipeline):
+class _Call(threading.local):
+    """What a callback may ask of the call that runs in its thread."""
+
+    guidance_scale: float = 1.0
+    num_timesteps: int = 0
+
+
+_CALL = _Call()
+
+
+class MeLoDyPipeline(LoraPipelineMixin, PublishMixin, PortableConfigMixin, DiffusionPipeline):
     """Generates music from a text prompt or a clip of music.
 
     Args:
@@ -103,7 +116,7 @@ class MeLoDyPipeline(DiffusionPipeline):
         sampling: dict[str, Any] | None = None,
     ):
         super().__init__()
-        if not isinstance(scheduler, AngleScheduler):
+        if not isinstance(scheduler, AngleScheduler | None):
             raise ValueError(
                 f"`scheduler` must be an AngleScheduler; got {type(scheduler).__name__}. The network predicts the "
                 "velocity at per-frame angles, which the schedules of other schedulers do not describe."
@@ -111,7 +124,14 @@ class MeLoDyPipeline(DiffusionPipeline):
         unknown_keys = set(sampling or {}) - set(SAMPLING_DEFAULTS)
         if unknown_keys:
             raise ValueError(f"`sampling` allows {sorted(SAMPLING_DEFAULTS)}; got {sorted(unknown_keys)}.")
-        _check_sizes(vae, mulan, mulan_quantizer, semantic_tokenizer, semantic_lm, dual_path)
+        if None not in (
+            vae,
+            mulan,
+            mulan_quantizer,
+            semantic_lm,
+            dual_path,
+        ):  # as from_pretrained(..., vae=None) leaves it
+            _check_sizes(vae, mulan, mulan_quantizer, semantic_tokenizer, semantic_lm, dual_path)
         self.register_modules(
             vae=vae,
             mulan=mulan,
@@ -126,22 +146,57 @@ class MeLoDyPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
-        """`DiffusionPipeline.from_pretrained`, which also names a weight file that is missing or damaged."""
+        """`DiffusionPipeline.from_pretrained`, which refuses a folder that is not safe and whole (see `loading`)."""
         if os.path.isdir(pretrained_model_name_or_path):
-            checks.check_weight_files(pretrained_model_name_or_path)
+            check_pipeline(pretrained_model_name_or_path, kwargs)
         return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     @classmethod
     def download(cls, pretrained_model_name, **kwargs):
-        """`DiffusionPipeline.download`, which also names a weight file that is missing or damaged."""
+        """`DiffusionPipeline.download`, which refuses a repository that is not safe and whole (see `loading`)."""
         folder = super().download(pretrained_model_name, **kwargs)
-        checks.check_weight_files(folder)
+        check_pipeline(folder, kwargs)
         return folder
+
+    @classmethod
+    def extract_init_dict(cls, config_dict, **kwargs):
+        """As upstream's. `DiffusionPipeline.from_pretrained`, too, calls it before it loads what the index names."""
+        check_index(config_dict)
+        slots, *others = super().extract_init_dict(config_dict, **kwargs)
+        return dict(sorted(slots.items(), key=lambda slot: slot[0] == "tokenizer")), *others  # after what checks it
+
+    @classmethod
+    def from_pipe(cls, pipeline, **kwargs):
+        """`DiffusionPipeline.from_pipe`; without a `dtype`, it leaves the shared components in theirs."""
+        if not isinstance(pipeline, MeLoDyPipeline) or {"dtype", "torch_dtype"} & set(kwargs):
+            return super().from_pipe(pipeline, **kwargs)
+        config = {name: pipeline.config[name] for name in ("token_rate", "sampling")}
+        new = cls(**(pipeline.components | config | kwargs))
+        new.register_to_config(_name_or_path=pipeline.name_or_path)
+        return new
 
     @property
     def sample_rate(self) -> int:
         """Samples a second of the generated waveform."""
         return self.vae.sample_rate
+
+    @property
+    def guidance_scale(self) -> float:
+        """Of the diffusion, in the call that runs in this thread; a callback may set `_guidance_scale`."""
+        return _CALL.guidance_scale
+
+    @property
+    def _guidance_scale(self) -> float:
+        return _CALL.guidance_scale
+
+    @_guidance_scale.setter
+    def _guidance_scale(self, value: float) -> None:
+        _CALL.guidance_scale = value
+
+    @property
+    def num_timesteps(self) -> int:
+        """Reverse steps of the call that runs in this thread, those of all windows together."""
+        return _CALL.num_timesteps
 
     @property
     def timebase(self) -> Timebase:
@@ -379,8 +434,9 @@ class MeLoDyPipeline(DiffusionPipeline):
         timebase = self.timebase
         window = min(self.dual_path.config.num_frames, latents.shape[1])
         chunk = window - timebase.chunk_boundaries(window, min(self.dual_path.config.num_chunks, window))[-2]
-        num_steps = len(plan_windows(unknown, window, chunk)) * num_inference_steps
-        with self.progress_bar(total=num_steps) as bar:
+        _CALL.num_timesteps = len(plan_windows(unknown, window, chunk)) * num_inference_steps
+        _CALL.guidance_scale = guidance_scale
+        with self.progress_bar(total=_CALL.num_timesteps) as bar:
             bar.set_description("diffusion steps")
             step = itertools.count()
 
@@ -397,7 +453,7 @@ class MeLoDyPipeline(DiffusionPipeline):
                 semantic_tokens,
                 unknown,
                 timebase,
-                guidance_scale,
+                lambda: _CALL.guidance_scale,
                 attention_kwargs,
                 on_step,
             )

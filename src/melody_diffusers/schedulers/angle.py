@@ -15,6 +15,9 @@ import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.schedulers.scheduling_utils import SchedulerMixin, SchedulerOutput
 
+from ..loading import CheckedLoading
+from ..publishing import PortableConfigMixin, PublishMixin
+
 Schedule = Literal["linear", "uniform"]
 
 
@@ -37,7 +40,7 @@ def _rotate(x: torch.Tensor, y: torch.Tensor, angle: torch.Tensor | float) -> to
     return (angle.cos() * x + angle.sin() * y).to(x.dtype)
 
 
-class AngleScheduler(SchedulerMixin, ConfigMixin):
+class AngleScheduler(CheckedLoading, PublishMixin, PortableConfigMixin, SchedulerMixin, ConfigMixin):
     """The paper's sampler, in the shape of a diffusers scheduler whose `timesteps` are angles in radians.
 
     `step` keeps no state: the angle it is given tells which step to take.
