@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from transformers import BertTokenizerFast
+from transformers import AutoTokenizer
 
 from melody_diffusers import (
     AngleScheduler,
@@ -31,11 +31,12 @@ def main() -> None:
     parser.add_argument("--guidance_scale", type=float, default=2.5)
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--top_k", type=int)
+    parser.add_argument("--lm_guidance_scale", type=float, default=1.0)
     args = parser.parse_args()
     pipe = MeLoDyPipeline(
         vae=AudioVAEGAN.from_pretrained(args.stages / "vae_gan"),
         mulan=MuLanModel.from_pretrained(args.stages / "mulan"),
-        tokenizer=BertTokenizerFast.from_pretrained(args.stages / "mulan" / "tokenizer"),
+        tokenizer=AutoTokenizer.from_pretrained(args.stages / "mulan" / "tokenizer"),
         mulan_quantizer=ResidualQuantizer.from_pretrained(args.stages / "mulan_quantizer"),
         semantic_tokenizer=SemanticTokenizer.from_pretrained(args.stages / "semantic_tokenizer"),
         semantic_lm=SemanticLM.from_pretrained(args.stages / "semantic_lm"),
@@ -46,6 +47,7 @@ def main() -> None:
             "guidance_scale": args.guidance_scale,
             "temperature": args.temperature,
             "top_k": args.top_k,
+            "lm_guidance_scale": args.lm_guidance_scale,
         },
     )
     pipe.to(dtype=torch.float16)
@@ -54,7 +56,6 @@ def main() -> None:
     pipe.save_pretrained(aside)
     for file in aside.glob("*/config.json"):
         config = json.loads(file.read_text())
-        config.pop("_name_or_path", None)  # a path of this machine
         if "dtype" in config:
             config["dtype"] = "float32"  # half the bytes on disk, full precision at work unless a caller asks otherwise
         file.write_text(json.dumps(config, indent=2) + "\n")

@@ -22,8 +22,8 @@ needs_player = pytest.mark.skipif(
     importlib.util.find_spec("tinysoundfont") is None, reason="pip install --no-deps tinysoundfont==0.3.7"
 )
 NUM_CLIPS = 20
-PIECES = [composer.compose(style, seed) for style in styles.STYLES for seed in range(12)]
-TAGS = [asdict(piece.tags) for piece in PIECES]
+PIECES = [composer.compose(style, seed) for style in styles.STYLES | styles.HELD_OUT for seed in range(12)]
+TAGS = [asdict(piece.tags) for piece in PIECES if piece.tags.style in styles.STYLES]
 
 
 def test_tables_are_complete():
@@ -31,7 +31,7 @@ def test_tables_are_complete():
     assert len(styles.INSTRUMENTS) >= 30
     assert min(style.bpm[0] for style in styles.STYLES.values()) == 60
     assert max(style.bpm[1] for style in styles.STYLES.values()) == 190
-    for style in styles.STYLES.values():
+    for style in (styles.STYLES | styles.HELD_OUT).values():
         steps = 4 * style.meter
         for mood in style.moods:
             modes = set(styles.MOODS[mood].modes) & set(style.modes) & set(styles.PROGRESSIONS[style.flavour])
@@ -174,6 +174,23 @@ def test_splits_share_no_seed_and_every_style_is_in_each():
     assert {job.font for job in jobs if job.split == "test_font"} == {"other.sf2"}
     other = build.plan(16 * 40, seed=2, test_font=None, test_font_pieces=3)
     assert not {job.seed for job in jobs} & {job.seed for job in other}
+
+
+@needs_player
+def test_recordings_of_a_held_out_style_are_no_part_of_the_training_set(tmp_path, monkeypatch):
+    build, held_out = importlib.import_module("build"), importlib.import_module("held_out")
+    assert not {job.style for job in build.plan(16 * 40, 0, "other.sf2", 3)} & set(styles.HELD_OUT)
+
+    def contents(name: str) -> dict[str, bytes]:
+        arguments = ["--style", "ska", "--out", tmp_path / name, "--train_minutes", 0.7, "--test_minutes", 0.3]
+        monkeypatch.setattr(sys, "argv", ["held_out.py", *map(str, arguments)])
+        held_out.main()
+        return {str(path.relative_to(tmp_path / name)): path.read_bytes() for path in (tmp_path / name).rglob("*.wav")}
+
+    files = contents("once")
+    assert sorted(files) == ["test/ska-000.wav", "train/ska-000.wav", "train/ska-001.wav"]
+    assert len(set(files.values())) == 3 and contents("again") == files
+    assert soundfile.info(tmp_path / "once" / "train" / "ska-000.wav").duration == 20.0
 
 
 @needs_player

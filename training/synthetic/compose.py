@@ -11,6 +11,7 @@ import numpy as np
 from styles import (
     DRUM_KEYS,
     FILL_KEYS,
+    HELD_OUT,
     INSTRUMENTS,
     MOODS,
     PITCH_NAMES,
@@ -288,8 +289,9 @@ def perform(rng: np.random.Generator, track: Track, style: Style, bpm: int) -> N
 
 def compose(style_name: str, seed: int, seconds: float = 20.0) -> Piece:
     """The piece of this style and seed: at least `seconds` of notes from its first bar on."""
-    style = STYLES[style_name]
-    rng = np.random.default_rng([seed, list(STYLES).index(style_name)])
+    styles = STYLES | HELD_OUT  # in this order: a style's number is part of its seed
+    style = styles[style_name]
+    rng = np.random.default_rng([seed, list(styles).index(style_name)])
     mood_name = draw(rng, style.moods)
     mood = MOODS[mood_name]
     mode = draw(rng, [mode for mode in mood.modes if mode in style.modes and mode in PROGRESSIONS[style.flavour]])

@@ -709,6 +709,34 @@ STYLES = {
     )
 }
 
+# Styles of no training set, for trying how a model adapts to music it has never heard (held_out.py).
+HELD_OUT = {
+    style.name: style
+    for style in (
+        Style(
+            "ska",
+            bpm=(132, 168),
+            moods=("happy", "energetic", "playful"),
+            modes=("major", "mixolydian", "minor"),
+            flavour="pop",
+            leads={"trombone": 2, "saxophone": 2, "trumpet": 1},
+            rhythm="swing",
+            parts=(
+                Part("chords", ("clean electric guitar",), (("..x...x...x...x.",), ("..xx..xx..xx..xx",)), -19, 52, 71),
+                Part("chords", ("hammond organ",), (("..x...x...x...x.",),), -22, 55, 74),
+                Part("bass", ("bass guitar",), (("r---t---f---n---",), ("r---f---r---n---",)), -19),
+            ),
+            kits=("rock drums",),
+            grooves=(
+                {"kick": "X.......X.......", "rim": "....X.......X...", "open hat": "..x...x...x...x."},
+                {"kick": "X...X...X...X...", "snare": "....X.......X...", "closed hat": "..X...X...X...X."},
+            ),
+            drum_db=-18,
+            reverb=0.1,
+        ),
+    )
+}
+
 
 def tempo_word(bpm: int) -> str:
     """The word for a tempo; captions draw synonyms of it."""
