@@ -102,10 +102,9 @@ outputs/judges/done: | data/synthetic/README.md
 	$(call STAGE,train_judges,judges)
 
 $(TINY)/assembled: | $(TINY)/semantic_lm/done $(TINY)/dual_path/done
-	$(RUN) training/assemble_pipeline.py --stages $(TINY) --out $(MODEL)
+	$(RUN) training/assemble_pipeline.py --stages $(TINY) --out $(MODEL) --lm_guidance_scale 2.0
 	@touch $@
 
 $(TINY)/evaluation/done: | $(TINY)/assembled outputs/judges/done
-	$(BIN)/melody evaluate --model $(MODEL) --out $(@D)
-	cat training/model_card.md $(@D)/report.md > $(MODEL)/README.md
+	$(BIN)/melody evaluate --model $(MODEL) --out $(@D) --card training/model_card.md
 	@touch $@
