@@ -38,6 +38,16 @@ pipe = melody_diffusers.MeLoDyPipeline.from_pretrained(melody_diffusers.MELODY_T
 commit = pipe.push_to_hub("melody-tiny", private=True)
 assert commit.oid and commit.commit_message == "Upload MeLoDyPipeline", commit
 
+import torch
+from peft import LoraConfig
+torch.manual_seed(0)
+for model, target in (pipe.dual_path, "to_q"), (pipe.semantic_lm, "q_proj"):
+    model.add_adapter(LoraConfig(r=4, target_modules=[target]))
+    for name, weight in model.named_parameters():
+        if ".lora_" in name:
+            torch.nn.init.normal_(weight, std=0.3)
+pipe.save_lora_weights(here + "/style", push_to_hub=True, repo_id="alice/melody-style", private=True)
+
 pipe = melody_diffusers.MeLoDyPipeline.from_pretrained(tiny_folder)
 pipe.save_pretrained(here + "/saved", push_to_hub=True)
 pipe.save_pretrained(here + "/card", push_to_hub=True, repo_id="alice/with-card", commit_message="Mine")
@@ -83,6 +93,8 @@ from diffusers import DiffusionPipeline
 torch.set_num_threads(int(sys.argv[2]))
 generator = torch.Generator().manual_seed(7)
 pipe = DiffusionPipeline.from_pretrained("alice/melody-tiny")
+if len(sys.argv) > 3:
+    pipe.load_lora_weights(sys.argv[3])
 output = pipe(PROMPT, audio_duration=2.0, num_inference_steps=2, generator=generator, output_type="pt")
 assert torch.equal(output.audios, torch.load(sys.argv[1]))
 """
@@ -124,14 +136,32 @@ def code_of(card: ModelCard) -> str:
 
 
 @pytest.mark.timeout(600)  # the fixture counts, too
-def test_melody_tiny_by_name_in_a_new_process_plays_the_same_bits(published):
+@pytest.mark.parametrize("adapter", [[], ["alice/melody-style"]], ids=["base", "adapter"])
+def test_melody_tiny_and_an_adapter_by_name_in_a_new_process_play_the_same_bits(published, adapter):
     hub, here = published
     pipe = MeLoDyPipeline.from_pretrained(melody_diffusers.MELODY_TINY)
+    for _ in adapter:
+        pipe.load_lora_weights(here / "style")
     generator = torch.Generator().manual_seed(7)
     output = pipe(PROMPT, audio_duration=2.0, num_inference_steps=2, generator=generator, output_type="pt")
     torch.save(output.audios, here / "audio.pt")
-    code = PLAY.replace("PROMPT", repr(PROMPT))
-    hub.run(code, str(here / "audio.pt"), str(torch.get_num_threads()), cache=here / "another cache", token="hf_alice")
+    code, threads = PLAY.replace("PROMPT", repr(PROMPT)), str(torch.get_num_threads())
+    hub.run(code, str(here / "audio.pt"), threads, *adapter, cache=here / "another cache", token="hf_alice")
+
+
+def test_a_pushed_adapter_is_one_file_and_a_card_that_loads_it(published):
+    hub, here = published
+    files = hub.files("alice/melody-style")
+    assert set(files) == {".gitattributes", "README.md", "pytorch_lora_weights.safetensors"}
+    assert hub.repositories["alice/melody-style"].private
+    card = card_of(hub, "alice/melody-style")
+    assert "lora" in card.data.tags and card.data.pipeline_tag == "text-to-audio"
+    code = (
+        code_of(card)
+        .replace("music.wav", str(here / "music.wav"))
+        .replace("output = pipe(", "output = pipe(audio_duration=1.0, prompt=")
+    )
+    hub.run(code, cache=here / "another cache", token="hf_alice")
 
 
 def test_all_that_was_pushed_loads_by_name_and_so_says_the_card(published):

@@ -18,6 +18,8 @@ from diffusers.loaders import PeftAdapterMixin
 from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE, LoraBaseMixin, _fetch_state_dict
 from torch import nn
 
+from .publishing import upload
+
 # Of PEFT's settings only these are written and read: some others name Python modules to import.
 CONFIG_FIELDS = (
     "r",
@@ -201,7 +203,14 @@ class LoraPipelineMixin(LoraBaseMixin):
             self.set_adapters(adapter_name)
 
     def save_lora_weights(
-        self, save_directory: str | os.PathLike, adapter_name: str | None = None, weight_name: str | None = None
+        self,
+        save_directory: str | os.PathLike,
+        adapter_name: str | None = None,
+        weight_name: str | None = None,
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
     ) -> None:
         """Write an adapter as one file into a folder.
 
@@ -211,6 +220,8 @@ class LoraPipelineMixin(LoraBaseMixin):
             save_directory: is made if it isn't there.
             adapter_name: which one; may be left out if there is only one.
             weight_name: of the file, `pytorch_lora_weights.safetensors` by default.
+            push_to_hub: then upload the folder, with a card if there is none.
+            repo_id, private, token: as in `pipe.push_to_hub`; the repository has the folder's name by default.
         """
         from peft import get_peft_model_state_dict
 
@@ -247,6 +258,9 @@ class LoraPipelineMixin(LoraBaseMixin):
             safe_serialization=True,
             lora_adapter_metadata=metadata,
         )
+        if push_to_hub:
+            name = Path(save_directory).name if repo_id is None else repo_id
+            upload(self, save_directory, name, private=private, token=token, adapter=True)
 
     def fuse_lora(
         self,

@@ -1,8 +1,8 @@
 """What goes to the Hub besides the weights: a card that says how to load them, and no path of the machine they left.
 
-`push_to_hub` and `save_pretrained(push_to_hub=True)` of our pipelines and models write a card, unless one lies in the
-repository or in the saved folder. `model_card` makes it, and takes what only the author knows: data, licence, training,
-measurements and examples.
+`push_to_hub` and `save_pretrained(push_to_hub=True)` of our pipelines and models, and `save_lora_weights` of adapters,
+write a card, unless one lies in the repository or in the saved folder. `model_card` makes it, and takes what only the
+author knows: data, licence, training, measurements and examples.
 """
 
 import json
@@ -108,12 +108,12 @@ class PublishMixin:
     ):
         """The class's own `save_pretrained`. With `push_to_hub`, everything in the folder is then uploaded, a card that
         lies there included; `repo_id` is the folder's name by default, and the rest is as in `push_to_hub`."""
-        upload = {name: kwargs.pop(name) for name in signature(_upload).parameters if push_to_hub and name in kwargs}
+        options = {name: kwargs.pop(name) for name in signature(upload).parameters if push_to_hub and name in kwargs}
         named = {"variant": variant, "max_shard_size": max_shard_size}
         kwargs |= {name: value for name, value in named.items() if value is not None}
         super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
         if push_to_hub:
-            _upload(self, save_directory, **({"repo_id": Path(save_directory).name} | upload))
+            upload(self, save_directory, **({"repo_id": Path(save_directory).name} | options))
 
     def push_to_hub(
         self,
@@ -146,7 +146,7 @@ class PublishMixin:
         """
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, **save_arguments)
-            return _upload(
+            return upload(
                 self,
                 folder,
                 repo_id,
@@ -175,7 +175,7 @@ def _without_paths(value: Any) -> Any:
     return value
 
 
-def _upload(
+def upload(
     model: Any,
     folder: str | os.PathLike,
     repo_id: str,
@@ -188,21 +188,26 @@ def _upload(
     revision: str | None = None,
     subfolder: str | None = None,
     tags: list[str] | None = None,
+    adapter: bool = False,
 ) -> CommitInfo:
+    """Upload a saved folder in one commit, with a card if neither it nor the repository has one.
+
+    `adapter`: the folder holds an adapter of the pipeline `model`. The other arguments are those of `push_to_hub`.
+    """
     repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
     if revision is not None:
         create_branch(repo_id, branch=revision, token=token, exist_ok=True)
     has_card = file_exists(repo_id, "README.md", revision=revision, token=token)
     path = Path(folder, "README.md")
     if not (has_card or path.exists() or subfolder):
-        card = model_card(model, repo_id)
+        card = model_card(model, repo_id, adapter=adapter)
         card.data["tags"] += tags or []
         card.save(path)
     return upload_folder(
         repo_id=repo_id,
         folder_path=Path(folder),
         path_in_repo=subfolder,
-        commit_message=commit_message or f"Upload {type(model).__name__}",
+        commit_message=commit_message or f"Upload {'an adapter of ' if adapter else ''}{type(model).__name__}",
         commit_description=commit_description,
         token=token,
         create_pr=create_pr,
