@@ -29,12 +29,11 @@ class DataConfig:
     validation_windows: int = 128
 
 
-def chunk_angles(batch_size: int, num_frames: int, num_chunks: int, generator: torch.Generator) -> torch.Tensor:
-    """One angle for each chunk, d ~ Uniform[0, pi/2], repeated over its frames: (B, L)."""
-    ends = Timebase().chunk_boundaries(num_frames, num_chunks)
-    lengths = torch.tensor(ends, device=generator.device).diff()
-    angles = torch.rand(batch_size, num_chunks, device=generator.device, generator=generator) * (math.pi / 2)
-    return angles.repeat_interleave(lengths, dim=1)
+def chunk_angles(draws: torch.Tensor, num_frames: int) -> torch.Tensor:
+    """One angle for each chunk, d ~ Uniform[0, pi/2], from uniform draws (B, M), repeated over its frames: (B, L)."""
+    ends = Timebase().chunk_boundaries(num_frames, draws.shape[1])
+    lengths = torch.tensor(ends, device=draws.device).diff()
+    return (draws * (math.pi / 2)).repeat_interleave(lengths, dim=1)
 
 
 @torch.no_grad()
@@ -84,10 +83,11 @@ def main() -> None:
 
     for batch in run.steps(loader):
         z, tokens = batch["latents"].float(), batch["semantic_tokens"]  # (B, L, D), (B, S)
-        angle = chunk_angles(*z.shape[:2], model.config.num_chunks, run.generator("angle"))
-        noise = torch.randn(z.shape, device=z.device, generator=run.generator("noise"))
-        drops = torch.rand(len(z), device=z.device, generator=run.generator("drop"))
-        num_conditional = len(z) - int((drops < config.data.drop_tokens).sum())  # the order of a batch is random
+        drops = run.rand("drop", len(z)) < config.data.drop_tokens
+        order = drops.int().argsort(stable=True)  # samples without tokens come last
+        angle = chunk_angles(run.rand("angle", len(z), model.config.num_chunks), z.shape[1])[order]
+        z, tokens, noise = z[order], tokens[order], run.randn("noise", *z.shape)[order]
+        num_conditional = len(z) - int(drops.sum())
         with run.autocast():
             noisy = scheduler.add_noise(z, noise, angle)
             velocity = model(noisy, angle, tokens[:num_conditional]).sample

@@ -45,10 +45,10 @@ def training_spectrograms(judge: ClipJudge, dataset: Dataset) -> TensorDataset:
     return TensorDataset(torch.stack([log_mel[:frames] for log_mel in log_mels]), torch.tensor(answers))
 
 
-def random_crops(log_mel: torch.Tensor, frames: int, generator: torch.Generator) -> torch.Tensor:
-    """One stretch of `frames` frames from each of (B, F, M), drawn independently."""
-    device = log_mel.device  # the generator's too
-    starts = torch.randint(log_mel.shape[1] - frames + 1, (len(log_mel), 1), generator=generator, device=device)
+def random_crops(log_mel: torch.Tensor, frames: int, draws: torch.Tensor) -> torch.Tensor:
+    """One stretch of `frames` frames from each of (B, F, M), where uniform draws (B, 1) say."""
+    device = log_mel.device
+    starts = (draws * (log_mel.shape[1] - frames + 1)).long()
     index = starts + torch.arange(frames, device=device)  # (B, frames)
     return log_mel[torch.arange(len(log_mel), device=device)[:, None], index]
 
@@ -91,9 +91,9 @@ def main() -> None:
     optimizer = run.optimizer(judge.parameters(), config.optim)
     loader = DataLoader(dataset, batch_size=config.run.batch_size, shuffle=True, drop_last=True)
     for log_mel, answers in run.steps(loader):
-        log_mel = random_crops(log_mel, frames, run.generator("crop")).float()
+        log_mel = random_crops(log_mel, frames, run.rand("crop", len(log_mel), 1)).float()
         with run.autocast():
-            logits = judge(augment_log_mel(log_mel, run.generator("augment")))
+            logits = judge(augment_log_mel(log_mel, run.generators("augment", 1)[0]))
         losses = {
             question: F.cross_entropy(logits[question].float(), answers[:, i]) for i, question in enumerate(QUESTIONS)
         }

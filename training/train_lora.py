@@ -209,21 +209,22 @@ def main() -> None:
     scheduler, dual_path, lm = AngleScheduler(), pipe.dual_path, pipe.semantic_lm
     for batch in run.steps(DataLoader(train, config.run.batch_size, shuffle=True)):
         count = len(batch["latents"])
-        drawn = torch.randint(len(other["latents"]), (count,), device=run.device, generator=run.generator("other"))
+        drawn = (run.rand("other", count) * len(other["latents"])).long()
         others = {name: tensor[drawn] for name, tensor in other.items()}
-        draws = torch.rand(3, 2 * count, device=run.device, generator=run.generator("condition"))
+        draws = torch.cat([run.rand("own condition", count, 1), run.rand("other condition", count, 1)])[:, 0]
 
-        order = (draws[0] < data.drop_condition).sort(stable=True).indices  # those without condition come last
-        num_conditional = int((draws[0] >= data.drop_condition).sum())
+        order = (draws < data.drop_condition).sort(stable=True).indices  # those without condition come last
+        num_conditional = int((draws >= data.drop_condition).sum())
         z = torch.cat([batch["latents"].float(), others["latents"]])[order]  # (2 B, L, D)
         tokens = torch.cat([batch["semantic_tokens"], others["semantic_tokens"]])[order][:num_conditional]
         is_other = order >= count
-        angle = torch.rand(len(z), dual_path.config.num_chunks, device=run.device, generator=run.generator("angle"))
-        borders = pipe.timebase.chunk_boundaries(z.shape[1], dual_path.config.num_chunks)
+        num_chunks = dual_path.config.num_chunks
+        angle = torch.cat([run.rand(f"{which} angle", count, num_chunks) for which in ("own", "other")])[order]
+        borders = pipe.timebase.chunk_boundaries(z.shape[1], num_chunks)
         angle = (angle * math.pi / 2).repeat_interleave(
             torch.tensor(borders, device=run.device).diff(), dim=1
         )  # (2 B, L)
-        noise = torch.randn(z.shape, device=run.device, generator=run.generator("noise"))
+        noise = torch.cat([run.randn(f"{which} noise", count, *z.shape[1:]) for which in ("own", "other")])[order]
         with run.autocast():
             noisy, target = scheduler.add_noise(z, noise, angle), scheduler.get_velocity(z, noise, angle)
             with base_of(dual_path):
@@ -232,11 +233,11 @@ def main() -> None:
             velocity_error = velocity_loss(dual_path(noisy, angle, tokens).sample.float(), target)
         run.backward(velocity_error, optimizers["dual_path"])
 
-        from_text = (draws[1, :count] < data.text_share).unsqueeze(1)
+        from_text = run.rand("text", count, 1) < data.text_share
         mulan_tokens = torch.where(from_text, batch["text_tokens"], batch["mulan_tokens"])  # (B, N)
         other_mulan, tokens = others["mulan_tokens"], others["semantic_tokens"]
         if lm.config.null_condition:
-            other_mulan = other_mulan.masked_fill((draws[2, :count] < data.drop_condition).unsqueeze(1), -1)
+            other_mulan = other_mulan.masked_fill(run.rand("null", count, 1) < data.drop_condition, -1)
         with run.autocast():
             nats = nll(lm, mulan_tokens, batch["semantic_tokens"])
             with base_of(lm):
@@ -254,6 +255,7 @@ def main() -> None:
             losses[name] = heldout_losses(pipe, heldout)
             audio = pipe(mulan_tokens=prompt, generator=torch.Generator().manual_seed(0), output_type="pt").audios[0]
             save_audio(run.output_dir / f"{name}.wav", audio, pipe.sample_rate)
+            run.log_audio(name, audio, pipe.sample_rate)
     run.log(**{f"heldout_{name}": value for name, value in losses["after"].items()})
     shown = ", ".join(f"{name} {losses['before'][name]:.3f} -> {value:.3f}" for name, value in losses["after"].items())
     print(

@@ -90,22 +90,18 @@ class SpectrogramClips(AudioClips):
         return {"log_mel": crop, "caption": self._caption(index, random), "index": index}
 
 
-def jitter_bands(log_mel: Tensor, deviation: float, generator: torch.Generator) -> Tensor:
+def jitter_bands(log_mel: Tensor, deviation: float, run: TrainingRun) -> Tensor:
     """Log-mel windows (B, W, F, M) with a random smooth gain per clip and band, and a little noise."""
-    batch_size, _, _, num_bands = log_mel.shape
-    coarse = torch.randn(batch_size, 1, 5, generator=generator, device=log_mel.device)
-    gain = torch.nn.functional.interpolate(coarse, num_bands, mode="linear", align_corners=True)  # (B, 1, M)
-    noise = torch.randn(log_mel.shape, generator=generator, device=log_mel.device)
-    return log_mel + deviation * (gain.unsqueeze(2) + 0.5 * noise)
+    coarse = run.randn("gain", len(log_mel), 1, 5)
+    gain = torch.nn.functional.interpolate(coarse, log_mel.shape[-1], mode="linear", align_corners=True)  # (B, 1, M)
+    return log_mel + deviation * (gain.unsqueeze(2) + 0.5 * run.randn("bands", *log_mel.shape))
 
 
-def drop_words(
-    tokens: dict[str, Tensor], tokenizer: BertTokenizerFast, share: float, generator: torch.Generator
-) -> Tensor:
+def drop_words(tokens: dict[str, Tensor], tokenizer: BertTokenizerFast, share: float, run: TrainingRun) -> Tensor:
     """Token ids with `share` of those that are not special replaced by [MASK]."""
     input_ids = tokens["input_ids"]
     special = torch.tensor(tokenizer.all_special_ids, device=input_ids.device)
-    drop = torch.rand(input_ids.shape, generator=generator, device=input_ids.device) < share
+    drop = run.rand("words", *input_ids.shape) < share
     return input_ids.masked_fill(drop & ~torch.isin(input_ids, special), tokenizer.mask_token_id)
 
 
@@ -188,15 +184,15 @@ def main() -> None:
 
     for batch in run.steps(loader):
         tokens = tokenizer(batch["caption"], padding=True, truncation=True, return_tensors="pt").to(run.device)
-        input_ids = drop_words(tokens, tokenizer, data.word_dropout, run.generator("words"))
+        input_ids = drop_words(tokens, tokenizer, data.word_dropout, run)
         with torch.no_grad():
             log_mel = batch["log_mel"] if data.cache_spectrograms else mulan.log_mel(batch["waveform"])  # (B, W, F, M)
             if data.band_jitter > 0:
-                log_mel = jitter_bands(log_mel, data.band_jitter, run.generator("bands"))
+                log_mel = jitter_bands(log_mel, data.band_jitter, run)
         with run.autocast():
             audio_embeds = mulan.embed_log_mel(log_mel)  # (B, E)
             text_embeds = mulan.get_text_features(input_ids, tokens["attention_mask"])  # (B, E)
-        loss, logits = contrastive_loss(audio_embeds, text_embeds, mulan.logit_scale)
+        loss, logits = contrastive_loss(run.gather(audio_embeds), run.gather(text_embeds), mulan.logit_scale)
         run.backward(loss, optimizer)
         hits = logits.argmax(dim=1) == torch.arange(len(logits), device=logits.device)
         run.finish_step(contrastive=loss, recall_at_1=hits.float().mean(), temperature=(-mulan.logit_scale).exp())

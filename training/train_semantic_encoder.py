@@ -53,11 +53,11 @@ def spread(clips: AudioClips, count: int) -> list[int]:
     return [index * len(clips) // count for index in range(count)]
 
 
-def span_mask(shape: tuple[int, int], share: float, length: int, generator: torch.Generator) -> torch.Tensor:
-    """(B, S) bool: spans of `length` frames at random places, which may overlap, covering `share` on average."""
+def span_mask(draws: torch.Tensor, share: float, length: int) -> torch.Tensor:
+    """(B, S) bool: spans of `length` frames at random places, which may overlap, covering `share` on average; from
+    uniform draws (B, S + length - 1)."""
     start_probability = 1.0 - (1.0 - share) ** (1.0 / length)
-    starts = torch.rand(shape[0], 1, shape[1] + length - 1, generator=generator, device=generator.device)
-    covered = nn.functional.max_pool1d((starts < start_probability).float(), length, stride=1)
+    covered = nn.functional.max_pool1d((draws < start_probability).float().unsqueeze(1), length, stride=1)
     return covered[:, 0] > 0
 
 
@@ -97,16 +97,17 @@ def main() -> None:
     run = TrainingRun(config.run, {"semantic_encoder": tokenizer, "predictor": predictor}, config)
     optimizer = run.optimizer([*tokenizer.parameters(), *predictor.parameters()], config.optim)
 
-    def losses(waveform: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    def losses(waveform: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean squared error of the masked and of the visible frames, in units of the targets' variance."""
         target = predictor.targets(waveform, rate, hop)  # (B, S, P)
-        mask = span_mask(target.shape[:2], masking.mask_time_prob, masking.mask_time_length, generator)
+        draws = run.rand(name, len(target), target.shape[1] + masking.mask_time_length - 1)
+        mask = span_mask(draws, masking.mask_time_prob, masking.mask_time_length)
         with run.autocast():
             prediction = predictor(tokenizer(waveform, mask).last_hidden_state)
         return masked_prediction_loss(prediction, target, mask), masked_prediction_loss(prediction, target, ~mask)
 
     for batch in run.steps(loader):
-        masked, visible = losses(batch["waveform"], run.generator("mask"))
+        masked, visible = losses(batch["waveform"], "mask")
         loss = masked + data.visible_weight * visible
         run.backward(loss, optimizer)
         run.finish_step(loss=loss, masked=masked, visible=visible)
@@ -116,7 +117,7 @@ def main() -> None:
         heldout = AudioClips(data.folder, "validation", data.crop_seconds, rate, config.run.seed)
         waveform = torch.stack([heldout[i]["waveform"] for i in spread(heldout, data.heldout_clips)]).to(run.device)
         with torch.no_grad():
-            masked, visible = losses(waveform, run.generator("heldout"))
+            masked, visible = losses(waveform, "heldout")
     run.save()
     run.log(heldout_masked=masked, heldout_visible=visible)
     print(

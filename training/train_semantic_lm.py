@@ -94,7 +94,7 @@ def main() -> None:
     for batch in run.steps(loader):
         mulan_tokens = batch["mulan_tokens"]  # (B, N)
         if data.drop_condition > 0:
-            draws = torch.rand(len(mulan_tokens), 1, device=run.device, generator=run.generator("drop"))
+            draws = run.rand("drop", len(mulan_tokens), 1)
             mulan_tokens = mulan_tokens.masked_fill(draws < data.drop_condition, -1)
         with run.autocast():
             loss = nll(lm, mulan_tokens, batch["semantic_tokens"])

@@ -126,7 +126,7 @@ def main() -> None:
         waveform = batch["waveform"]  # (B, 1, T)
         with run.autocast():
             latent_dist = vae.encode(waveform).latent_dist
-            latents = latent_dist.sample(run.generator("latents"))
+            latents = latent_dist.sample(run.generators("latents", len(waveform)))
             if vae.config.head == "magnitude":  # judged before a phase is found: no waveform, no discriminator
                 pairs = [vae.magnitude_pair(waveform, latents)]
             else:
@@ -150,7 +150,7 @@ def main() -> None:
             losses["adversarial"] = generator_loss(fake)
             losses["feature_matching"] = feature_matching_loss(real, fake)
         loss = sum(getattr(weights, name) * value for name, value in losses.items())
-        run.backward(loss, optimizer, terms=losses)
+        run.backward(loss, optimizer)
         run.finish_step(loss=loss, **losses, **logs)
 
     vae.eval()
@@ -161,7 +161,11 @@ def main() -> None:
         ]
         clipped = vae.fit_latent_statistics(torch.cat(raw_means))
         heldout = AudioClips(config.data.folder, "validation", None, sample_rate=vae.sample_rate)
-        figures = heldout_figures(vae, spread(heldout, config.data.heldout_clips))
+        heldout_clips = spread(heldout, config.data.heldout_clips)
+        figures = heldout_figures(vae, heldout_clips)
+        for i, clip in enumerate(heldout_clips[:3]):
+            run.log_audio(f"heldout_{i}/real", clip, vae.sample_rate)
+            run.log_audio(f"heldout_{i}/reconstructed", vae(clip[None].to(run.device)).sample[0], vae.sample_rate)
     run.save()
     run.log(latents_clipped=clipped, **figures)
     shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())

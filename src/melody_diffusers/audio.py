@@ -21,6 +21,9 @@ from torch import Tensor
 
 AudioSource = str | os.PathLike | bytes | BinaryIO
 
+SPECTROGRAM_COLOURS = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))  # quiet to loud
+SPECTROGRAM_RANGE_DB = 80.0
+
 
 def load_audio(source: AudioSource, sample_rate: int = 24000, mono: bool = True) -> Tensor:
     """Audio of a file, a file object or encoded bytes as (1, T) float32 at `sample_rate` ((C, T) unless `mono`).
@@ -173,6 +176,18 @@ def log_mel_spectrogram(
         magnitude = spectrum.abs()[..., : waveform.shape[-1] // hop_length].transpose(-1, -2)
         mel = magnitude @ mel_filterbank(sample_rate, n_fft, num_mels).to(flat.device)
         return mel.clamp(min=floor).log().reshape(*waveform.shape[:-1], -1, num_mels)
+
+
+def spectrogram_image(waveform: Tensor, sample_rate: int = 24000) -> np.ndarray:
+    """A picture of the waveform (1, T), as (128, columns, 3) uint8: time to the right, mel bands upwards, the loudest
+    80 dB in colour."""
+    hop = max(sample_rate // 100, waveform.shape[-1] // 4000)  # 100 columns a second, at most about 4000 in all
+    mel = log_mel_spectrogram(waveform[0], sample_rate=sample_rate, n_fft=2048, hop_length=hop, num_mels=128)
+    decibels = (20 / math.log(10) * mel).T.flip(0).numpy()
+    loudness = np.clip(1 + (decibels - decibels.max()) / SPECTROGRAM_RANGE_DB, 0, 1)
+    stops = np.linspace(0, 1, len(SPECTROGRAM_COLOURS))
+    channels = [np.interp(loudness, stops, colour) for colour in zip(*SPECTROGRAM_COLOURS)]
+    return np.stack(channels, -1).astype(np.uint8)
 
 
 def semitone_spectrogram(

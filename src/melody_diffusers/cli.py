@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
 
-SPECTROGRAM_COLOURS = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))  # quiet to loud
-SPECTROGRAM_RANGE_DB = 80.0
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0, 2 for a user's mistake, 130 when interrupted."""
@@ -109,19 +106,12 @@ def benchmark(args: argparse.Namespace) -> int:
 
 
 def write_spectrogram(path: Path, waveform: "torch.Tensor", sample_rate: int) -> None:
-    """A PNG of the waveform (1, T): time to the right, 128 mel bands upwards, the loudest 80 dB in colour."""
-    import numpy as np
+    """A PNG of the waveform (1, T), its bands three pixels high."""
     from PIL import Image
 
-    from .audio import log_mel_spectrogram
+    from .audio import spectrogram_image
 
-    hop = max(sample_rate // 100, waveform.shape[-1] // 4000)  # 100 columns a second, at most about 4000 in all
-    mel = log_mel_spectrogram(waveform[0], sample_rate=sample_rate, n_fft=2048, hop_length=hop, num_mels=128)
-    decibels = (20 / np.log(10) * mel).T.flip(0).numpy()
-    loudness = np.clip(1 + (decibels - decibels.max()) / SPECTROGRAM_RANGE_DB, 0, 1)
-    stops = np.linspace(0, 1, len(SPECTROGRAM_COLOURS))
-    channels = [np.interp(loudness, stops, colour) for colour in zip(*SPECTROGRAM_COLOURS)]
-    image = Image.fromarray(np.stack(channels, -1).astype(np.uint8))
+    image = Image.fromarray(spectrogram_image(waveform, sample_rate))
     image.resize((image.width, 3 * image.height), Image.Resampling.BILINEAR).save(path, format="PNG")
 
 

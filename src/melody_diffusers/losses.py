@@ -156,12 +156,12 @@ def masked_prediction_loss(prediction: torch.Tensor, target: torch.Tensor, mask:
     """Squared error of the standardised targets where the encoder's input was masked (Baevski et al. 2022, with a
     spectral teacher):
 
-        L = mean_{s masked} |y_s - y_hat_s|^2 / P
+        L = mean_b mean_{s masked} |y_bs - y_hat_bs|^2 / P
 
-    Prediction and target (B, S, P), mask (B, S) bool. With an empty mask it is 0.
+    Prediction and target (B, S, P), mask (B, S) bool. A sample without a masked frame counts as 0.
     """
     error = (prediction.float() - target).square().mean(-1)  # (B, S)
-    return (error * mask).sum() / mask.sum().clamp_min(1)
+    return ((error * mask).sum(1) / mask.sum(1).clamp_min(1)).mean()
 
 
 def contrastive_loss(

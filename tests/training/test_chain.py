@@ -49,7 +49,7 @@ def write_tokenizer(folder: Path) -> Path:
 def test_every_stage_trains_on_the_last_ones_output_and_the_whole_makes_music(dataset, tmp_path, monkeypatch, capsys):
     stages = tmp_path / "stages"
     tokenizer = write_tokenizer(tmp_path / "tokenizer")
-    two_steps = ["run.max_steps=2", "run.batch_size=2", "run.max_minutes=null", "run.log_every=1"]
+    two_steps = ["run.max_steps=2", "run.batch_size=2", "run.budget_minutes=null", "run.log_every=1"]
 
     def stage(script: str, config: str, *overrides: str, steps: bool = True) -> None:
         name = {"semantic_kmeans": "semantic_tokenizer"}.get(config, config)

@@ -41,7 +41,7 @@ def train(monkeypatch, tiny_folder, recordings, output, *overrides: str) -> dict
         f"data.model={tiny_folder}",
         f"data.prompts={prompts}",
         "run.batch_size=2",
-        "run.max_minutes=null",
+        "run.budget_minutes=null",
         "run.checkpoint_every=1",
     ]
     settings += ["dual_path.schedule=constant", "semantic_lm.schedule=constant"]

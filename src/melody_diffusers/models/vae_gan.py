@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from diffusers.models.autoencoders.vae import AutoencoderMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
+from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
@@ -410,13 +411,12 @@ class LatentGaussian:
         self.logvar = logvar.clamp(-20.0, 10.0)
         self._normalize = normalize
 
-    def raw_sample(self, generator: torch.Generator | None = None) -> torch.Tensor:
+    def raw_sample(self, generator: torch.Generator | list[torch.Generator] | None = None) -> torch.Tensor:
         """z_bar ~ N(mu, sigma), neither scaled nor clipped. Noise is drawn on the generator's device, then moved."""
-        device = self.mean.device if generator is None else generator.device
-        noise = torch.randn(self.mean.shape, generator=generator, device=device, dtype=torch.float32)
+        noise = randn_tensor(self.mean.shape, generator, self.mean.device, torch.float32)
         return self.mean + (0.5 * self.logvar).exp() * noise.to(self.mean)
 
-    def sample(self, generator: torch.Generator | None = None) -> torch.Tensor:
+    def sample(self, generator: torch.Generator | list[torch.Generator] | None = None) -> torch.Tensor:
         """Latents z of a draw, (B, L, D)."""
         return self._normalize(self.raw_sample(generator))
 

@@ -24,9 +24,14 @@ class RunConfig:
     Args:
         batch_size: items per process and micro-batch; `gradient_accumulation_steps` of these make one step.
         ema_decay: decay of the moving average of the weights (paced up over the first steps); None keeps none.
-        max_minutes: ends training after this time too; the learning rate then follows whichever of step and time is
+        budget_minutes: ends training after this time too; the learning rate then follows whichever of step and time is
             further on. Such a run depends on the machine's speed; all others repeat exactly.
+        max_minutes: of this process, from its start: it then saves and leaves, and the same command goes on.
         resume: continue from the newest valid checkpoint; False starts over and removes earlier checkpoints.
+        trackers: where figures, sounds and spectrograms go; wandb and trackio have to be installed.
+        fsdp: split parameters, gradients and optimiser states over the processes (FSDP2), for a model that one device
+            cannot hold.
+        timeout_minutes: a process that waits this long for the others gives up, with an error.
     """
 
     output_dir: str
@@ -40,8 +45,14 @@ class RunConfig:
     keep_checkpoints: int = 2
     log_every: int = 20
     ema_decay: float | None = None
+    budget_minutes: float | None = None
     max_minutes: float | None = None
     resume: bool = True
+    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = dataclasses.field(
+        default_factory=lambda: ["tensorboard"]
+    )
+    fsdp: bool = False
+    timeout_minutes: float = 10.0
 
     def __post_init__(self) -> None:
         for name in ("max_steps", "batch_size", "gradient_accumulation_steps", "checkpoint_every", "keep_checkpoints"):
@@ -51,8 +62,10 @@ class RunConfig:
             raise ValueError(f"Need log_every >= 1, num_workers >= 0, got {self.log_every}, {self.num_workers}.")
         if self.ema_decay is not None and not 0.0 <= self.ema_decay < 1.0:
             raise ValueError(f"ema_decay must be null or lie in [0, 1), got {self.ema_decay}.")
-        if self.max_minutes is not None and not self.max_minutes > 0.0:
-            raise ValueError(f"max_minutes must be null or above 0, got {self.max_minutes}.")
+        for name in ("budget_minutes", "max_minutes", "timeout_minutes"):
+            value = getattr(self, name)
+            if value is not None and not value > 0.0:
+                raise ValueError(f"{name} must be above 0, got {value}.")
 
 
 @dataclass(kw_only=True)
@@ -80,7 +93,12 @@ class Config(types.SimpleNamespace):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML that reads 1e-4 as a number (YAML 1.1 reads a string) and refuses a key given twice."""
+    """YAML that reads 1e-4 as a number and "no" as a word (YAML 1.1 does not), and refuses a key given twice."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         keys = [self.construct_object(key) for key, _ in node.value]
@@ -90,6 +108,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("true|false"), list("tf"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
@@ -204,4 +223,8 @@ def parse_args(description: str) -> argparse.Namespace:
     parser.add_argument(
         "--set", nargs="*", action="extend", default=[], metavar="SECTION.KEY=VALUE", help="override single values"
     )
-    return parser.parse_args()
+    parser.add_argument("--max_minutes", type=float, help="save and leave after this time; the same command goes on")
+    args = parser.parse_args()
+    if args.max_minutes is not None:
+        args.set.append(f"run.max_minutes={args.max_minutes}")
+    return args

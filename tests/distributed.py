@@ -1,0 +1,30 @@
+"""Two processes on this machine that train together, as `accelerate launch` starts them."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+
+def run_two(script: Path, *arguments: str, expect: int = 0) -> list[str]:
+    """What each of two processes prints that run `script` together on the CPU."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    shared |= {"ACCELERATE_USE_CPU": "true", "LOCAL_WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(script), *arguments],
+            env=os.environ | shared | {"RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    outputs = [process.communicate(timeout=200) for process in processes]
+    for process, (_, errors) in zip(processes, outputs):
+        assert process.returncode == expect, errors
+    return [output for output, _ in outputs]
