@@ -18,7 +18,7 @@ def shard(model: nn.Module) -> None:
     for module in model.modules():
         if type(module).__name__ in blocks:
             fully_shard(module)
-    fully_shard(model)
+    fully_shard(model, reshard_after_forward=True)  # by default the outermost keeps its parameters gathered
     for method in FORWARD_METHODS.get(type(model), ()):
         register_fsdp_forward_method(model, method)
 
