@@ -147,6 +147,9 @@ class SemanticTokenizer(CheckedLoading, PublishMixin, PreTrainedModel):
                 init.zeros_(self.spectrum_mean)
                 init.ones_(self.spectrum_std)
 
+    def get_input_embeddings(self) -> None:
+        """None: no input is a token id. transformers asks, for example before it quantizes a layer."""
+
     @property
     def samples_per_token(self) -> int:
         return self.config.samples_per_token
