@@ -114,6 +114,8 @@ class SemanticTokenizer(CheckedLoading, PublishMixin, PreTrainedModel):
     config_class = SemanticTokenizerConfig
     base_model_prefix = "semantic_tokenizer"
     main_input_name = "waveform"
+    _supports_sdpa = True
+    supports_gradient_checkpointing = True
 
     def __init__(self, config: SemanticTokenizerConfig):
         super().__init__(config)
