@@ -40,7 +40,7 @@ from melody_diffusers import DualPathDiffusionModel, MuLanModel, SemanticLM
 from melody_diffusers.conversion_utils import COMPONENTS, compare, component_class, trial_outputs
 
 TOLERANCES = {"float16": 0.01, "bfloat16": 0.05, "int8": 0.1}
-INT8_COMPONENTS = (DualPathDiffusionModel, MuLanModel, SemanticLM)  # transformers asks for word embeddings
+INT8_COMPONENTS = (DualPathDiffusionModel, MuLanModel, SemanticLM)  # most of the weights, and none makes the waveform
 
 
 def int8_config(cls: type) -> Any:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import BertTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from melody_diffusers.data.datasets import AudioClips
 from melody_diffusers.models.mulan import MuLanModel
@@ -45,7 +45,7 @@ class RunConfig:
 
 @torch.no_grad()
 def embed_split(
-    mulan: MuLanModel, tokenizer: BertTokenizerFast, clips: AudioClips, crops_per_clip: int, batch_size: int
+    mulan: MuLanModel, tokenizer: PreTrainedTokenizerBase, clips: AudioClips, crops_per_clip: int, batch_size: int
 ) -> tuple[Tensor, list[str], Tensor, list[str]]:
     """Audio embeddings (A, E) and caption embeddings (C, E) of a split, each with the styles they belong to."""
     audio, audio_styles = [], []
@@ -77,7 +77,7 @@ def main() -> None:
     data, run = config.data, config.run
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     mulan = MuLanModel.from_pretrained(data.mulan, dtype=torch.float32).to(device).eval()
-    tokenizer = BertTokenizerFast.from_pretrained(data.tokenizer)
+    tokenizer = AutoTokenizer.from_pretrained(data.tokenizer)
     quantizer = ResidualQuantizer(**config.model)
 
     train = AudioClips(data.folder, "train", data.crop_seconds, mulan.sample_rate, run.seed)

@@ -3,7 +3,8 @@
     python training/train_mulan.py --config training/configs/mulan/tiny.yaml
 
 Each clip is paired at random with one of its captions or with its tags. At the end the script says how well captions of
-unseen clips find their clip, and how well prompts in other words find clips of their style.
+unseen clips find their clip, and how well prompts in other words find clips of their style. `data.start` goes on from a
+whole MuLan, such as conversion/ writes.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import yaml
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import ASTModel, BertModel, BertTokenizerFast
+from transformers import ASTModel, AutoTokenizer, BertModel, PreTrainedTokenizerBase
 
 from melody_diffusers.audio import crop_or_pad
 from melody_diffusers.data.datasets import AudioClips
@@ -30,8 +31,11 @@ class DataConfig:
     """Clips, and what the towers start from.
 
     Args:
-        tokenizer: folder or name of a WordPiece tokenizer; copied to OUTPUT_DIR/tokenizer.
-        text_tower, audio_tower: folder or name of a BertModel and an ASTModel to start from; None starts at random.
+        start: folder or name of a MuLanModel to go on from; its sizes are taken over, and `model` has to be empty.
+        tokenizer: folder or name of a tokenizer; None takes that in the folder `tokenizer` of `start`. Copied to
+            OUTPUT_DIR/tokenizer.
+        text_tower, audio_tower: folder or name of a BertModel and an ASTModel to start from; None starts at random, or
+            with those of `start`.
         train_word_vectors: False keeps the word vectors of `text_tower`, so that words that no caption uses keep their
             place among those that some do.
         word_dropout: share of words that become [MASK] in training.
@@ -45,7 +49,8 @@ class DataConfig:
     """
 
     folder: str
-    tokenizer: str
+    start: str | None = None
+    tokenizer: str | None = None
     crop_seconds: float = 10.0
     tag_share: float = 0.25
     text_tower: str | None = None
@@ -56,6 +61,12 @@ class DataConfig:
     cache_spectrograms: bool = False
     group_by: str | None = None
     prompts: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.start is None and self.tokenizer is None:
+            raise ValueError("tokenizer must name a folder or repository, or start one with a tokenizer of its own.")
+        if self.start is not None and (self.text_tower, self.audio_tower) != (None, None):
+            raise ValueError("text_tower and audio_tower must be null where start names a whole MuLan.")
 
 
 class SpectrogramClips(AudioClips):
@@ -97,7 +108,7 @@ def jitter_bands(log_mel: Tensor, deviation: float, run: TrainingRun) -> Tensor:
     return log_mel + deviation * (gain.unsqueeze(2) + 0.5 * run.randn("bands", *log_mel.shape))
 
 
-def drop_words(tokens: dict[str, Tensor], tokenizer: BertTokenizerFast, share: float, run: TrainingRun) -> Tensor:
+def drop_words(tokens: dict[str, Tensor], tokenizer: PreTrainedTokenizerBase, share: float, run: TrainingRun) -> Tensor:
     """Token ids with `share` of those that are not special replaced by [MASK]."""
     input_ids = tokens["input_ids"]
     special = torch.tensor(tokenizer.all_special_ids, device=input_ids.device)
@@ -106,7 +117,9 @@ def drop_words(tokens: dict[str, Tensor], tokenizer: BertTokenizerFast, share: f
 
 
 @torch.no_grad()
-def embed_texts(mulan: MuLanModel, tokenizer: BertTokenizerFast, texts: list[str], batch_size: int = 256) -> Tensor:
+def embed_texts(
+    mulan: MuLanModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], batch_size: int = 256
+) -> Tensor:
     """Embeddings (len(texts), E) on the CPU."""
     embeds = []
     for start in range(0, len(texts), batch_size):
@@ -139,7 +152,9 @@ def retrieval_figures(audio: Tensor, texts: Tensor, owner: Tensor, styles: list[
     }
 
 
-def judge(mulan: MuLanModel, tokenizer: BertTokenizerFast, clips: AudioClips, prompts: str | None) -> dict[str, float]:
+def judge(
+    mulan: MuLanModel, tokenizer: PreTrainedTokenizerBase, clips: AudioClips, prompts: str | None
+) -> dict[str, float]:
     """Figures on held-out clips: retrieval by their captions, and style of the clip nearest to each prompt."""
     mulan.eval()
     audio, styles = embed_clips(mulan, clips), [row["style"] for row in clips.rows]
@@ -161,10 +176,18 @@ def main() -> None:
     config = load_config(args.config, sections, args.set)
     data = config.data
     torch.manual_seed(config.run.seed)
-    tokenizer = BertTokenizerFast.from_pretrained(data.tokenizer)
-    text_config = {"vocab_size": len(tokenizer)} | (config.model.get("text_config") or {})
-    tokenizer.model_max_length = text_config.get("max_position_embeddings", 512)
-    mulan = MuLanModel(MuLanConfig(**config.model | {"text_config": text_config}))
+    if data.start is not None and config.model:
+        raise ValueError(f"{args.config}: section model must be empty ({{}}) where data.start names a whole MuLan.")
+    if data.tokenizer is None:
+        tokenizer = AutoTokenizer.from_pretrained(data.start, subfolder="tokenizer")
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(data.tokenizer)
+    if data.start is None:
+        text_config = {"vocab_size": len(tokenizer)} | (config.model.get("text_config") or {})
+        mulan = MuLanModel(MuLanConfig(**config.model | {"text_config": text_config}))
+    else:
+        mulan = MuLanModel.from_pretrained(data.start, dtype=torch.float32)
+    tokenizer.model_max_length = mulan.config.text_config.max_position_embeddings
     if data.text_tower is not None:
         tower = BertModel.from_pretrained(data.text_tower, add_pooling_layer=False)
         mulan.text_tower.load_state_dict(tower.state_dict())

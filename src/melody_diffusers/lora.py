@@ -37,7 +37,8 @@ COMPONENTS = ["dual_path", "semantic_lm"]
 def base_digest(model: nn.Module) -> str:
     """A digest of a model's names, shapes and signs of weights, adapters aside; 16 hexadecimal digits.
 
-    Signs survive a change of dtype, so that a checkpoint has one digest in float32, bfloat16 and float16.
+    Signs survive a change of dtype, so that a checkpoint has one digest in float32, bfloat16 and float16. They do not
+    survive int8, where small weights become 0: a quantized model has a digest of its own.
     """
     weights = {
         name.replace(".base_layer.", "."): weight
@@ -47,7 +48,8 @@ def base_digest(model: nn.Module) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for name, weight in sorted(weights.items()):
         digest.update(f"{name} {tuple(weight.shape)}".encode())
-        digest.update(np.packbits(torch.signbit(weight.detach()).cpu().numpy()).tobytes())
+        plain = weight.detach() if type(weight.data) is torch.Tensor else weight.detach().dequantize()
+        digest.update(np.packbits(torch.signbit(plain).cpu().numpy()).tobytes())
     return digest.hexdigest()
 
 

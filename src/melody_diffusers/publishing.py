@@ -107,7 +107,12 @@ class PublishMixin:
         **kwargs,
     ):
         """The class's own `save_pretrained`. With `push_to_hub`, everything in the folder is then uploaded, a card that
-        lies there included; `repo_id` is the folder's name by default, and the rest is as in `push_to_hub`."""
+        lies there included; `repo_id` is the folder's name by default, and the rest is as in `push_to_hub`.
+
+        Raises:
+            ValueError: a model is quantized; nothing has been written then.
+        """
+        _refuse_quantized(getattr(self, "components", {type(self).__name__: self}))
         options = {name: kwargs.pop(name) for name in signature(upload).parameters if push_to_hub and name in kwargs}
         named = {"variant": variant, "max_shard_size": max_shard_size}
         kwargs |= {name: value for name, value in named.items() if value is not None}
@@ -167,6 +172,19 @@ class PortableConfigMixin:
     def to_json_string(self, *args, **kwargs) -> str:
         config = json.loads(super().to_json_string(*args, **kwargs))  # type: ignore[misc]
         return json.dumps(_without_paths(config), indent=2, sort_keys=True) + "\n"
+
+
+def _refuse_quantized(components: Mapping[str, Any]) -> None:
+    """Raise ValueError if a model among `components` is quantized: the folder would say so, and be refused as data."""
+    for name, model in components.items():
+        weights = model.parameters() if hasattr(model, "parameters") else ()
+        by_loading = getattr(getattr(model, "config", None), "quantization_config", None) is not None
+        if by_loading or any(type(weight).__module__.split(".")[0] == "torchao" for weight in weights):
+            raise ValueError(
+                f"{name} is quantized, and a folder with quantized weights cannot be loaded: how they are quantized is "
+                "chosen when loading. Load it without `quantization_config` and save that; whoever loads the copy "
+                "passes `quantization_config` to from_pretrained."
+            )
 
 
 def _without_paths(value: Any) -> Any:

@@ -118,6 +118,32 @@ def test_save_and_load_round_trip_is_bit_equal(mulan, tmp_path, dtype):
         assert {k: v for k, v in ours.items() if k not in ("dtype", "_name_or_path")}.items() <= theirs.items()
 
 
+def test_words_can_be_added(mulan, tmp_path):
+    input_ids = torch.tensor([[3, 1, 4]])
+    before, old_size = mulan.get_text_features(input_ids), mulan.config.text_config.vocab_size
+    mulan.resize_token_embeddings(old_size + 2)
+    mulan.save_pretrained(tmp_path)
+    larger = MuLanModel.from_pretrained(tmp_path)
+    assert larger.config.text_config.vocab_size == len(larger.get_input_embeddings().weight) == old_size + 2
+    torch.testing.assert_close(larger.get_text_features(input_ids), before)
+    assert larger.get_text_features(torch.tensor([[old_size + 1]])).isfinite().all()
+
+
+def test_gradient_checkpointing_changes_no_gradient(mulan):
+    waveform, input_ids = random_waveform(24_000), torch.tensor([[3, 1, 4], [1, 5, 9]])
+    mulan.train()
+    gradients = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            mulan.gradient_checkpointing_enable()
+        torch.manual_seed(0)  # of the dropout
+        mulan(waveform, input_ids).loss.backward()
+        gradients.append({name: weight.grad for name, weight in mulan.named_parameters() if weight.grad is not None})
+        mulan.zero_grad(set_to_none=True)
+    assert mulan.audio_tower.is_gradient_checkpointing and mulan.text_tower.is_gradient_checkpointing
+    torch.testing.assert_close(*gradients)
+
+
 def test_loss_falls_when_pairs_are_learnt(mulan):
     mulan.train()
     waveform = random_waveform(24_000, batch_size=4) * torch.tensor([0.1, 0.5, 2.0, 8.0])[:, None, None]

@@ -132,6 +132,32 @@ def test_weighed_features_find_the_centroid_nearest_after_the_map(tokenizer, tmp
     assert torch.equal(SemanticTokenizer.from_pretrained(tmp_path).encode(waveform), weighed.encode(waveform))
 
 
+def test_attention_may_be_chosen_and_changes_little(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    waveform, heard = noise(1, 9600), []
+    for choice in ("sdpa", "eager"):
+        loaded = SemanticTokenizer.from_pretrained(tmp_path, attn_implementation=choice)
+        assert loaded.encoder.config._attn_implementation == choice
+        heard.append(loaded.features(waveform))
+    torch.testing.assert_close(*heard, rtol=1e-4, atol=1e-5)
+
+
+def test_gradient_checkpointing_changes_no_gradient(tokenizer):
+    tokenizer = copy.deepcopy(tokenizer).train()
+    gradients = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            tokenizer.gradient_checkpointing_enable()
+        torch.manual_seed(0)  # of dropout and dropped layers
+        tokenizer(noise(1, 9600)).last_hidden_state.square().mean().backward()
+        gradients.append(
+            {name: weight.grad for name, weight in tokenizer.named_parameters() if weight.grad is not None}
+        )
+        tokenizer.zero_grad(set_to_none=True)
+    assert tokenizer.encoder.is_gradient_checkpointing
+    torch.testing.assert_close(*gradients)
+
+
 def test_layers_above_the_feature_layer_change_no_token(tokenizer):
     config = copy.deepcopy(tokenizer.config)
     config.encoder_config.num_hidden_layers = config.feature_layer

@@ -8,9 +8,9 @@ import pyarrow.parquet
 import pytest
 import torch
 import yaml
-from transformers import BertTokenizerFast
+from transformers import AutoTokenizer, BertTokenizerFast, RobertaTokenizer
 
-from melody_diffusers import MeLoDyPipeline
+from melody_diffusers import MeLoDyPipeline, MuLanModel
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "training" / "configs"
@@ -96,6 +96,58 @@ def test_every_stage_trains_on_the_last_ones_output_and_the_whole_makes_music(da
     audio = pipe("a slow waltz", num_inference_steps=2, generator=torch.Generator().manual_seed(0)).audios
     assert audio.shape == (1, 1, 240_000) and abs(audio).max() > 0
     assert "held-out" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory, make_components) -> Path:
+    """A MuLan and its tokenizer, of another kind than BERT's, in one folder: what conversion/ writes."""
+    folder = tmp_path_factory.mktemp("start")
+    make_components()["mulan"].save_pretrained(folder)
+    letters = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "Ġ", *"abcdefghijklmnopqrstuvwxyz"]
+    vocabulary = {letter: i for i, letter in enumerate(letters)}
+    RobertaTokenizer(vocab=vocabulary, merges=[], model_max_length=512).save_pretrained(folder / "tokenizer")
+    return folder
+
+
+def test_mulan_goes_on_from_a_whole_one(dataset, start, tmp_path, monkeypatch):
+    """With a learning rate of 0 it is the one it started from, sizes and weights, and so is its tokenizer."""
+    data, output = f"data.folder={dataset}", f"run.output_dir={tmp_path / 'mulan'}"
+    without_towers = [
+        f"data.start={start}",
+        *(f"data.{name}=null" for name in ("tokenizer", "text_tower", "audio_tower")),
+    ]
+    run = ["run.max_steps=2", "run.batch_size=2", "run.num_workers=0", 'run.mixed_precision="no"']
+    run += ["optim.learning_rate=0.0", "data.word_dropout=0.5", output]
+    config = CONFIGS / "mulan" / "paper.yaml"
+    run_script(monkeypatch, "train_mulan.py", "--config", config, "--set", data, *without_towers, *run)
+
+    before, after = MuLanModel.from_pretrained(start), MuLanModel.from_pretrained(tmp_path / "mulan")
+    assert before.config.to_diff_dict() == after.config.to_diff_dict()
+    assert all(torch.equal(after.state_dict()[name], weight) for name, weight in before.state_dict().items())
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "mulan" / "tokenizer")
+    assert tokenizer.convert_ids_to_tokens(tokenizer("ab")["input_ids"]) == ["<s>", "a", "b", "</s>"]
+    assert tokenizer.model_max_length == before.config.text_config.max_position_embeddings
+
+    quantizer = [f"data.mulan={tmp_path / 'mulan'}", f"data.tokenizer={tmp_path / 'mulan' / 'tokenizer'}"]
+    quantizer += [f"model.dim={before.config.projection_dim}", "model.codebook_size=8", "run.num_iterations=1"]
+    quantizer += [f"run.output_dir={tmp_path / 'mulan_quantizer'}", data]
+    config = CONFIGS / "mulan_quantizer" / "tiny.yaml"
+    run_script(monkeypatch, "fit_mulan_quantizer.py", "--config", config, "--set", *quantizer)
+    assert (tmp_path / "mulan_quantizer" / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    "config, overrides, says",
+    [
+        ("paper", ["data.audio_tower=null"], "text_tower and audio_tower must be null"),
+        ("tiny", ["data.text_tower=null"], "section model must be empty"),
+        ("tiny", ["data.start=null", "data.text_tower=null", "data.tokenizer=null"], "tokenizer must name"),
+    ],
+)
+def test_what_a_start_replaces_is_refused(start, monkeypatch, config, overrides, says):
+    file = CONFIGS / "mulan" / f"{config}.yaml"
+    with pytest.raises(ValueError, match=says):
+        run_script(monkeypatch, "train_mulan.py", "--config", file, "--set", f"data.start={start}", *overrides)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*/paper.yaml")), ids=lambda path: path.parent.name)

@@ -88,6 +88,7 @@ class MuLanModel(CheckedLoading, PublishMixin, PreTrainedModel):
     base_model_prefix = "mulan"
     main_input_name = "waveform"
     _supports_sdpa = True
+    supports_gradient_checkpointing = True
     _no_split_modules = ["ASTLayer", "BertLayer"]
 
     def __init__(self, config: MuLanConfig) -> None:
@@ -118,6 +119,9 @@ class MuLanModel(CheckedLoading, PublishMixin, PreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         return self.text_tower.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.text_tower.set_input_embeddings(value)
 
     def log_mel(self, waveform: Tensor) -> Tensor:
         """Normalised log-mel windows (B, W, F, M) of a waveform (B, 1, T).

@@ -114,6 +114,8 @@ class SemanticTokenizer(CheckedLoading, PublishMixin, PreTrainedModel):
     config_class = SemanticTokenizerConfig
     base_model_prefix = "semantic_tokenizer"
     main_input_name = "waveform"
+    _supports_sdpa = True
+    supports_gradient_checkpointing = True
 
     def __init__(self, config: SemanticTokenizerConfig):
         super().__init__(config)
@@ -146,6 +148,9 @@ class SemanticTokenizer(CheckedLoading, PublishMixin, PreTrainedModel):
             if self.config.spectrum_hop is not None:
                 init.zeros_(self.spectrum_mean)
                 init.ones_(self.spectrum_std)
+
+    def get_input_embeddings(self) -> None:
+        """None: no input is a token id. transformers asks, for example before it quantizes a layer."""
 
     @property
     def samples_per_token(self) -> int:

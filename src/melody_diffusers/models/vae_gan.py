@@ -489,6 +489,9 @@ class AudioVAEGAN(CheckedLoading, PublishMixin, PreTrainedModel, AutoencoderMixi
             init.zeros_(self.latent_mean)
             init.ones_(self.latent_std)
 
+    def get_input_embeddings(self) -> None:
+        """None: no input is a token id. transformers asks, for example before it quantizes a layer."""
+
     @property
     def hop_samples(self) -> int:
         """Samples per latent frame."""
