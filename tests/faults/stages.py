@@ -1,6 +1,7 @@
 """Every training stage at the smallest size, on clips of noise: what test_resume.py stops and resumes.
 
-As a program, on one process of several: python stages.py WORKSPACE STAGE WORKERS OUT. Prints differences as JSON.
+As a program, on one process of several, python stages.py WORKSPACE JOBS calls the functions that JOBS, a JSON list of
+[function, stage, arguments ...], names and prints what they give as JSON.
 """
 
 import contextlib
@@ -114,13 +115,13 @@ def make_workspace(folder: Path) -> None:
     encoder = ClipEncoder(**{name: getattr(pipe, name) for name in names}, window_seconds=1.0)
     encode_dataset(folder / "set", encoder, folder / "encoded")
     (folder / "recordings").mkdir()
-    for name in ("one", "two", "three"):
+    for name in ("one", "two", "three", "four", "five"):
         soundfile.write(folder / "recordings" / f"{name}.wav", random.uniform(-0.5, 0.5, 15 * 24000), 24000)
     (folder / "prompts.yaml").write_text("[a slow waltz, sad piano solo]")
     assert isinstance(pipe.tokenizer, BertTokenizerFast)
 
 
-def run_stage(workspace: Path, stage: str, output: Path, *settings: str) -> None:
+def run_stage(workspace: Path, stage: str, output: Path | str, *settings: str) -> None:
     """The stage's script; a run that stops early is no error."""
     data = {
         "semantic_lm": [f"data.folder={workspace / 'encoded'}"],
@@ -156,13 +157,13 @@ def content(checkpoint: Path) -> dict[str, object]:
     return digests | {"state.json": state | {"minutes": None}}
 
 
-def differences(workspace: Path, stage: str, workers: int, out: Path, every: int = 1) -> list[int]:
+def differences(workspace: Path, stage: str, out: Path | str, workers: int, every: int = 1) -> list[int]:
     """Steps k after which a run that stopped and went on differs from one that did not.
 
     The run goes on from checkpoint k for one step; that its checkpoint k + 1 is the same for every k is, by induction,
     that all of them are.
     """
-    settings = [f"run.num_workers={workers}"]
+    out, settings = Path(out), [f"run.num_workers={workers}"]
     run_stage(workspace, stage, out / "whole", *settings)
     main = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
     found = []
@@ -184,5 +185,6 @@ def differences(workspace: Path, stage: str, workers: int, out: Path, every: int
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    workspace, stage, workers, out = sys.argv[1:]
-    print(json.dumps(differences(Path(workspace), stage, int(workers), Path(out))))
+    functions = {function.__name__: function for function in (differences, run_stage)}
+    jobs = [(functions[name], stage, rest) for name, stage, *rest in json.loads(sys.argv[2])]
+    print(json.dumps([function(Path(sys.argv[1]), stage, *rest) for function, stage, rest in jobs]))

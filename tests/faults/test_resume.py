@@ -1,11 +1,30 @@
-"""A stage that was stopped goes on bit for bit: at each of 40 steps, with any number of workers and processes."""
+"""A stage that was stopped goes on bit for bit, and two processes train it as one does."""
 
 import json
 from pathlib import Path
 
 import pytest
 import stages
+import torch
 from distributed import run_two
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+NO_DROPOUT = {
+    "mulan": [f"model.text_config.{kind}_dropout_prob=0.0" for kind in ("hidden", "attention_probs")],
+    "semantic_lm": ["model.attention_dropout=0.0"],
+}
+SPLIT = ("dual_path", "semantic_lm")  # with run.fsdp, too
+NO_BATCH_NORM = [stage for stage in stages.OVERRIDES if stage != "semantic_encoder"]
+
+
+def curves(folder: Path) -> dict[str, list[float]]:
+    """What was logged at each step."""
+    events = EventAccumulator(str(folder / "logs" / "melody"))
+    events.Reload()
+    names = [name for name in events.Tags()["scalars"] if not name.startswith("heldout")]
+    logged = {name: [event.value for event in events.Scalars(name)] for name in names}
+    return {name: values for name, values in logged.items() if len(values) > 1}
 
 
 @pytest.fixture(scope="module")
@@ -17,19 +36,44 @@ def workspace(tmp_path_factory) -> Path:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("stage", stages.OVERRIDES)
-def test_a_stage_goes_on_from_any_step_as_if_it_had_not_stopped(workspace, tmp_path, stage, monkeypatch):
-    monkeypatch.setenv("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    assert stages.differences(workspace, stage, 0, tmp_path, every=13) == []
+def test_a_stage_goes_on_as_if_it_had_not_stopped(workspace, tmp_path, stage):
+    assert stages.differences(workspace, stage, tmp_path, workers=0, every=13) == []
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("stage", stages.OVERRIDES)
-def test_at_every_step(workspace, tmp_path, stage, workers, processes):
-    if processes == 1:
-        assert stages.differences(workspace, stage, workers, tmp_path) == []
-    else:
-        outputs = run_two(Path(stages.__file__), str(workspace), stage, str(workers), str(tmp_path))
-        assert json.loads(outputs[0].splitlines()[-1]) == []
+def test_at_every_step(workspace, tmp_path, stage, workers):
+    assert stages.differences(workspace, stage, tmp_path, workers) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_at_every_step_of_two_processes(workspace, tmp_path, workers):
+    jobs = [("differences", stage, str(tmp_path / stage), workers) for stage in stages.OVERRIDES]
+    outputs = run_two(Path(stages.__file__), str(workspace), json.dumps(jobs), timeout=3500)
+    assert json.loads(outputs[0].splitlines()[-1]) == [[]] * len(jobs)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_two_processes_train_every_stage_as_one_does(workspace, tmp_path):
+    """The semantic encoder has batch normalisation, whose statistics are those of a process's own batch on a CPU."""
+    jobs = []
+    for stage in NO_BATCH_NORM:
+        settings = [*NO_DROPOUT.get(stage, []), "run.max_steps=6", "run.log_every=1", "run.trackers=[tensorboard]"]
+        stages.run_stage(workspace, stage, tmp_path / f"{stage} one", *settings, "run.batch_size=4")
+        jobs.append(("run_stage", stage, str(tmp_path / f"{stage} two"), *settings))
+        if stage in SPLIT:
+            jobs.append(("run_stage", stage, str(tmp_path / f"{stage} split"), *settings, "run.fsdp=true"))
+    run_two(Path(stages.__file__), str(workspace), json.dumps(jobs), timeout=1500)
+    for _, stage, folder, *_ in jobs:
+        ours, whole = curves(Path(folder)), curves(tmp_path / f"{stage} one")
+        assert ours.keys() == whole.keys() and any(name.startswith("grad_norm") for name in whole)
+        for name, values in whole.items():
+            assert len(values) == 6 and ours[name] == pytest.approx(values, rel=1e-5), (folder, name)
+    for stage in SPLIT:  # what is saved is whole as well
+        weights = [load_file(file) for file in (tmp_path / f"{stage} split").glob("*model.safetensors")]
+        assert len(weights) == 1 and all(torch.isfinite(tensor.float()).all() for tensor in weights[0].values())
