@@ -1,4 +1,4 @@
-"""The `melody` command: generate, inpaint, benchmark, evaluate.
+"""The `melody` command: generate, inpaint, data, benchmark, evaluate.
 
 Heavy imports stay inside the handlers, so that help and a mistyped argument answer at once. What a user can get wrong
 ends in one line on stderr and exit code 2.
@@ -105,6 +105,33 @@ def benchmark(args: argparse.Namespace) -> int:
     models = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
     weights = sum(tensor.numel() * tensor.element_size() for part in models for tensor in part.state_dict().values())
     print(f"  {'megabytes of weights':<26}{weights / 1e6:8.1f}")
+    return 0
+
+
+def build_data(args: argparse.Namespace) -> int:
+    """`melody data build`: recordings of any kind to a data set folder."""
+    from .data.build import MANIFEST, build_dataset
+    from .data.decoding import DecodeLimits
+
+    limits = DecodeLimits(
+        clip_seconds=args.clip_seconds,
+        min_seconds=args.min_seconds,
+        max_seconds=args.max_seconds,
+        min_level_db=args.min_level,
+        timeout_seconds=args.timeout,
+    )
+    summary = build_dataset(
+        args.source,
+        args.out,
+        limits=limits,
+        validation_share=args.validation_share,
+        test_share=args.test_share,
+        split=args.split,
+        streaming=args.streaming,
+        max_recordings=args.max_recordings,
+        workers=args.workers,
+    )
+    print(f"{summary}\nwrote {args.out}; {args.out / MANIFEST} has a line for each recording")
     return 0
 
 
@@ -256,6 +283,25 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--duration", type=float, default=10.0, help="seconds of music (default: 10)")
     command.add_argument("--runs", type=_count, default=5, help="runs to take the median of (default: 5)")
     command.set_defaults(handler=benchmark)
+
+    data = commands.add_parser("data", help="recordings to training data").add_subparsers(
+        metavar="command", required=True
+    )
+    command = data.add_parser("build", help="recordings of any kind to a data set folder")
+    command.add_argument("source", help="folder of recordings, or a Hugging Face data set: a folder or a name")
+    command.add_argument("--out", type=Path, required=True, help="folder to write")
+    command.add_argument("--clip-seconds", type=float, default=20.0, help="recordings are cut into these (default: 20)")
+    command.add_argument("--min-seconds", type=float, default=10.0, help="shorter ones are left out (default: 10)")
+    command.add_argument("--max-seconds", type=float, default=3600.0, help="longer recordings, too (default: 3600)")
+    command.add_argument("--min-level", type=float, default=-60.0, help="and quieter ones, dB RMS (default: -60)")
+    command.add_argument("--timeout", type=float, default=120.0, help="seconds to decode a recording (default: 120)")
+    command.add_argument("--validation-share", type=float, default=0.05, help="of the recordings (default: 0.05)")
+    command.add_argument("--test-share", type=float, default=0.05, help="of the recordings (default: 0.05)")
+    command.add_argument("--split", default="train", help="of a Hugging Face data set (default: train)")
+    command.add_argument("--streaming", action="store_true", help="do not download the whole of it first")
+    command.add_argument("--max-recordings", type=_count, help="stop after so many (default: all)")
+    command.add_argument("--workers", type=_count, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    command.set_defaults(handler=build_data)
 
     commands.add_parser("evaluate", add_help=False, help="measure a model on held-out clips (melody evaluate --help)")
     return parser

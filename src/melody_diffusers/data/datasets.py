@@ -23,7 +23,7 @@ from ..audio import crop_or_pad, load_audio
 from ..timebase import Timebase
 
 ENCODED_COLUMNS = ["latents", "semantic_tokens", "mulan_tokens_audio", "mulan_tokens_text"]
-_TAG_COLUMNS = ("style", "mood", "tempo", "key", "meter", "instruments", "bpm")
+_TAG_COLUMNS = ("style", "mood", "tempo", "key", "meter", "instruments", "bpm", "tags")
 
 
 def tags_of(row: dict[str, Any]) -> list[str]:
@@ -33,7 +33,7 @@ def tags_of(row: dict[str, Any]) -> list[str]:
         value = row.get(column)
         if value is None or value == "" or value == []:
             continue
-        if column == "instruments":
+        if column in ("instruments", "tags"):
             tags += value
         elif column == "key":
             tags.append(f"{value} {row.get('mode_word') or row.get('mode') or ''}".strip())
