@@ -135,6 +135,30 @@ def build_data(args: argparse.Namespace) -> int:
     return 0
 
 
+def encode_data(args: argparse.Namespace) -> int:
+    """`melody data encode`: a data set folder to latents and tokens, by the components of a pipeline."""
+    from .data.encode import ClipEncoder, encode_dataset, process_state
+
+    if not args.data.is_dir():
+        raise ValueError(f"--data {str(args.data)!r} is no folder; `melody data build` makes one.")
+    args.device = str(process_state().device) if args.device is None else args.device
+    pipe, _ = _load("MeLoDyPipeline", args)
+    if pipe.semantic_tokenizer is None:
+        raise ValueError(f"--model {args.model!r} has no semantic_tokenizer, without which nothing can be encoded.")
+    encoder = ClipEncoder(
+        pipe.vae,
+        pipe.mulan,
+        pipe.mulan_quantizer,
+        pipe.semantic_tokenizer,
+        pipe.tokenizer,
+        window_seconds=args.window_seconds,
+        window_stride_seconds=args.window_stride_seconds,
+        mixed_precision=args.mixed_precision,
+    )
+    encode_dataset(args.data, encoder, args.out, args.splits, args.batch_size, args.rows_per_part)
+    return 0
+
+
 def write_spectrogram(path: Path, waveform: "torch.Tensor", sample_rate: int) -> None:
     """A PNG of the waveform (1, T): time to the right, 128 mel bands upwards, the loudest 80 dB in colour."""
     import numpy as np
@@ -302,6 +326,21 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--max-recordings", type=_count, help="stop after so many (default: all)")
     command.add_argument("--workers", type=_count, default=os.cpu_count() or 1, help="processes (default: one a core)")
     command.set_defaults(handler=build_data)
+
+    command = data.add_parser("encode", help="a data set folder to latents and tokens")
+    command.add_argument("--data", type=Path, required=True, help="data set folder, such as `melody data build` writes")
+    command.add_argument("--out", type=Path, required=True, help="folder to write; a stopped run goes on there")
+    command.add_argument("--model", default=MELODY_TINY, help="pipeline that encodes (default: the shipped one)")
+    command.add_argument("--splits", nargs="+", metavar="SPLIT", help="(default: all)")
+    command.add_argument("--device", help="cpu, cuda, ... (default: cuda where there is one, else cpu)")
+    command.add_argument("--mixed-precision", choices=["no", "bf16"], default="no", help="(default: no)")
+    command.add_argument("--batch-size", type=_count, default=8, help="clips at a time (default: 8)")
+    command.add_argument(
+        "--rows-per-part", type=_count, default=256, help="clips lost by a stop, at most (default: 256)"
+    )
+    command.add_argument("--window-seconds", type=float, default=10.0, help="that MuLan hears at a time (default: 10)")
+    command.add_argument("--window-stride-seconds", type=float, default=2.5, help="between them (default: 2.5)")
+    command.set_defaults(handler=encode_data, dtype="float32")
 
     commands.add_parser("evaluate", add_help=False, help="measure a model on held-out clips (melody evaluate --help)")
     return parser

@@ -1,6 +1,9 @@
 import io
 import json
+import os
 import string
+import subprocess
+import sys
 
 import datasets
 import numpy as np
@@ -10,6 +13,7 @@ import torch
 from datasets import Features, List, Value
 from transformers import BertTokenizerFast
 
+from melody_diffusers import cli
 from melody_diffusers.data.datasets import AudioClips, EncodedClips
 from melody_diffusers.data.encode import ClipEncoder, encode_dataset
 from melody_diffusers.models.mulan import MuLanConfig, MuLanModel
@@ -172,3 +176,24 @@ def test_bad_settings_are_named(encoder, folder, tmp_path):
     parts = (encoder.vae, encoder.mulan, encoder.mulan_quantizer, encoder.semantic_tokenizer, encoder.tokenizer)
     with pytest.raises(ValueError, match="window_seconds must be above 0, got -1"):
         ClipEncoder(*parts, window_seconds=-1)
+
+
+def test_the_command_with_every_flag_and_two_processes_give_the_same(tiny_folder, folder, tmp_path, capsys):
+    flags = ["--model", tiny_folder, "--data", folder, "--splits", "train", "--batch-size", 4, "--rows-per-part", 2]
+    flags += ["--window-seconds", 1, "--window-stride-seconds", 0.5, "--mixed-precision", "no", "--device", "cpu"]
+    flags = [str(flag) for flag in flags]
+    assert cli.main(["data", "encode", *flags, "--out", str(tmp_path / "one")]) == 0
+    assert "train: 7 clips" in capsys.readouterr().out
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += ["-m", "melody_diffusers.cli", "data", "encode", *flags, "--out", str(tmp_path / "two")]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("train: 7 clips") == 1 and "h per hour" in run.stdout  # the first one speaks for both
+    assert cli.main(["data", "encode", *flags, "--out", str(tmp_path / "two")]) == 0
+    assert "encoded already" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["encoding.json", "train"]
+    for one, other in zip(table(tmp_path / "one" / "train"), table(tmp_path / "two" / "train"), strict=True):
+        assert np.allclose(one.pop("latents"), other.pop("latents"), atol=2e-3)
+        assert one == other
+
