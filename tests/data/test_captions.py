@@ -86,5 +86,5 @@ def test_tables(tmp_path):
         if content == "\0":
             assert read_metadata(tmp_path) == {}
             continue
-        with pytest.raises(ValueError, match=f"metadata.{name}, row 1: .*file_name"):
+        with pytest.raises(ValueError, match=f"metadata.{name}, after row [01]: .*file_name"):
             read_metadata(tmp_path)

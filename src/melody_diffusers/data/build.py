@@ -260,7 +260,8 @@ def _decode_all(
     try:
         bar = tqdm(recordings, desc="decode", unit="recording")
         for number, recording in enumerate(bar):
-            spool, future = spools / f"{number:09d}.clips", Future()
+            spool = spools / f"{number:09d}.clips"
+            future: Future = Future()
             if recording.refused is None:
                 future = pool.submit(work, recording, spool)
             else:

@@ -5,7 +5,7 @@ A row is what is known of one recording: {"captions": [...], "style": ..., ...} 
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,18 +112,20 @@ def read_metadata(folder: Path) -> dict[str, dict[str, Any]]:
     """
     rows = {}
     for file in sorted(path for name in METADATA_FILES for path in folder.rglob(name)):
+        number = 0
         with open(file, encoding="utf-8-sig", newline="") as lines:
             try:
-                number = 0
-                for number, columns in enumerate(csv.DictReader(lines) if file.suffix == ".csv" else lines, start=1):
-                    if isinstance(columns, str):
-                        if not columns.strip():
-                            continue
-                        columns = json.loads(columns)
-                    name = columns["file_name"]
-                    rows[(file.parent / name).relative_to(folder).as_posix()] = describe(columns)
+                table: Iterable[Mapping[str, Any]]
+                if file.suffix == ".csv":
+                    table = csv.DictReader(lines)
+                else:
+                    table = (json.loads(line) for line in lines if line.strip())
+                for number, columns in enumerate(table, start=1):
+                    name = (file.parent / columns["file_name"]).relative_to(folder).as_posix()
+                    rows[name] = describe(columns)
             except (csv.Error, KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"{file}, row {number}: needs a table with the column file_name ({error!r}).") from error
+                where = f"{file}, after row {number}"
+                raise ValueError(f"{where}: needs a table with the column file_name ({error!r}).") from error
     return rows
 
 

@@ -175,7 +175,8 @@ def serve() -> None:
         os.dup2(nowhere, descriptor)
     for line in sys.stdin:
         _limit_processor_time(limits.timeout_seconds)
-        print(json.dumps(decode_file(*json.loads(line), limits)), file=answers, flush=True)
+        path, spool = json.loads(line)
+        print(json.dumps(decode_file(path, spool, limits)), file=answers, flush=True)
 
 
 class _Refused(Exception):
