@@ -1,5 +1,6 @@
 import io
 import json
+import zipfile
 
 import datasets
 import numpy as np
@@ -98,6 +99,8 @@ def test_recordings_stay_in_their_splits_when_others_come():
 def hub_set(tmp_path):
     """A data set with encoded bytes, the path of a file, and rows that hold nothing or nothing good."""
     soundfile.write(tmp_path / "elsewhere.wav", noise(3), RATE)
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.writestr("in.wav", encoded(noise(4)))
     rows = [
         {"audio": {"bytes": encoded(noise(0)), "path": "a.flac"}, "text": "first", "genre": "jazz"},
         {"audio": {"bytes": encoded(noise(1)), "path": None}, "text": "second", "genre": None},
@@ -105,26 +108,37 @@ def hub_set(tmp_path):
         {"audio": None, "text": "fourth", "genre": None},
         {"audio": {"bytes": None, "path": str(tmp_path / "elsewhere.wav")}, "text": "fifth", "genre": None},
         {"audio": {"bytes": encoded(noise(0)), "path": "again.flac"}, "text": "first", "genre": "jazz"},
+        {"audio": {"bytes": None, "path": f"zip://in.wav::{tmp_path}/all.zip"}, "text": "sixth", "genre": None},
+        {"audio": {"bytes": None, "path": f"zip://out.wav::{tmp_path}/all.zip"}, "text": "seventh", "genre": None},
     ]
     features = {"audio": {"bytes": Value("binary"), "path": Value("string")}}
     features |= {"text": Value("string"), "genre": Value("string")}
-    dataset = Dataset.from_list(rows, features=Features(features)).cast_column("audio", Audio(decode=False))
+    dataset = Dataset.from_list(rows, features=Features(features))
     (tmp_path / "set").mkdir()
     dataset.to_parquet(tmp_path / "set" / "train-00000-of-00001.parquet")
+    typed = dataset.select(range(2)).rename_column("audio", "sound").cast_column("sound", Audio(decode=False))
+    (tmp_path / "typed").mkdir()
+    typed.to_parquet(tmp_path / "typed" / "train-00000-of-00001.parquet")
+    dataset.save_to_disk(tmp_path / "saved")
+    datasets.DatasetDict({"train": dataset}).save_to_disk(tmp_path / "saved_splits")
     return tmp_path / "set"
 
 
-@pytest.mark.parametrize("streaming", [False, True])
-def test_a_hugging_face_data_set_becomes_clips(hub_set, tmp_path, streaming):
-    build_dataset(hub_set, tmp_path / "out", limits=SHORT, streaming=streaming, validation_share=0, test_share=0)
+@pytest.mark.parametrize("kind", ["set", "set, streaming", "saved", "saved_splits"])
+def test_a_hugging_face_data_set_becomes_clips(hub_set, tmp_path, kind):
+    folder, streaming = tmp_path / kind.split(",")[0], "streaming" in kind
+    build_dataset(folder, tmp_path / "out", limits=SHORT, streaming=streaming, validation_share=0, test_share=0)
     rows = rows_of(tmp_path / "out")
-    assert [row["captions"] for row in rows] == [["first", "jazz"], ["second"], ["fifth"]]
-    for row, seed in zip(rows, (0, 1, 3), strict=True):
+    assert [row["captions"] for row in rows] == [["first", "jazz"], ["second"], ["fifth"], ["sixth"]]
+    for row, seed in zip(rows, (0, 1, 3, 4), strict=True):
         assert np.array_equal(row["clip"].numpy() * 32768, noise(seed))
     lines = [json.loads(line) for line in (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()]
-    assert [line["reason"] for line in lines] == [None, None, "not_audio", "unreadable", None, "duplicate"]
+    assert [line["reason"] for line in lines] == [
+        *(None, None, "not_audio", "unreadable", None, "duplicate", None, "unreadable")
+    ]
     assert [line["path"] for line in lines] == [
-        *("0000000-a.flac", "0000001", "0000002-c.mp3", "0000003", "0000004-elsewhere.wav", "0000005-again.flac")
+        *("0000000-a.flac", "0000001", "0000002-c.mp3", "0000003", "0000004-elsewhere.wav", "0000005-again.flac"),
+        *("0000006-all.zip", "0000007-all.zip"),
     ]
 
 
@@ -141,12 +155,22 @@ def test_the_command_with_every_flag(songs, tmp_path, capsys):
     assert "refused 1 of 7 recordings: 1 too_short" in capsys.readouterr().out
 
 
+def test_the_audio_column_is_found_by_its_type(hub_set, tmp_path):
+    build_dataset(tmp_path / "typed", tmp_path / "out", limits=SHORT, validation_share=0, test_share=0)
+    assert [row["captions"][0] for row in rows_of(tmp_path / "out")] == ["first", "second"]
+    dataset = Dataset.from_dict({"text": ["a"]})
+    (tmp_path / "silent").mkdir()
+    dataset.to_parquet(tmp_path / "silent" / "train-00000-of-00001.parquet")
+    with pytest.raises(ValueError, match="no audio column, only text"):
+        build_dataset(tmp_path / "silent", tmp_path / "other")
+
+
 def test_the_command_reads_data_sets_of_any_split(hub_set, tmp_path, capsys):
     (hub_set / "train-00000-of-00001.parquet").rename(hub_set / "test-00000-of-00001.parquet")
     arguments = ["data", "build", hub_set, "--out", tmp_path / "out", "--split", "test", "--streaming"]
     arguments += ["--clip-seconds", 1, "--min-seconds", 1]
     assert cli.main([str(argument) for argument in arguments]) == 0
-    assert "refused 3 of 6 recordings: 1 duplicate, 1 not_audio, 1 unreadable" in capsys.readouterr().out
+    assert "refused 4 of 8 recordings: 1 duplicate, 1 not_audio, 2 unreadable" in capsys.readouterr().out
 
 
 def test_mistakes_are_named_and_nothing_is_written(songs, tmp_path, capsys):

@@ -71,6 +71,15 @@ def test_a_child_that_dies_costs_one_file(tmp_path):
         assert decoder.decode(short, str(tmp_path / "spool"))["reason"] is None
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a full device")
+def test_a_full_disk_is_not_the_files_fault(tmp_path):
+    with Decoder(DecodeLimits(min_seconds=0.5)) as decoder:
+        path = write_noise(tmp_path / "a.wav", 1.0)
+        with pytest.raises(OSError, match="Cannot write /dev/full: No space left on device"):
+            decoder.decode(path, "/dev/full")
+        assert decoder.decode(path, str(tmp_path / "spool"))["reason"] is None
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems do not cap address space")
 def test_the_child_cannot_take_more_memory_and_imports_nothing_heavy():
     code = (

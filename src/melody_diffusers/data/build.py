@@ -5,6 +5,7 @@ and what is known of them, a card, and manifest.jsonl with one line for each rec
 recordings and settings give the same bytes.
 """
 
+import io
 import itertools
 import json
 import os
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Audio, Features, List, Value
@@ -192,8 +194,8 @@ def _recordings(
 
 def _audio_paths(folder: Path) -> list[Path]:
     """Everything below the folder that is called like an audio file, in one order on every machine."""
-    found = []
-    for parent, folders, files in os.walk(folder):
+    found: list[Path] = []
+    for parent, folders, files in os.walk(folder, onerror=lambda error: found.append(Path(error.filename))):
         found += [
             Path(parent, name)
             for name in files + folders
@@ -217,7 +219,11 @@ def _folder_recordings(folder: Path, paths: list[Path]) -> Iterator[Recording]:
 def _dataset_recordings(
     source: str | os.PathLike, split: str, streaming: bool, limit: int | None, spools: Path
 ) -> Iterator[Recording]:
-    dataset = datasets.load_dataset(str(source), split=split, streaming=streaming)
+    saved = Path(source)
+    if (saved / "dataset_dict.json").is_file() or (saved / "state.json").is_file():  # by `save_to_disk`
+        dataset = datasets.load_from_disk(str(saved / split if (saved / "dataset_dict.json").is_file() else saved))
+    else:
+        dataset = datasets.load_dataset(str(source), split=split, streaming=streaming)
     columns = dataset.features or dict.fromkeys(next(iter(dataset)))
     audio = [name for name, kind in columns.items() if isinstance(kind, Audio) or name == "audio"]
     if not audio:
@@ -229,11 +235,16 @@ def _dataset_recordings(
         sound = columns.pop(audio[0]) or {"bytes": None, "path": None}
         name = f"{index:07d}" + (f"-{Path(sound['path']).name}" if sound["path"] else "")
         recording = Recording(name, Path(sound["path"] or ""), describe(columns))
-        if sound["bytes"] is not None:
-            recording.path, recording.is_temporary = spools / f"{index:07d}.input", True
-            recording.path.write_bytes(sound["bytes"])
-        elif not sound["path"]:
+        if sound["bytes"] is None and not sound["path"]:
             recording.refused = ("unreadable", "the row holds no audio")
+        elif sound["bytes"] is not None or "://" in sound["path"]:  # of an audio folder on the Hub, in streaming
+            recording.path, recording.is_temporary = spools / f"{index:07d}.input", True
+            try:
+                with io.BytesIO(sound["bytes"]) if sound["bytes"] is not None else fsspec.open(sound["path"]) as file:
+                    with open(recording.path, "wb") as copy:
+                        shutil.copyfileobj(file, copy)
+            except (OSError, ValueError, KeyError) as error:
+                recording.refused = ("unreadable", type(error).__name__)
         yield recording
 
 

@@ -35,7 +35,7 @@ UNKNOWN_BYTES = 0x7FFF0000  # programs that write to pipes leave such sizes in h
 
 REASONS = {
     "unreadable": "it cannot be opened: permissions, a link that leads nowhere or in circles",
-    "not_a_file": "a folder, a pipe or a device with the name of an audio file",
+    "not_a_file": "a folder, a pipe or a device with the name of an audio file, or a folder that cannot be listed",
     "not_audio": "no format that libsndfile knows, whatever the suffix says",
     "corrupt": "decoding it fails, at its header or midway",
     "truncated": "it ends before its header says, or an Ogg stream before its last page",
@@ -109,6 +109,9 @@ class Decoder:
 
         The clips are written to the file `spool` one after the other, as 16-bit FLAC, mono; `clips` lists
         [bytes, start in seconds, seconds] for each.
+
+        Raises:
+            OSError: the clips cannot be written, which is not the file's fault.
         """
         process = self._start() if self._process is None else self._process
         late = threading.Event()
@@ -128,7 +131,10 @@ class Decoder:
         finally:
             timer.cancel()
         if answer.endswith("\n") and not late.is_set():
-            return json.loads(answer)
+            found = json.loads(answer)
+            if "cannot_write" in found:
+                raise OSError(f"Cannot write {spool}: {found['cannot_write']}.")
+            return found
         self.close()
         if late.is_set() or process.returncode == -int(getattr(signal, "SIGXCPU", 1000)):
             return _refusal({}, "timeout", f"more than {self.limits.timeout_seconds:g} s")
@@ -185,6 +191,10 @@ class _Refused(Exception):
         self.reason, self.detail = reason, detail
 
 
+class _CannotWrite(Exception):
+    pass
+
+
 def decode_file(path: str, spool: str, limits: DecodeLimits) -> dict[str, Any]:
     """What `Decoder.decode` gives, in this process."""
     facts: dict[str, Any] = {}
@@ -192,6 +202,8 @@ def decode_file(path: str, spool: str, limits: DecodeLimits) -> dict[str, Any]:
         _inspect(path, spool, limits, facts)
     except _Refused as refused:
         return _refusal(facts, refused.reason, refused.detail)
+    except _CannotWrite as error:
+        return {"cannot_write": str(error)}
     except MemoryError:
         return _refusal(facts, "too_large", "decoding it takes more memory than allowed")
     except soundfile.LibsndfileError as error:
@@ -231,7 +243,10 @@ def _inspect(path: str, spool: str, limits: DecodeLimits, facts: dict[str, Any])
             raise _Refused("truncated", early)
         genre = file.copy_metadata().get("genre", "")
         facts["genre"] = None if re.fullmatch(r"\(?\d*\)?|other|unknown", genre, re.IGNORECASE) else genre
-        _write_clips(file, spool, limits, facts)
+        try:
+            _write_clips(file, spool, limits, facts)
+        except OSError as error:  # libsndfile raises none
+            raise _CannotWrite(error.strerror) from error
 
 
 def _check_header(file: soundfile.SoundFile, num_bytes: int, limits: DecodeLimits) -> None:
@@ -316,7 +331,7 @@ def _mono_blocks(file: soundfile.SoundFile, to_rate: int, facts: dict[str, Any])
         if peak > MAX_PEAK:
             raise _Refused("out_of_range", f"a peak of {peak:.3g}")
         is_last = len(block) == 0
-        mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
+        mono = block @ np.full(block.shape[1], 1 / block.shape[1], np.float32)
         if resampler is not None:
             mono = resampler.resample_chunk(mono, last=is_last)
         if is_last:  # resamplers may end a sample early or late
