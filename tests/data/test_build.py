@@ -1,5 +1,7 @@
 import io
 import json
+import os
+import sys
 import zipfile
 
 import datasets
@@ -9,6 +11,7 @@ import soundfile
 from datasets import Audio, Dataset, Features, Value
 
 from melody_diffusers import cli
+from melody_diffusers.data import build
 from melody_diffusers.data.build import _choose_splits, build_dataset
 from melody_diffusers.data.datasets import AudioClips
 from melody_diffusers.data.decoding import DecodeLimits
@@ -74,6 +77,26 @@ def test_a_folder_becomes_clips_with_captions_and_splits(songs, tmp_path):
     assert of["tagged.ogg"][0]["style"] == "Ambient" and of["more/3.wav"][0]["captions"] == []
     card = (tmp_path / "out" / "README.md").read_text()
     assert "25 clips" in card and "| train | " in card and str(tmp_path) not in card
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names of files are text elsewhere")
+def test_many_clips_fill_shards_in_order_and_any_name_will_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "CLIPS_PER_SHARD", 4)
+    monkeypatch.setattr(build, "CLIPS_PER_ROW_GROUP", 2)
+    (tmp_path / "songs").mkdir()
+    whole = noise(0, 9.5)
+    for name in (b"\xff\xfe", "'; \n\u202e\N{HEADPHONE}".encode()):
+        path = os.path.join(os.fsencode(tmp_path / "songs"), name + b".wav")
+        with open(path, "wb") as file:
+            file.write(encoded(whole))
+        whole = whole[::-1]
+    build_dataset(tmp_path / "songs", tmp_path / "out", limits=SHORT, validation_share=0, test_share=0)
+    shards = sorted(path.name for path in (tmp_path / "out" / "data").iterdir())
+    assert shards == [f"train-{shard:05d}-of-00005.parquet" for shard in range(5)]
+    rows = rows_of(tmp_path / "out")
+    assert [row["start_seconds"] for row in rows] == [*range(10), *range(10)]
+    assert rows[19]["recording"] == "??.wav" and len(rows[19]["clip"]) == RATE / 2
+    assert np.array_equal(np.concatenate([row["clip"].numpy() for row in rows[10:]]) * 32768, whole)
 
 
 def test_recordings_stay_in_their_splits_when_others_come():
