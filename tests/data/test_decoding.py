@@ -3,6 +3,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,6 +44,16 @@ def test_a_resampled_recording_keeps_its_length(tmp_path):
         for rate in (8000, 11025, 44100, 48000, 192000):
             found = decoder.decode(write_noise(tmp_path / "a.wav", 1.0, rate), str(tmp_path / "spool"))
             assert found["reason"] is None and found["clips"][0][2] == 1.0
+
+
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFFFFF])
+def test_a_wav_file_that_was_written_to_a_pipe_is_whole(tmp_path, size):
+    content = bytearray(Path(write_noise(tmp_path / "a.wav", 1.0)).read_bytes())
+    content[4:8] = content[40:44] = size.to_bytes(4, "little")  # nobody knew the length when the header was written
+    (tmp_path / "a.wav").write_bytes(content)
+    with Decoder(DecodeLimits(min_seconds=0.5)) as decoder:
+        found = decoder.decode(str(tmp_path / "a.wav"), str(tmp_path / "spool"))
+    assert found["reason"] is None and found["seconds"] == 1.0
 
 
 def test_slow_files_are_given_up_and_the_next_one_is_decoded(tmp_path):
@@ -98,7 +109,5 @@ def test_limits_that_cannot_be_are_refused():
 
 
 def test_every_reason_is_in_the_documentation():
-    from pathlib import Path
-
     page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
     assert all(f"| `{reason}` | {meaning} |" in page for reason, meaning in REASONS.items())

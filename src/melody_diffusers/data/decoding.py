@@ -75,9 +75,9 @@ class DecodeLimits:
     timeout_seconds: float = 120.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.min_seconds <= self.clip_seconds <= 3600 or not self.min_seconds <= self.max_seconds < math.inf:
+        if not 0 < self.min_seconds <= self.clip_seconds <= 600 or not self.min_seconds <= self.max_seconds < math.inf:
             raise ValueError(
-                "Need 0 < min_seconds <= clip_seconds <= 3600 and min_seconds <= max_seconds, got "
+                "Need 0 < min_seconds <= clip_seconds <= 600 and min_seconds <= max_seconds, got "
                 f"{self.min_seconds:g}, {self.clip_seconds:g} and {self.max_seconds:g}."
             )
         if not -120 <= self.min_level_db < 0:
