@@ -121,6 +121,16 @@ def test_codes_are_those_of_the_components(encoder, folder, tmp_path):
     assert [len(row["mulan_tokens_audio"]) for row in rows] == [5, 5, 5, 1, 5, 5, 5]
 
 
+def test_clips_without_captions_are_conditioned_on_their_sound(encoder, folder, tmp_path):
+    dataset = datasets.load_dataset(str(folder), split="train").cast_column("audio", datasets.Audio(decode=False))
+    (tmp_path / "bare").mkdir()
+    dataset.select_columns("audio").to_parquet(tmp_path / "bare" / "train-00000-of-00001.parquet")
+    encode_dataset(tmp_path / "bare", encoder, tmp_path / "out")
+    clips = EncodedClips(tmp_path / "out", "train", num_tokens=10, text_share=1.0)
+    windows = [row["mulan_tokens_audio"] for row in table(tmp_path / "out" / "train")]
+    assert len(clips) == 7 and all(clips[i]["mulan_tokens"].tolist() in windows[i] for i in range(7))
+
+
 def test_codes_do_not_depend_on_batches_and_parts(encoder, folder, tmp_path):
     encode_dataset(folder, encoder, tmp_path / "a", batch_size=1, rows_per_part=100)
     encode_dataset(folder, encoder, tmp_path / "b", batch_size=5, rows_per_part=4)

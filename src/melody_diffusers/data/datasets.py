@@ -215,7 +215,8 @@ def _column_of_tensors(dataset: datasets.Dataset, name: str) -> list[Tensor]:
             width = int(values.value_lengths().to_numpy()[0]) if len(values) else 0
             values = values.flatten()
         tensor = torch.from_numpy(values.to_numpy(zero_copy_only=False).copy())
-        rows += (tensor if width is None else tensor.reshape(-1, width)).split(lengths.tolist())
+        # not reshape(-1, width): the width is 0 where no row holds anything, as without captions
+        rows += (tensor if width is None else tensor.reshape(int(lengths.sum()), width)).split(lengths.tolist())
     return rows
 
 
