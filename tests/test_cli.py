@@ -114,6 +114,10 @@ MISTAKES = {
     "seed": (["generate", "a waltz", "-o", "a.wav", "--seed", "-1"], "--seed: must be a whole number from 0"),
     "number": (["generate", "a waltz", "-o", "a.wav", "--duration", "long"], "--duration: invalid float value: 'long'"),
     "half a region": (["inpaint", "a.wav", "--start", "1", "-o", "b.wav"], "--start and --end belong together"),
+    "no data command": (["data"], "required: command"),
+    "no data": (["data", "encode", "--data", "nowhere", "--out", "out"], "--data 'nowhere' is no folder"),
+    "no source": (["data", "build", "--out", "out"], "required: source"),
+    "limits": (["data", "build", ".", "--out", "out", "--min-seconds", "0"], "Need 0 < min_seconds <= clip_seconds"),
     "no runs": (["benchmark", "--runs", "0"], "--runs: must be a whole number from 1"),
 }
 MISTAKES_OF_THE_PIPELINE = {
@@ -159,9 +163,9 @@ def test_interruption_ends_in_one_line(monkeypatch, capsys, tmp_path):
     assert capsys.readouterr().err == "melody: interrupted\n"
 
 
-@pytest.mark.parametrize("command", ["generate", "inpaint", "benchmark", "evaluate"])
+@pytest.mark.parametrize("command", ["generate", "inpaint", "data build", "data encode", "benchmark", "evaluate"])
 def test_every_command_explains_itself(command, capsys):
-    assert run(command, "--help") == 0
+    assert run(*command.split(), "--help") == 0
     assert f"melody {command}" in capsys.readouterr().out
 
 

@@ -35,7 +35,7 @@ THIRD_PARTY = {  # what a layer may import besides what the layers below it may
     4: {"PIL"},
 }
 BY_EXTRA = {  # and a unit, where an extra installs it
-    "data": {"datasets", "pyarrow"},
+    "data": {"accelerate", "datasets", "fsspec", "pyarrow"},
     "evaluation": {"datasets", "librosa", "matplotlib"},
     "lora": {"peft"},
     "training_utils": {"accelerate"},

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoTokenizer
 
 from melody_diffusers.data.datasets import EncodedClips
-from melody_diffusers.data.encode import ClipEncoder, encode_dataset
+from melody_diffusers.data.encode import ClipEncoder, encode_dataset, process_state
 from melody_diffusers.models.mulan import MuLanModel
 from melody_diffusers.models.residual_quantizer import ResidualQuantizer
 from melody_diffusers.models.semantic_tokenizer import SemanticTokenizer
@@ -50,7 +50,8 @@ def main() -> None:
     args = parse_args(__doc__)
     sections = {"data": DataConfig, "parents": ParentsConfig, "encode": EncodeConfig}
     config = load_config(args.config, sections, args.set)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    state = process_state()
+    device = state.device
     parents = config.parents
     encoder = ClipEncoder(
         vae=AudioVAEGAN.from_pretrained(parents.vae, dtype=torch.float32).to(device),
@@ -69,6 +70,8 @@ def main() -> None:
         config.data.folder, encoder, output_dir, splits, config.encode.batch_size, config.encode.rows_per_part
     )
 
+    if not state.is_main_process:
+        return
     bound = encoder.vae.config.latent_scale * encoder.vae.config.latent_clip
     first = "train" if splits is None else splits[0]
     clips = EncodedClips(output_dir, first, num_tokens=None)

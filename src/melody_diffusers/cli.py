@@ -1,4 +1,4 @@
-"""The `melody` command: generate, inpaint, benchmark, evaluate.
+"""The `melody` command: generate, inpaint, data, benchmark, evaluate.
 
 Heavy imports stay inside the handlers, so that help and a mistyped argument answer at once. What a user can get wrong
 ends in one line on stderr and exit code 2.
@@ -102,6 +102,57 @@ def benchmark(args: argparse.Namespace) -> int:
     models = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
     weights = sum(tensor.numel() * tensor.element_size() for part in models for tensor in part.state_dict().values())
     print(f"  {'megabytes of weights':<26}{weights / 1e6:8.1f}")
+    return 0
+
+
+def build_data(args: argparse.Namespace) -> int:
+    """`melody data build`: recordings of any kind to a data set folder."""
+    from .data.build import MANIFEST, build_dataset
+    from .data.decoding import DecodeLimits
+
+    limits = DecodeLimits(
+        clip_seconds=args.clip_seconds,
+        min_seconds=args.min_seconds,
+        max_seconds=args.max_seconds,
+        min_level_db=args.min_level,
+        timeout_seconds=args.timeout,
+    )
+    summary = build_dataset(
+        args.source,
+        args.out,
+        limits=limits,
+        validation_share=args.validation_share,
+        test_share=args.test_share,
+        split=args.split,
+        streaming=args.streaming,
+        max_recordings=args.max_recordings,
+        workers=args.workers,
+    )
+    print(f"{summary}\nwrote {args.out}; {args.out / MANIFEST} has a line for each recording")
+    return 0
+
+
+def encode_data(args: argparse.Namespace) -> int:
+    """`melody data encode`: a data set folder to latents and tokens, by the components of a pipeline."""
+    from .data.encode import ClipEncoder, encode_dataset, process_state
+
+    if not args.data.is_dir():
+        raise ValueError(f"--data {str(args.data)!r} is no folder; `melody data build` makes one.")
+    args.device = str(process_state().device) if args.device is None else args.device
+    pipe, _ = _load("MeLoDyPipeline", args)
+    if pipe.semantic_tokenizer is None:
+        raise ValueError(f"--model {args.model!r} has no semantic_tokenizer, without which nothing can be encoded.")
+    encoder = ClipEncoder(
+        pipe.vae,
+        pipe.mulan,
+        pipe.mulan_quantizer,
+        pipe.semantic_tokenizer,
+        pipe.tokenizer,
+        window_seconds=args.window_seconds,
+        window_stride_seconds=args.window_stride_seconds,
+        mixed_precision=args.mixed_precision,
+    )
+    encode_dataset(args.data, encoder, args.out, args.splits, args.batch_size, args.rows_per_part)
     return 0
 
 
@@ -246,6 +297,40 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--duration", type=float, default=10.0, help="seconds of music (default: 10)")
     command.add_argument("--runs", type=_count, default=5, help="runs to take the median of (default: 5)")
     command.set_defaults(handler=benchmark)
+
+    data = commands.add_parser("data", help="recordings to training data").add_subparsers(
+        metavar="command", required=True
+    )
+    command = data.add_parser("build", help="recordings of any kind to a data set folder")
+    command.add_argument("source", help="folder of recordings, or a Hugging Face data set: a folder or a name")
+    command.add_argument("--out", type=Path, required=True, help="folder to write")
+    command.add_argument("--clip-seconds", type=float, default=20.0, help="recordings are cut into these (default: 20)")
+    command.add_argument("--min-seconds", type=float, default=10.0, help="shorter ones are left out (default: 10)")
+    command.add_argument("--max-seconds", type=float, default=3600.0, help="longer recordings, too (default: 3600)")
+    command.add_argument("--min-level", type=float, default=-60.0, help="and quieter ones, dB RMS (default: -60)")
+    command.add_argument("--timeout", type=float, default=120.0, help="seconds to decode a recording (default: 120)")
+    command.add_argument("--validation-share", type=float, default=0.05, help="of the recordings (default: 0.05)")
+    command.add_argument("--test-share", type=float, default=0.05, help="of the recordings (default: 0.05)")
+    command.add_argument("--split", default="train", help="of a Hugging Face data set (default: train)")
+    command.add_argument("--streaming", action="store_true", help="do not download the whole of it first")
+    command.add_argument("--max-recordings", type=_count, help="stop after so many (default: all)")
+    command.add_argument("--workers", type=_count, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    command.set_defaults(handler=build_data)
+
+    command = data.add_parser("encode", help="a data set folder to latents and tokens")
+    command.add_argument("--data", type=Path, required=True, help="data set folder, such as `melody data build` writes")
+    command.add_argument("--out", type=Path, required=True, help="folder to write; a stopped run goes on there")
+    command.add_argument("--model", default=MELODY_TINY, help="pipeline that encodes (default: the shipped one)")
+    command.add_argument("--splits", nargs="+", metavar="SPLIT", help="(default: all)")
+    command.add_argument("--device", help="cpu, cuda, ... (default: cuda where there is one, else cpu)")
+    command.add_argument("--mixed-precision", choices=["no", "bf16"], default="no", help="(default: no)")
+    command.add_argument("--batch-size", type=_count, default=8, help="clips at a time (default: 8)")
+    command.add_argument(
+        "--rows-per-part", type=_count, default=256, help="clips lost by a stop, at most (default: 256)"
+    )
+    command.add_argument("--window-seconds", type=float, default=10.0, help="that MuLan hears at a time (default: 10)")
+    command.add_argument("--window-stride-seconds", type=float, default=2.5, help="between them (default: 2.5)")
+    command.set_defaults(handler=encode_data, dtype="float32")
 
     commands.add_parser("evaluate", add_help=False, help="measure a model on held-out clips (melody evaluate --help)")
     return parser

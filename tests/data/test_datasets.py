@@ -122,6 +122,38 @@ def test_what_the_folder_lacks_is_named(folder):
         AudioClips(folder, "train", 0.0)
 
 
+def test_a_few_clips_that_cannot_be_decoded_are_left_out_and_noted(tmp_path):
+    def write(num_bad: int, name: str):
+        rows = [{"audio": {"bytes": flac(np.full(80, i, np.int16), 8000), "path": None}} for i in range(200)]
+        for i in range(num_bad):
+            rows[10 + i]["audio"]["bytes"] = b"spoilt" * 10
+        rows = [row | {"captions": [f"caption {i}"]} for i, row in enumerate(rows)]
+        (tmp_path / name).mkdir()
+        features = Features({"audio": FEATURES["audio"], "captions": FEATURES["captions"]})
+        dataset = datasets.Dataset.from_list(rows, features=features).cast_column("audio", Audio())
+        dataset.to_parquet(tmp_path / name / "train-00000-of-00001.parquet")
+        return tmp_path / name
+
+    few, many = write(2, "few"), write(3, "many")
+    for _ in range(2):  # decoded, and from the cache
+        clips = AudioClips(few, "train", None, 8000)
+        assert len(clips) == len(clips.rows) == len(clips._dataset) == 198
+        for index, truth in ((0, 0), (9, 9), (10, 12), (197, 199)):
+            item = clips[index]
+            assert item["caption"] == f"caption {truth}" and item["waveform"].shape == (1, 80)
+            assert (item["waveform"] * 32768 == truth).all()
+    notes = [json.loads(line) for line in (tmp_path / ".cache" / "quarantine.jsonl").read_text().splitlines()]
+    assert [(note["folder"], note["split"], note["row"]) for note in notes] == [("few", "train", i) for i in (10, 11)]
+    lazy = AudioClips(few, "train", None, 8000, preload=False)
+    assert [lazy[index]["index"] for index in (9, 10, 11, 12, 10)] == [9, 12, 12, 12, 12]
+    assert lazy[10]["caption"] == "caption 12"
+    with pytest.raises(ValueError, match="3 of 200 clips of train in .*many cannot be decoded.*row 10"):
+        AudioClips(many, "train", None, 8000)
+    lazy = AudioClips(many, "train", None, 8000, preload=False)
+    with pytest.raises(ValueError, match="3 of 200"):
+        lazy[10]
+
+
 def test_bytes_survive_the_trip_through_parquet(folder):
     stored = AudioClips(folder, "train", None, 8000)._dataset[3]["audio"]["bytes"]
     assert torch.equal(load_audio(stored, 8000), (torch.arange(4000.0)[None] + 300) / 32768)

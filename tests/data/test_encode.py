@@ -1,6 +1,9 @@
 import io
 import json
+import os
 import string
+import subprocess
+import sys
 
 import datasets
 import numpy as np
@@ -10,6 +13,7 @@ import torch
 from datasets import Features, List, Value
 from transformers import BertTokenizerFast
 
+from melody_diffusers import cli
 from melody_diffusers.data.datasets import AudioClips, EncodedClips
 from melody_diffusers.data.encode import ClipEncoder, encode_dataset
 from melody_diffusers.models.mulan import MuLanConfig, MuLanModel
@@ -117,6 +121,16 @@ def test_codes_are_those_of_the_components(encoder, folder, tmp_path):
     assert [len(row["mulan_tokens_audio"]) for row in rows] == [5, 5, 5, 1, 5, 5, 5]
 
 
+def test_clips_without_captions_are_conditioned_on_their_sound(encoder, folder, tmp_path):
+    dataset = datasets.load_dataset(str(folder), split="train").cast_column("audio", datasets.Audio(decode=False))
+    (tmp_path / "bare").mkdir()
+    dataset.select_columns("audio").to_parquet(tmp_path / "bare" / "train-00000-of-00001.parquet")
+    encode_dataset(tmp_path / "bare", encoder, tmp_path / "out")
+    clips = EncodedClips(tmp_path / "out", "train", num_tokens=10, text_share=1.0)
+    windows = [row["mulan_tokens_audio"] for row in table(tmp_path / "out" / "train")]
+    assert len(clips) == 7 and all(clips[i]["mulan_tokens"].tolist() in windows[i] for i in range(7))
+
+
 def test_codes_do_not_depend_on_batches_and_parts(encoder, folder, tmp_path):
     encode_dataset(folder, encoder, tmp_path / "a", batch_size=1, rows_per_part=100)
     encode_dataset(folder, encoder, tmp_path / "b", batch_size=5, rows_per_part=4)
@@ -172,3 +186,24 @@ def test_bad_settings_are_named(encoder, folder, tmp_path):
     parts = (encoder.vae, encoder.mulan, encoder.mulan_quantizer, encoder.semantic_tokenizer, encoder.tokenizer)
     with pytest.raises(ValueError, match="window_seconds must be above 0, got -1"):
         ClipEncoder(*parts, window_seconds=-1)
+
+
+def test_the_command_with_every_flag_and_two_processes_give_the_same(tiny_folder, folder, tmp_path, capsys):
+    flags = ["--model", tiny_folder, "--data", folder, "--splits", "train", "--batch-size", 4, "--rows-per-part", 2]
+    flags += ["--window-seconds", 1, "--window-stride-seconds", 0.5, "--mixed-precision", "no", "--device", "cpu"]
+    flags = [str(flag) for flag in flags]
+    assert cli.main(["data", "encode", *flags, "--out", str(tmp_path / "one")]) == 0
+    assert "train: 7 clips" in capsys.readouterr().out
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += ["-m", "melody_diffusers.cli", "data", "encode", *flags, "--out", str(tmp_path / "two")]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("train: 7 clips") == 1 and "h per hour" in run.stdout  # the first one speaks for both
+    assert cli.main(["data", "encode", *flags, "--out", str(tmp_path / "two")]) == 0
+    assert "encoded already" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["encoding.json", "train"]
+    for one, other in zip(table(tmp_path / "one" / "train"), table(tmp_path / "two" / "train"), strict=True):
+        assert np.allclose(one.pop("latents"), other.pop("latents"), atol=2e-3)
+        assert one == other
+

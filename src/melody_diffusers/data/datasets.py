@@ -23,7 +23,7 @@ from ..audio import crop_or_pad, load_audio
 from ..timebase import Timebase
 
 ENCODED_COLUMNS = ["latents", "semantic_tokens", "mulan_tokens_audio", "mulan_tokens_text"]
-_TAG_COLUMNS = ("style", "mood", "tempo", "key", "meter", "instruments", "bpm")
+_TAG_COLUMNS = ("style", "mood", "tempo", "key", "meter", "instruments", "bpm", "tags")
 
 
 def tags_of(row: dict[str, Any]) -> list[str]:
@@ -33,7 +33,7 @@ def tags_of(row: dict[str, Any]) -> list[str]:
         value = row.get(column)
         if value is None or value == "" or value == []:
             continue
-        if column == "instruments":
+        if column in ("instruments", "tags"):
             tags += value
         elif column == "key":
             tags.append(f"{value} {row.get('mode_word') or row.get('mode') or ''}".strip())
@@ -74,6 +74,9 @@ class AudioClips(Dataset):
         preload: decode all clips once into one file of 16-bit samples beside the folder, which every process that
             trains from it maps and shares; False decodes each clip when it is asked for.
         tag_share: probability that the caption is the list of tags in random order.
+
+    A clip that cannot be decoded is noted in .cache/quarantine.jsonl beside the folder. It is left out, or, without
+    preloading, the next one takes its place; more than one in a hundred raise ValueError.
     """
 
     def __init__(
@@ -100,8 +103,13 @@ class AudioClips(Dataset):
             self.rows = [{} for _ in range(len(self._dataset))]
         self._samples: np.ndarray | None = None
         self._ends = np.zeros(0, np.int64)
+        self._bad: set[int] = set()
         if preload:
             self._samples, self._ends = self._map_samples()
+            good = np.diff(self._ends, prepend=0) > 0  # clips that could not be decoded take no room
+            if not good.all():
+                self.rows = [row for row, is_good in zip(self.rows, good) if is_good]
+                self._dataset, self._ends = self._dataset.select(np.flatnonzero(good)), self._ends[good]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -124,7 +132,13 @@ class AudioClips(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         index = range(len(self))[index]  # IndexError ends iteration; negative indices count from the end
         random = np.random.default_rng([self.seed, self.epoch, index])
-        samples = self._clip_samples(index)
+        samples = None
+        while samples is None:
+            try:
+                samples = self._clip_samples(index)
+            except ValueError as error:
+                self._quarantine(index, error)
+                index = (index + 1) % len(self)
         length = len(samples) if self.crop_samples is None else self.crop_samples
         start = int(random.integers(max(0, len(samples) - length) + 1))
         waveform = crop_or_pad(_to_waveform(samples[start : start + length]), length)
@@ -135,6 +149,26 @@ class AudioClips(Dataset):
             return _decode(self._dataset[index]["audio"], self.sample_rate)
         return self._samples[self._ends[index - 1] if index else 0 : self._ends[index]]
 
+    def _quarantine(self, index: int, error: ValueError) -> None:
+        """Notes a clip that cannot be decoded; raises when there are too many."""
+        if index in self._bad:
+            return
+        self._bad.add(index)
+        notes = self._cache_folder() / "quarantine.jsonl"
+        line = {"folder": self.folder.name, "split": self.split, "row": index, "error": str(error)}
+        with open(notes, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if len(self._bad) > len(self) // 100:
+            raise ValueError(
+                f"{len(self._bad)} of {len(self)} clips of {self.split} in {self.folder} cannot be decoded, which is "
+                f"more than one in a hundred; the first is row {min(self._bad)} ({error}), see {notes}."
+            ) from error
+
+    def _cache_folder(self) -> Path:
+        folder = self.folder.absolute().parent / ".cache"
+        folder.mkdir(exist_ok=True)
+        return folder
+
     def _caption(self, index: int, random: np.random.Generator) -> str:
         row = self.rows[index]
         captions, tags = row.get("captions") or [], tags_of(row)
@@ -144,16 +178,20 @@ class AudioClips(Dataset):
 
     def _map_samples(self) -> tuple[np.memmap, np.ndarray]:
         """All clips end to end as int16, and where each ends; decoded once for the data as they are now."""
-        cache = self.folder.absolute().parent / ".cache" / self.fingerprint()
+        cache = self._cache_folder() / self.fingerprint()
         samples_file, ends_file = cache.with_suffix(".i16"), cache.with_suffix(".ends.npy")
         if not samples_file.is_file():
-            cache.parent.mkdir(exist_ok=True)
             aside = cache.with_suffix(f".tmp-{uuid.uuid4().hex[:8]}")
             lengths = []
             try:
                 with open(aside, "wb") as file:
-                    for row in tqdm(self._dataset.select_columns("audio"), desc=f"decode {self.split}", unit="clip"):
-                        samples = _decode(row["audio"], self.sample_rate)
+                    rows = tqdm(self._dataset.select_columns("audio"), desc=f"decode {self.split}", unit="clip")
+                    for index, row in enumerate(rows):
+                        samples = np.zeros(0, np.int16)
+                        try:
+                            samples = _decode(row["audio"], self.sample_rate)
+                        except ValueError as error:
+                            self._quarantine(index, error)
                         lengths.append(len(samples))
                         samples.tofile(file)
                 with open(f"{aside}.ends", "wb") as file:
@@ -177,7 +215,8 @@ def _column_of_tensors(dataset: datasets.Dataset, name: str) -> list[Tensor]:
             width = int(values.value_lengths().to_numpy()[0]) if len(values) else 0
             values = values.flatten()
         tensor = torch.from_numpy(values.to_numpy(zero_copy_only=False).copy())
-        rows += (tensor if width is None else tensor.reshape(-1, width)).split(lengths.tolist())
+        # not reshape(-1, width): the width is 0 where no row holds anything, as without captions
+        rows += (tensor if width is None else tensor.reshape(int(lengths.sum()), width)).split(lengths.tolist())
     return rows
 
 

@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 import datasets
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from datasets import Array2D, List, Value
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -128,6 +130,11 @@ class ClipEncoder:
                     yield clips.rows[index] | row | {"mulan_tokens_text": [token.tolist() for token in own]}
 
 
+def process_state() -> PartialState:
+    """Which of the processes of `accelerate launch` or `torchrun` this is, if there are several, and its device."""
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
 def encode_dataset(
     folder: str | os.PathLike,
     encoder: ClipEncoder,
@@ -142,7 +149,7 @@ def encode_dataset(
     mean of the VAE's Gaussian), `semantic_tokens` (S,), `mulan_tokens_audio` (W, N), `mulan_tokens_text` (captions, N)
     and all columns of the data set but the audio; rates and settings go to output_folder/encoding.json. Work is kept
     every `rows_per_part` rows: a run that was stopped goes on where it was, unless data, weights or settings have
-    changed; then it starts over.
+    changed; then it starts over. The processes of `accelerate launch` share the parts among themselves.
 
     Args:
         folder: a folder that `AudioClips` reads.
@@ -150,22 +157,27 @@ def encode_dataset(
     """
     if batch_size < 1 or rows_per_part < 1:
         raise ValueError(f"batch_size and rows_per_part must be at least 1, got {batch_size} and {rows_per_part}.")
-    output, settings = Path(output_folder), json.dumps(encoder.settings(), indent=1)
-    output.mkdir(parents=True, exist_ok=True)
-    if not (output / "encoding.json").is_file() or (output / "encoding.json").read_text(encoding="utf-8") != settings:
-        for outdated in [path.parent for path in output.glob("*/source.json")] + list(output.glob(".parts-*")):
-            shutil.rmtree(outdated)
-        (output / "encoding.json").write_text(settings, encoding="utf-8")
+    state, output, settings = process_state(), Path(output_folder), json.dumps(encoder.settings(), indent=1)
+    written = output / "encoding.json"
+    if state.is_main_process:
+        output.mkdir(parents=True, exist_ok=True)
+        if not written.is_file() or written.read_text(encoding="utf-8") != settings:
+            for outdated in [path.parent for path in output.glob("*/source.json")] + list(output.glob(".parts-*")):
+                shutil.rmtree(outdated)
+            written.write_text(settings, encoding="utf-8")
     for split in datasets.get_dataset_split_names(str(folder)) if splits is None else splits:
-        clips = AudioClips(folder, split, None, encoder.timebase.sample_rate)
-        _encode_split(clips, encoder, output, batch_size, rows_per_part)
+        with state.main_process_first():  # the others find what the first has decoded
+            clips = AudioClips(folder, split, None, encoder.timebase.sample_rate)
+        _encode_split(clips, encoder, output, batch_size, rows_per_part, state)
 
 
-def _encode_split(clips: AudioClips, encoder: ClipEncoder, output: Path, batch_size: int, rows_per_part: int) -> None:
+def _encode_split(
+    clips: AudioClips, encoder: ClipEncoder, output: Path, batch_size: int, rows_per_part: int, state: PartialState
+) -> None:
     source = json.dumps({"fingerprint": clips.fingerprint(), "rows": len(clips)})
     finished = output / clips.split
     if finished.is_dir() and (finished / "source.json").read_text(encoding="utf-8") == source:
-        print(f"{clips.split}: {len(clips)} clips are encoded already, in {finished}")
+        state.print(f"{clips.split}: {len(clips)} clips are encoded already, in {finished}")
         return
     features = clips.features | {
         "latents": Array2D((None, encoder.vae.latent_dim), "float16"),
@@ -174,30 +186,31 @@ def _encode_split(clips: AudioClips, encoder: ClipEncoder, output: Path, batch_s
         "mulan_tokens_text": List(List(Value("int32"))),
     }
     parts_folder = output / f".parts-{clips.split}-{clips.fingerprint()}-{rows_per_part}"
+    parts = {parts_folder / f"{start:09d}": start for start in range(0, len(clips), rows_per_part)}
+    missing = [part for part in parts if not part.is_dir()]
+    state.wait_for_everyone()  # all have seen the same parts before one is added
     parts_folder.mkdir(exist_ok=True)
-    starts = range(0, len(clips), rows_per_part)
-    parts = [parts_folder / f"{start:09d}" for start in starts]
     began, seconds = time.monotonic(), 0.0
-    with tqdm(total=len(clips), desc=f"encode {clips.split}", unit="clip") as bar:
-        for start, part in zip(starts, parts, strict=True):
-            rows = range(start, min(start + rows_per_part, len(clips)))
-            if part.is_dir():
-                bar.update(len(rows))
-                continue
+    mine = missing[state.process_index :: state.num_processes]
+    total = sum(min(rows_per_part, len(clips) - parts[part]) for part in mine)
+    with tqdm(total=total, desc=f"encode {clips.split}", unit="clip", disable=not state.is_main_process) as bar:
+        for part in mine:
+            rows = range(parts[part], min(parts[part] + rows_per_part, len(clips)))
             encoded = []
             for row in encoder.encode_rows(clips, rows, batch_size):
                 encoded.append(row)
                 seconds += encoder.timebase.frames_to_seconds(len(row["latents"]))
                 bar.update()
             _save_aside(datasets.Dataset.from_list(encoded, features=datasets.Features(features)), part, source)
-    whole = datasets.concatenate_datasets([datasets.load_from_disk(str(part)) for part in parts])
-    shutil.rmtree(finished, ignore_errors=True)
-    _save_aside(whole, finished, source)
-    shutil.rmtree(parts_folder)
-    hours = (time.monotonic() - began) / 3600
-    print(
-        f"{clips.split}: {len(clips)} clips, {seconds / 3600:.3g} h encoded at {seconds / 3600 / hours:.0f} h per hour"
-    )
+    hours = sum(gather_object([seconds])) / 3600  # and waits until all parts are there
+    if state.is_main_process:
+        whole = datasets.concatenate_datasets([datasets.load_from_disk(str(part)) for part in parts])
+        shutil.rmtree(finished, ignore_errors=True)
+        _save_aside(whole, finished, source)
+        shutil.rmtree(parts_folder)
+        rate = hours / ((time.monotonic() - began) / 3600)
+        print(f"{clips.split}: {len(clips)} clips, {hours:.3g} h encoded at {rate:.0f} h per hour")
+    state.wait_for_everyone()
 
 
 def _save_aside(dataset: datasets.Dataset, folder: Path, source: str) -> None:

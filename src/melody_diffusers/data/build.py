@@ -1,0 +1,347 @@
+"""Builds a data set folder from recordings of any kind: what is sound becomes clips, what is not gets a reason.
+
+The folder has the layout that `AudioClips` and `datasets.load_dataset` read: data/<split>-*.parquet with encoded clips
+and what is known of them, a card, and manifest.jsonl with one line for each recording, accepted or refused. The same
+recordings and settings give the same bytes.
+"""
+
+import io
+import itertools
+import json
+import os
+import queue
+import shutil
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Audio, Features, List, Value
+from tqdm.auto import tqdm
+
+from .captions import LIST_COLUMNS, TEXT_COLUMNS, describe, merge, read_metadata, read_sidecar, widen
+from .decoding import Decoder, DecodeLimits
+
+AUDIO_SUFFIXES = (
+    *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64"),
+    *(".m4a", ".aac", ".mp4", ".wma", ".ape", ".wv"),  # libsndfile cannot decode these, and the manifest says so
+)
+CLIPS_PER_SHARD = 512
+CLIPS_PER_ROW_GROUP = 32
+MANIFEST = "manifest.jsonl"
+_FACTS = ("sha256", "format", "rate", "channels", "seconds", "peak", "level_db")
+
+CARD = """---
+task_categories:
+- text-to-audio
+tags:
+- music
+---
+
+# {name}
+
+{clips} clips of up to {clip_seconds:g} s, mono, {sample_rate} Hz, 16-bit FLAC, cut from {recordings} recordings by
+`melody data build`. All clips of a recording are in one split. `manifest.jsonl` says of each input file what it is and
+which split it went to, or why it was refused.
+
+| split | recordings | clips | hours |
+|---|---|---|---|
+{rows}
+
+Columns: `audio`; `captions`; the tags `style`, `mood`, `tempo`, `key`, `meter`, `instruments`, `bpm`, `tags`;
+`recording` and `start_seconds`, where the clip was cut.
+
+The rights to the recordings are their owners'; say here under which licence you may pass them on.
+"""
+
+
+@dataclass
+class Recording:
+    """One input: its name in the manifest, where its bytes lie, and what is said of it.
+
+    Args:
+        is_temporary: the file was made for the builder, which removes it.
+        refused: (reason, detail), when it need not even be opened.
+    """
+
+    name: str
+    path: Path
+    row: dict[str, Any]
+    is_temporary: bool = False
+    refused: tuple[str, str] | None = None
+
+
+@dataclass
+class BuildSummary:
+    """What a build did: hours and clips by split, and how many recordings were refused by reason."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    clips: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
+    recordings: int = 0
+    hours_per_hour: float = 0.0
+
+    def __str__(self) -> str:
+        lines = [f"{split}: {n} clips, {self.seconds[split] / 3600:.3g} h" for split, n in self.clips.items()]
+        counts = ", ".join(f"{count} {reason}" for reason, count in self.refused.items())
+        lines.append(f"refused {sum(self.refused.values())} of {self.recordings} recordings" + (counts and f": {counts}"))
+        return "\n".join([*lines, f"{self.hours_per_hour:.0f} hours of music per hour"])
+
+
+def build_dataset(
+    source: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    limits: DecodeLimits | None = None,
+    validation_share: float = 0.05,
+    test_share: float = 0.05,
+    split: str = "train",
+    streaming: bool = False,
+    max_recordings: int | None = None,
+    workers: int = 1,
+) -> BuildSummary:
+    """Writes the data set folder `out`, all or nothing; an earlier data set that this function wrote there is replaced.
+
+    A recording is decoded, checked against `limits`, mixed to mono, resampled and cut. Its split follows from a hash of
+    its bytes, so that it stays where it is when others come or go, and none straddles two splits. Captions and tags
+    come from files beside it (`name.txt`, `name.json`), from `metadata.csv` or `metadata.jsonl`, from the columns of a
+    Hugging Face data set, and from the tags in the file; none is needed.
+
+    Args:
+        source: a folder of audio files, also in subfolders (links to folders are not followed), or a Hugging Face data
+            set with an audio column: a folder, or a name on the Hub.
+        validation_share: share of the recordings for validation, one at least if there are three; likewise `test_share`.
+        split: which split of a Hugging Face data set is read.
+        streaming: do not download the whole of it first.
+        max_recordings: stop after so many inputs.
+        workers: processes that decode.
+
+    Raises:
+        ValueError: an argument or a table of captions is wrong, `out` is something else, or nothing can be used.
+    """
+    limits, out = DecodeLimits() if limits is None else limits, Path(out)
+    if not 0 <= validation_share < 1 or not 0 <= test_share < 1 or validation_share + test_share >= 1:
+        raise ValueError(f"The shares must be at least 0 and sum to below 1, got {validation_share} and {test_share}.")
+    if workers < 1 or (max_recordings is not None and max_recordings < 1):
+        raise ValueError(f"workers and max_recordings must be at least 1, got {workers} and {max_recordings}.")
+    if out.exists() and not (out / MANIFEST).is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise ValueError(f"{out} exists and is no data set that was built here; it will not be replaced.")
+    if Path(source).is_dir() and out.resolve().is_relative_to(Path(source).resolve()):
+        raise ValueError(f"{out} lies within {source}, which it would become part of.")
+    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    spools = partial / "spools"
+    spools.mkdir(parents=True)
+    try:
+        started, manifest, accepted = time.monotonic(), [], []
+        digests: set[str] = set()
+        recordings = _recordings(source, split, streaming, max_recordings, spools)
+        for recording, spool, found in _decode_all(recordings, limits, workers, spools):
+            if found["reason"] is None and found["sha256"] in digests:
+                found |= {"reason": "duplicate", "detail": "the same bytes as an earlier file", "clips": []}
+            line = {"path": recording.name} | {name: found.get(name) for name in _FACTS}
+            line |= {"clips": len(found["clips"]), "split": None, "reason": found["reason"], "detail": found["detail"]}
+            manifest.append(line)
+            if found["reason"] is None:
+                digests.add(found["sha256"])
+                row = widen(merge(recording.row, describe({"genre": found["genre"]})))
+                accepted.append((line, row, spool, found["clips"]))
+            else:
+                spool.unlink(missing_ok=True)
+        refused = Counter(line["reason"] for line in manifest if line["reason"] is not None)
+        if not accepted:
+            counts = ", ".join(f"{count} {reason}" for reason, count in sorted(refused.items()))
+            raise ValueError(f"{source} holds no recording that can be used: {counts or 'no audio files at all'}.")
+        _choose_splits([line for line, *_ in accepted], validation_share, test_share)
+        summary = BuildSummary(recordings=len(manifest), refused=dict(sorted(refused.items())))
+        for name in ("train", "validation", "test"):
+            chosen = [item for item in accepted if item[0]["split"] == name]
+            if chosen:
+                summary.clips[name] = sum(len(clips) for *_, clips in chosen)
+                summary.seconds[name] = sum(clip[2] for *_, clips in chosen for clip in clips)
+                _write_split(partial / "data", name, chosen, limits.sample_rate)
+        summary.hours_per_hour = sum(summary.seconds.values()) / (time.monotonic() - started)
+        with open(partial / MANIFEST, "w", encoding="ascii") as file:
+            file.writelines(json.dumps(line) + "\n" for line in manifest)
+        _write_card(partial, out.name, summary, [line for line, *_ in accepted], limits)
+        shutil.rmtree(spools)
+        shutil.rmtree(out, ignore_errors=True)
+        os.replace(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return summary
+
+
+def _recordings(
+    source: str | os.PathLike, split: str, streaming: bool, limit: int | None, spools: Path
+) -> Iterator[Recording]:
+    folder = Path(source)
+    paths = _audio_paths(folder) if folder.is_dir() else []
+    if paths:
+        yield from _folder_recordings(folder, paths[:limit])
+    elif folder.is_dir() and not any(folder.rglob("*.parquet")) and not any(folder.rglob("*.arrow")):
+        raise ValueError(f"{source} holds neither audio files ({', '.join(AUDIO_SUFFIXES)}) nor a data set.")
+    else:
+        yield from _dataset_recordings(source, split, streaming, limit, spools)
+
+
+def _audio_paths(folder: Path) -> list[Path]:
+    """Everything below the folder that is called like an audio file, in one order on every machine."""
+    found: list[Path] = []
+    for parent, folders, files in os.walk(folder, onerror=lambda error: found.append(Path(error.filename))):
+        found += [
+            Path(parent, name)
+            for name in files + folders
+            if Path(name).suffix.lower() in AUDIO_SUFFIXES and not name.startswith(".")  # such are notes of file systems
+        ]
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _folder_recordings(folder: Path, paths: list[Path]) -> Iterator[Recording]:
+    metadata, nothing = read_metadata(folder), describe({})
+    for path in paths:
+        name = path.relative_to(folder).as_posix()
+        recording = Recording(name, path, metadata.get(name, nothing))
+        try:
+            recording.row = merge(read_sidecar(path), recording.row)
+        except ValueError as error:
+            recording.refused = ("bad_caption", str(error))
+        yield recording
+
+
+def _dataset_recordings(
+    source: str | os.PathLike, split: str, streaming: bool, limit: int | None, spools: Path
+) -> Iterator[Recording]:
+    saved = Path(source)
+    if (saved / "dataset_dict.json").is_file() or (saved / "state.json").is_file():  # by `save_to_disk`
+        dataset = datasets.load_from_disk(str(saved / split if (saved / "dataset_dict.json").is_file() else saved))
+    else:
+        dataset = datasets.load_dataset(str(source), split=split, streaming=streaming)
+    columns = dataset.features or dict.fromkeys(next(iter(dataset)))
+    audio = [name for name, kind in columns.items() if isinstance(kind, Audio) or name == "audio"]
+    if not audio:
+        raise ValueError(f"{source} has no audio column, only {', '.join(columns)}.")
+    dataset = dataset.cast_column(audio[0], Audio(decode=False))  # bytes, or the path of a file
+    for index, columns in enumerate(dataset):
+        if index == limit:
+            break
+        sound = columns.pop(audio[0]) or {"bytes": None, "path": None}
+        name = f"{index:07d}" + (f"-{Path(sound['path']).name}" if sound["path"] else "")
+        recording = Recording(name, Path(sound["path"] or ""), describe(columns))
+        if sound["bytes"] is None and not sound["path"]:
+            recording.refused = ("unreadable", "the row holds no audio")
+        elif sound["bytes"] is not None or "://" in sound["path"]:  # of an audio folder on the Hub, in streaming
+            recording.path, recording.is_temporary = spools / f"{index:07d}.input", True
+            try:
+                with io.BytesIO(sound["bytes"]) if sound["bytes"] is not None else fsspec.open(sound["path"]) as file:
+                    with open(recording.path, "wb") as copy:
+                        shutil.copyfileobj(file, copy)
+            except (OSError, ValueError, KeyError) as error:
+                recording.refused = ("unreadable", type(error).__name__)
+        yield recording
+
+
+def _decode_all(
+    recordings: Iterator[Recording], limits: DecodeLimits, workers: int, spools: Path
+) -> Iterator[tuple[Recording, Path, dict[str, Any]]]:
+    """Each recording with the file of its clips and what was found, in order; a few are under way at a time."""
+    decoders: queue.SimpleQueue[Decoder] = queue.SimpleQueue()
+    every = [Decoder(limits) for _ in range(workers)]
+    for decoder in every:
+        decoders.put(decoder)
+
+    def work(recording: Recording, spool: Path) -> dict[str, Any]:
+        decoder = decoders.get()
+        try:
+            return decoder.decode(str(recording.path), str(spool))
+        finally:
+            decoders.put(decoder)
+            if recording.is_temporary:
+                recording.path.unlink(missing_ok=True)
+
+    pool = ThreadPoolExecutor(workers)
+    under_way: deque[tuple[Recording, Path, Future]] = deque()
+    try:
+        bar = tqdm(recordings, desc="decode", unit="recording")
+        for number, recording in enumerate(bar):
+            spool = spools / f"{number:09d}.clips"
+            future: Future = Future()
+            if recording.refused is None:
+                future = pool.submit(work, recording, spool)
+            else:
+                reason, detail = recording.refused
+                future.set_result({"clips": [], "reason": reason, "detail": detail})
+            under_way.append((recording, spool, future))
+            if len(under_way) > 2 * workers:
+                recording, spool, future = under_way.popleft()
+                yield recording, spool, future.result()
+        for recording, spool, future in under_way:
+            yield recording, spool, future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for decoder in every:
+            decoder.close()
+
+
+def _choose_splits(lines: list[dict[str, Any]], validation_share: float, test_share: float) -> None:
+    """Fills in `split`: recordings with the lowest hashes are for testing, the next ones for validation."""
+    ordered = sorted(lines, key=lambda line: line["sha256"])
+    where = [int(line["sha256"][:8], 16) / 2**32 for line in ordered]
+    enough = len(lines) >= 3
+    num_test = max(sum(u < test_share for u in where), int(enough and test_share > 0))
+    num_either = sum(u < test_share + validation_share for u in where)
+    num_either = max(num_either, num_test + int(enough and validation_share > 0))
+    for index, line in enumerate(ordered):
+        line["split"] = "test" if index < num_test else "validation" if index < num_either else "train"
+
+
+def _write_split(folder: Path, split: str, chosen: list[tuple], sample_rate: int) -> None:
+    """data/<split>-*.parquet from the clips of the chosen recordings, which are removed as they are written."""
+    # `datasets` takes the splits from these names. If the card named them instead, it would go on serving its cached
+    # copy after the files had changed.
+    folder.mkdir(exist_ok=True)
+    num_shards = -(-sum(len(clips) for *_, clips in chosen) // CLIPS_PER_SHARD)
+    columns = {name: List(Value("string")) if name in LIST_COLUMNS else Value("string") for name in TEXT_COLUMNS}
+    columns |= {"bpm": Value("int32"), "recording": Value("string"), "start_seconds": Value("float32")}
+    schema = Features({"audio": Audio(sampling_rate=sample_rate), **columns}).arrow_schema
+    rows = _rows(chosen)
+    for shard in range(num_shards):
+        with pq.ParquetWriter(folder / f"{split}-{shard:05d}-of-{num_shards:05d}.parquet", schema) as writer:
+            for _ in range(CLIPS_PER_SHARD // CLIPS_PER_ROW_GROUP):
+                group = list(itertools.islice(rows, CLIPS_PER_ROW_GROUP))
+                if group:
+                    writer.write_table(pa.Table.from_pylist(group, schema=schema))
+
+
+def _rows(chosen: list[tuple]) -> Iterator[dict[str, Any]]:
+    for line, row, spool, clips in chosen:
+        name = line["path"].encode("utf-8", "replace").decode("utf-8")
+        with open(spool, "rb") as file:
+            for number, (num_bytes, start_seconds, _) in enumerate(clips):
+                audio = {"bytes": file.read(num_bytes), "path": f"{name}.{number:04d}.flac"}
+                yield {"audio": audio, **row, "recording": name, "start_seconds": start_seconds}
+        spool.unlink()
+
+
+def _write_card(
+    folder: Path, name: str, summary: BuildSummary, accepted: list[dict[str, Any]], limits: DecodeLimits
+) -> None:
+    recordings = Counter(line["split"] for line in accepted)
+    card = CARD.format(
+        name=name,
+        clips=sum(summary.clips.values()),
+        recordings=len(accepted),
+        rows="\n".join(
+            f"| {split} | {recordings[split]} | {clips} | {summary.seconds[split] / 3600:.3g} |"
+            for split, clips in summary.clips.items()
+        ),
+        **{key: value for key, value in asdict(limits).items() if key in ("clip_seconds", "sample_rate")},
+    )
+    (folder / "README.md").write_text(card, encoding="utf-8")
