@@ -98,7 +98,10 @@ class MeLoDyPipeline(LoraPipelineMixin, PublishMixin, PortableConfigMixin, Diffu
         ValueError: components that do not fit together, or a scheduler other than `AngleScheduler`.
     """
 
-    model_cpu_offload_seq = "mulan->mulan_quantizer->semantic_tokenizer->semantic_lm->dual_path->vae"
+    # A model sends the one before it back to the CPU. `semantic_tokenizer` runs in inpainting alone and would, after
+    # mulan, keep it on the device. accelerate cannot offload a model that has buffers only: mulan_quantizer stays.
+    model_cpu_offload_seq = "semantic_tokenizer->mulan->semantic_lm->dual_path->vae"
+    _exclude_from_cpu_offload = ["mulan_quantizer"]
     _optional_components = ["semantic_tokenizer"]
     _callback_tensor_inputs = ["latents"]
 
