@@ -4,6 +4,7 @@ import accelerate
 import numpy as np
 import pytest
 import torch
+from diffusers.hooks import group_offloading
 
 from melody_diffusers import MeLoDyInpaintPipeline, MeLoDyPipeline
 
@@ -59,6 +60,18 @@ def nan_in_model_offload(monkeypatch):
     )
 
 
+@pytest.fixture
+def nan_in_group_offload(monkeypatch):
+    """A group's weights are NaN from when they go to the disk to when they are read back."""
+    to_disk = group_offloading.ModuleGroup._offload_to_disk
+
+    def send_away(group):
+        to_disk(group)
+        spoil(tensor.data for tensor in group.tensor_to_key)
+
+    monkeypatch.setattr(group_offloading.ModuleGroup, "_offload_to_disk", send_away)
+
+
 @pytest.mark.parametrize("call", CALLS)
 def test_model_offloading_brings_back_each_model(make_components, nan_in_model_offload, call):
     expected = run(make(make_components(), call), call)
@@ -75,6 +88,27 @@ def test_model_offloading_does_without_the_semantic_tokenizer(make_components, n
     pipe = make(make_components() | {"semantic_tokenizer": None}, "text")
     pipe.enable_model_cpu_offload(device="cpu")
     torch.testing.assert_close(run(pipe, "text"), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("offload_type", ["block_level", "leaf_level"])
+@pytest.mark.parametrize("call", ["text", "inpaint"])
+def test_group_offloading_brings_back_each_group(make_components, nan_in_group_offload, tmp_path, call, offload_type):
+    expected = run(make(make_components(), call), call)
+    pipe = make(make_components(), call)
+    pipe.enable_group_offload(
+        torch.device("cpu"),
+        offload_type=offload_type,
+        num_blocks_per_group=1,
+        offload_to_disk_path=str(tmp_path),
+        exclude_modules="vae",
+    )
+    torch.testing.assert_close(run(pipe, call), expected, rtol=0, atol=1e-5)
+    grouped = [
+        name
+        for name, model in pipe.components.items()
+        if isinstance(model, torch.nn.Module) and any(hasattr(module, "_diffusers_hook") for module in model.modules())
+    ]
+    assert sorted(grouped) == ["dual_path", "semantic_lm"]
 
 
 def test_every_weight_is_used_within_its_own_module(make_components):

@@ -50,6 +50,7 @@ SAMPLING_DEFAULTS = {
     "top_p": 1.0,
     "lm_guidance_scale": 1.0,
 }
+NOT_BY_FORWARD = ["vae", "mulan", "mulan_quantizer", "semantic_tokenizer"]  # asked by `encode` and the like
 SILENCE_DB = -70.0
 _TOKENIZER_LOCK = threading.Lock()  # a fast tokenizer keeps padding and truncation as state and refuses a second caller
 
@@ -177,6 +178,17 @@ class MeLoDyPipeline(LoraPipelineMixin, PublishMixin, PortableConfigMixin, Diffu
         new = cls(**(pipeline.components | config | kwargs))
         new.register_to_config(_name_or_path=pipeline.name_or_path)
         return new
+
+    def enable_group_offload(self, *args, exclude_modules: str | list[str] | None = None, **kwargs) -> None:
+        """`DiffusionPipeline.enable_group_offload` for `semantic_lm` and `dual_path`, the two largest parts.
+
+        Group offloading brings weights back at `forward`. The other models are asked by `encode`, `decode` and the
+        like; they go to the onload device and stay there.
+        """
+        if isinstance(exclude_modules, str):
+            exclude_modules = [exclude_modules]
+        excluded = NOT_BY_FORWARD if exclude_modules is None else NOT_BY_FORWARD + exclude_modules
+        super().enable_group_offload(*args, exclude_modules=excluded, **kwargs)
 
     @property
     def sample_rate(self) -> int:
