@@ -104,3 +104,20 @@ def test_any_number_of_frames_is_accepted():
         latents, angle, tokens = inputs(1, num_frames)
         tokens = torch.zeros(1, max(1, num_frames // 2), dtype=torch.long)
         assert model(latents, angle, tokens).sample.shape == latents.shape
+
+
+@torch.no_grad()
+def test_compiled_blocks_share_a_graph_where_their_widths_are_equal():
+    """More graphs than that would reach PyTorch's limit of 8 at the second batch size, with the paper's 8 blocks."""
+    model, batch = tiny_model(num_blocks=3, segment_length=4), inputs(1)
+    expected = model(*batch).sample
+    graphs = []
+
+    def count(graph, example_inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    model.compile_repeated_blocks(backend=count, fullgraph=True)
+    torch.testing.assert_close(model(*batch).sample, expected)
+    assert len(graphs) == len({block.coarse_width for block in model.blocks}) == 2

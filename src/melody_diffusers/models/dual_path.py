@@ -311,7 +311,8 @@ class DualPathDiffusionModel(
                 x = x + F.pad(tokens[:, token_of_frame], unconditional)
         condition = self._condition(tokens, film, num_frames)
 
-        x = segment(self.in_norm(x), self.config.segment_length)  # (B, N, K, H)
+        # Contiguous as each block's output is: a compiled block would need one more graph for the strides of a view.
+        x = segment(self.in_norm(x), self.config.segment_length).contiguous()  # (B, N, K, H)
         for block in self.blocks:
             if torch.is_grad_enabled() and self.gradient_checkpointing:
                 x = self._gradient_checkpointing_func(block, x, condition)

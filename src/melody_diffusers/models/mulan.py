@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from einops import rearrange
 from torch import Tensor, nn
 from transformers import ASTConfig, ASTModel, BertConfig, BertModel, PretrainedConfig, PreTrainedModel
@@ -159,10 +160,12 @@ class MuLanModel(CheckedLoading, PublishMixin, PreTrainedModel):
         embeds = F.normalize(self.audio_projection(hidden).float(), dim=-1)
         return F.normalize(rearrange(embeds, "(b w) e -> b w e", b=batch_size).mean(dim=1), dim=-1)  # (B, E)
 
+    @apply_forward_hook
     def get_audio_features(self, waveform: Tensor) -> Tensor:
         """Unit-length float32 embeddings (B, E) of waveforms (B, 1, T) at `sample_rate`, of any length."""
         return self.embed_log_mel(self.log_mel(waveform))
 
+    @apply_forward_hook
     def get_text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Unit-length float32 embeddings (B, E) of token ids (B, P); 0 in the mask marks padding."""
         longest = self.config.text_config.max_position_embeddings

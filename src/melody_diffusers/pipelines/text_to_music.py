@@ -50,6 +50,7 @@ SAMPLING_DEFAULTS = {
     "top_p": 1.0,
     "lm_guidance_scale": 1.0,
 }
+NOT_BY_FORWARD = ["vae", "mulan", "mulan_quantizer", "semantic_tokenizer"]  # asked by `encode` and the like
 SILENCE_DB = -70.0
 _TOKENIZER_LOCK = threading.Lock()  # a fast tokenizer keeps padding and truncation as state and refuses a second caller
 
@@ -98,7 +99,10 @@ class MeLoDyPipeline(LoraPipelineMixin, PublishMixin, PortableConfigMixin, Diffu
         ValueError: components that do not fit together, or a scheduler other than `AngleScheduler`.
     """
 
-    model_cpu_offload_seq = "mulan->mulan_quantizer->semantic_tokenizer->semantic_lm->dual_path->vae"
+    # A model sends the one before it back to the CPU. `semantic_tokenizer` runs in inpainting alone and would, after
+    # mulan, keep it on the device. accelerate cannot offload a model that has buffers only: mulan_quantizer stays.
+    model_cpu_offload_seq = "semantic_tokenizer->mulan->semantic_lm->dual_path->vae"
+    _exclude_from_cpu_offload = ["mulan_quantizer"]
     _optional_components = ["semantic_tokenizer"]
     _callback_tensor_inputs = ["latents"]
 
@@ -174,6 +178,17 @@ class MeLoDyPipeline(LoraPipelineMixin, PublishMixin, PortableConfigMixin, Diffu
         new = cls(**(pipeline.components | config | kwargs))
         new.register_to_config(_name_or_path=pipeline.name_or_path)
         return new
+
+    def enable_group_offload(self, *args, exclude_modules: str | list[str] | None = None, **kwargs) -> None:
+        """`DiffusionPipeline.enable_group_offload` for `semantic_lm` and `dual_path`, the two largest parts.
+
+        Group offloading brings weights back at `forward`. The other models are asked by `encode`, `decode` and the
+        like; they go to the onload device and stay there.
+        """
+        if isinstance(exclude_modules, str):
+            exclude_modules = [exclude_modules]
+        excluded = NOT_BY_FORWARD if exclude_modules is None else NOT_BY_FORWARD + exclude_modules
+        super().enable_group_offload(*args, exclude_modules=excluded, **kwargs)
 
     @property
     def sample_rate(self) -> int:
