@@ -39,7 +39,8 @@ from melody_diffusers.evaluation.clips import (
     read_manifest,
 )
 from melody_diffusers.evaluation.cycle_consistency import mulan_cycle_consistency
-from melody_diffusers.evaluation.frechet import frechet_distance, log_mel_statistics
+from melody_diffusers.evaluation.embeddings import log_mel_statistics
+from melody_diffusers.evaluation.frechet import frechet_distance
 from melody_diffusers.evaluation.judges import OCTAVE_RATIOS, TRIPLE_RATIOS, ClipJudge, estimate_bpm, tempo_matches
 from melody_diffusers.evaluation.reconstruction import log_mel_distance, plot_spectrogram_pair, si_sdr
 from melody_diffusers.evaluation.speed import measure_load_seconds, measure_speed
