@@ -243,12 +243,12 @@ def main(argv: list[str] | None = None) -> int:
     rows, real_against_real = evaluate_clips(folder, manifest, judge, key_judge, pipe, embeddings)
     sampling: list[dict] = []
     if arguments.compare_steps:
-        prompts, reference = (
+        asked, reference = (
             [clip for clip in manifest[name] if "style" in clip.expected] for name in ("generated", "reference")
         )
         sampling = compare_sampling(
             pipe,
-            prompts,
+            asked,
             embed_clips(in_batches(folder, reference, sample_rate), sample_rate, embeddings),
             embeddings,
             arguments.compare_steps,

@@ -42,7 +42,8 @@ def velocity_figures(
             velocity = model(noisy, torch.tensor(angle), batch["semantic_tokens"]).sample
             estimate = scheduler.add_noise(noisy, -velocity, angle)  # cos(d) z_d - sin(d) v
             errors[i].append((velocity - target).float().square().mean(dim=(1, 2)))  # (B,)
-            gains[i].append(si_sdr(estimate.flatten(1), z.flatten(1)) - si_sdr(noisy.flatten(1), z.flatten(1)))
+            after, before = (si_sdr(x.flatten(1).cpu(), z.flatten(1).cpu()) for x in (estimate, noisy))
+            gains[i].append(after - before)
     figures: dict[str, float] = {}
     for name, values in (("velocity_mse", errors), ("si_snr_improvement", gains)):
         means = [torch.cat(of_angle).mean().item() for of_angle in values]
