@@ -102,7 +102,7 @@ $(TINY)/dual_path/done: | $(TINY)/encoded/done
 	$(call TRAIN,train_dual_path,dual_path)
 
 outputs/judges/done: | data/synthetic/README.md
-	$(call TRAIN,train_judges,judges)
+	$(call STAGE,train_judges,judges)
 
 $(TINY)/assembled: | $(TINY)/semantic_lm/done $(TINY)/dual_path/done
 	$(RUN) training/assemble_pipeline.py --stages $(TINY) --out $(MODEL) --lm_guidance_scale 2.0

@@ -22,7 +22,8 @@ from melody_diffusers import MELODY_TINY, MeLoDyPipeline
 from melody_diffusers.audio import save_audio
 from melody_diffusers.data.recordings import read_recordings
 from melody_diffusers.evaluation.cycle_consistency import mulan_cycle_consistency
-from melody_diffusers.evaluation.frechet import frechet_distance, log_mel_statistics
+from melody_diffusers.evaluation.embeddings import log_mel_statistics
+from melody_diffusers.evaluation.frechet import frechet_distance
 
 SECONDS = 10.0
 

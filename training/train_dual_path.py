@@ -6,12 +6,12 @@ velocities of all chunks at once. With probability `drop_tokens` a sample hears 
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
 from melody_diffusers.data.datasets import EncodedClips
+from melody_diffusers.evaluation.velocity import velocity_figures
 from melody_diffusers.losses import velocity_loss
 from melody_diffusers.models.dual_path import DualPathDiffusionModel
 from melody_diffusers.schedulers.angle import AngleScheduler
@@ -34,39 +34,6 @@ def chunk_angles(draws: torch.Tensor, num_frames: int) -> torch.Tensor:
     ends = Timebase().chunk_boundaries(num_frames, draws.shape[1])
     lengths = torch.tensor(ends, device=draws.device).diff()
     return (draws * (math.pi / 2)).repeat_interleave(lengths, dim=1)
-
-
-@torch.no_grad()
-def validate(model: DualPathDiffusionModel, batches: list[dict[str, Any]], num_angles: int = 8) -> dict[str, float]:
-    """Velocity MSE and SI-SNR improvement (paper, Table 5) at angles in the middle of `num_angles` equal bins."""
-    scheduler, figures = AngleScheduler(), {}
-    model.eval()
-    for i in range(num_angles):
-        angle = (i + 0.5) / num_angles * math.pi / 2
-        errors, gains = [], []
-        for n, batch in enumerate(batches):
-            z = batch["latents"]
-            noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(n)).to(z)
-            noisy, target = scheduler.add_noise(z, noise, angle), scheduler.get_velocity(z, noise, angle)
-            velocity = model(noisy, torch.tensor(angle), batch["semantic_tokens"]).sample
-            errors.append(velocity_loss(velocity, target))
-            estimate = scheduler.add_noise(noisy, -velocity, angle)  # cos(d) z_d - sin(d) v
-            gains.append((si_snr(estimate, z) - si_snr(noisy, z)).mean())
-        figures[f"velocity_mse/angle_{angle:.2f}"] = float(torch.stack(errors).mean())
-        figures[f"si_snr_improvement/angle_{angle:.2f}"] = float(torch.stack(gains).mean())
-    model.train()
-    for name in ("velocity_mse", "si_snr_improvement"):
-        values = [value for key, value in figures.items() if key.startswith(name)]
-        figures[name] = sum(values) / len(values)
-    return figures
-
-
-def si_snr(estimate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """Scale-invariant signal-to-noise ratio in dB of each sample, (B,)."""
-    estimate, reference = estimate.flatten(1), reference.flatten(1)
-    scale = (estimate * reference).sum(1, keepdim=True) / reference.square().sum(1, keepdim=True)
-    projection = scale * reference
-    return 10 * (projection.square().sum(1) / (estimate - projection).square().sum(1)).log10()
 
 
 def main() -> None:
@@ -108,7 +75,7 @@ def main() -> None:
         for i in range(0, count, 8)
     ]
     with run.averaged_weights():
-        figures = validate(model, batches)
+        figures = velocity_figures(model.eval(), batches)
     run.log(**figures)
     run.save()
     per_angle = ", ".join(f"{value:.3f}" for key, value in figures.items() if key.startswith("velocity_mse/"))

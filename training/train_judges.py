@@ -1,10 +1,10 @@
-"""Trains the judges of `melody evaluate`: which style a clip has, and which family of instruments leads it.
+"""Trains the judges of `melody evaluate`: which style a clip has, which family of instruments leads it, in which key.
 
     python training/train_judges.py --config training/configs/judges/tiny.yaml
 
-The net sees rendered training clips only, changed at random so that it hears music and not the renderer
-(`augment_log_mel`). Prints, for every held-out split, the share of ten-second clips it gets right and the pairs of
-classes it confuses most, and writes the shares to accuracy.json beside the weights.
+The nets, one for style and family and one for keys, see rendered training clips only, changed at random so that they
+hear music and not the renderer (`augment_log_mel`). Prints, for every held-out split, the share of ten-second clips
+they get right and the pairs of classes they confuse most, and writes the shares to accuracy.json beside the weights.
 """
 
 import json
@@ -19,9 +19,10 @@ from datasets import Audio, Dataset, get_dataset_split_names, load_dataset
 from torch.utils.data import DataLoader, TensorDataset
 from tqdm import tqdm
 
-from melody_diffusers.audio import load_audio
-from melody_diffusers.evaluation.clips import QUESTIONS, read_windows, window_audio
+from melody_diffusers.audio import load_audio, resample
+from melody_diffusers.evaluation.clips import QUESTIONS, key_of, read_windows, window_audio
 from melody_diffusers.evaluation.judges import ClipJudge, augment_log_mel
+from melody_diffusers.evaluation.key import KEYS, KeyJudge, relative_key
 from melody_diffusers.training_utils import OptimConfig, RunConfig, TrainingRun, load_config, parse_args
 
 
@@ -34,15 +35,20 @@ class DataConfig:
     max_train_clips: int = 3000
 
 
-def training_spectrograms(judge: ClipJudge, dataset: Dataset) -> TensorDataset:
-    """All clips as half-precision log-mel frames (clips, F, M) with one column of answers per question."""
-    log_mels, answers = [], []
+def training_spectrograms(judge: ClipJudge, key_judge: KeyJudge, dataset: Dataset) -> TensorDataset:
+    """All clips as half-precision frames for either judge, (clips, F, M) and (clips, F', 12 O), and the right answers:
+    one column per question, and the key last, -1 where the data set has none."""
+    log_mels, log_semitones, answers = [], [], []
     for row in tqdm(dataset, desc="spectrograms"):
         waveform = load_audio(row["audio"]["bytes"], sample_rate=judge.config.sample_rate)
         log_mels.append(judge.log_mel(waveform.unsqueeze(0))[0].half())
+        waveform = resample(waveform, judge.config.sample_rate, key_judge.config.sample_rate)
+        log_semitones.append(key_judge.log_semitones(waveform.unsqueeze(0))[0].half())
+        key = key_of(row)
         answers.append([judge.config.labels[question].index(row[question]) for question in QUESTIONS])
-    frames = min(len(log_mel) for log_mel in log_mels)
-    return TensorDataset(torch.stack([log_mel[:frames] for log_mel in log_mels]), torch.tensor(answers))
+        answers[-1].append(-1 if key is None else KEYS.index(key))
+    stacked = [torch.stack([x[: min(map(len, frames))] for x in frames]) for frames in (log_mels, log_semitones)]
+    return TensorDataset(*stacked, torch.tensor(answers))
 
 
 def random_crops(log_mel: torch.Tensor, frames: int, draws: torch.Tensor) -> torch.Tensor:
@@ -53,20 +59,26 @@ def random_crops(log_mel: torch.Tensor, frames: int, draws: torch.Tensor) -> tor
     return log_mel[torch.arange(len(log_mel), device=device)[:, None], index]
 
 
-def accuracy(judge: ClipJudge, rows: list[dict], name: str) -> dict[str, float]:
-    """The share of the rows' ten-second windows that the judge gets right, for each question."""
-    rate = judge.config.sample_rate
-    heard = {question: [] for question in QUESTIONS}
+def accuracy(judge: ClipJudge, key_judge: KeyJudge, rows: list[dict], name: str) -> dict[str, float]:
+    """The share of the rows' ten-second windows that the judges get right, for each question."""
+    heard: dict[str, list[str]] = {question: [] for question in [*QUESTIONS, "key"]}
     for start in tqdm(range(0, len(rows), 16), desc=name):
+        rate = judge.config.sample_rate
         batch = torch.stack([window_audio(row, rate) for row in rows[start : start + 16]])
         for question, answers in judge.judge(batch).items():
             heard[question] += answers
+        heard["key"] += key_judge.judge(resample(batch, rate, key_judge.config.sample_rate))
+    right = {question: [row[question] for row in rows] for question in QUESTIONS}
+    right["key"] = [key_of(row) for row in rows]
     shares = {}
     for question, answers in heard.items():
-        wrong = Counter((row[question], a) for row, a in zip(rows, answers, strict=True) if row[question] != a)
-        shares[question] = 1 - wrong.total() / len(rows)
+        asked = [pair for pair in zip(right[question], answers, strict=True) if pair[0] is not None]
+        wrong = Counter(pair for pair in asked if pair[0] != pair[1])
+        shares[question] = 1 - wrong.total() / len(asked) if asked else float("nan")
         worst = ", ".join(f"{asked} as {answer} {count}" for (asked, answer), count in wrong.most_common(8))
-        print(f"{name}: {question} {shares[question]:.1%} of {len(rows)} right; heard {worst or 'nothing'} wrongly")
+        print(f"{name}: {question} {shares[question]:.1%} of {len(asked)} right; heard {worst or 'nothing'} wrongly")
+    in_key = [answer in (key, relative_key(key)) for key, answer in zip(right["key"], heard["key"], strict=True) if key]
+    shares["key_or_relative"] = sum(in_key) / len(in_key) if in_key else float("nan")
     return shares
 
 
@@ -74,6 +86,7 @@ def main() -> None:
     args = parse_args(__doc__)
     sections = {
         "model": partial(ClipJudge, labels={}),  # the answers come from the data
+        "key_model": KeyJudge,
         "data": DataConfig,
         "optim": OptimConfig,
         "run": RunConfig,
@@ -84,31 +97,44 @@ def main() -> None:
     labels = {question: sorted(set(train[question])) for question in QUESTIONS}
     torch.manual_seed(config.run.seed)
     judge = ClipJudge(**{**config.model, "labels": labels})
-    dataset = training_spectrograms(judge, train)
-    frames = round(config.data.crop_seconds * judge.config.sample_rate / judge.config.hop_length)
+    key_judge = KeyJudge(**config.key_model)
+    dataset = training_spectrograms(judge, key_judge, train)
+    frames, key_frames = (
+        round(config.data.crop_seconds * model.config.sample_rate / model.config.hop_length)
+        for model in (judge, key_judge)
+    )
 
-    run = TrainingRun(config.run, models={"judge": judge}, config=config)
-    optimizer = run.optimizer(judge.parameters(), config.optim)
+    run = TrainingRun(config.run, models={"clip": judge, "key": key_judge}, config=config)
+    optimizer = run.optimizer([*judge.parameters(), *key_judge.parameters()], config.optim)
     loader = DataLoader(dataset, batch_size=config.run.batch_size, shuffle=True, drop_last=True)
-    for log_mel, answers in run.steps(loader):
+    for log_mel, log_semitones, answers in run.steps(loader):
         log_mel = random_crops(log_mel, frames, run.rand("crop", len(log_mel), 1)).float()
+        log_semitones = random_crops(log_semitones, key_frames, run.rand("key crop", len(log_mel), 1)).float()
         with run.autocast():
             logits = judge(augment_log_mel(log_mel, run.generators("augment", 1)[0]))
+            key_logits = key_judge(augment_log_mel(log_semitones, run.generators("key augment", 1)[0]))
         losses = {
             question: F.cross_entropy(logits[question].float(), answers[:, i]) for i, question in enumerate(QUESTIONS)
         }
+        losses["key"] = F.cross_entropy(key_logits.float(), answers[:, -1], ignore_index=-1, reduction="sum") / len(
+            answers
+        )
         run.backward(sum(losses.values()), optimizer, clip=config.optim.clip)
         run.finish_step(**losses)
     run.save()
 
     judge.eval().cpu()
+    key_judge.eval().cpu()
     shares = {
-        split: accuracy(judge, read_windows(config.data.folder, split), split)
+        split: accuracy(judge, key_judge, read_windows(config.data.folder, split), split)
         for split in get_dataset_split_names(config.data.folder)
         if split != "train"
     }
     (Path(config.run.output_dir) / "accuracy.json").write_text(json.dumps(shares, indent=1))
-    summary = ", ".join(f"{split} style {s['style']:.1%} family {s['family']:.1%}" for split, s in shares.items())
+    summary = "; ".join(
+        f"{split}: " + ", ".join(f"{question} {share:.1%}" for question, share in of_split.items())
+        for split, of_split in shares.items()
+    )
     print(f"judges: {summary}")
 
 

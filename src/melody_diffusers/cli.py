@@ -99,6 +99,8 @@ def benchmark(args: argparse.Namespace) -> int:
     for name, seconds in speed.items():
         if name.startswith("seconds_"):
             print(f"    {name.removeprefix('seconds_'):<24}{seconds:8.2f}")
+    print(f"  {'language model calls':<26}{speed['language_model_evaluations']:8d}")
+    print(f"  {'diffusion model calls':<26}{speed['model_evaluations']:8d}")
     print(f"  {'seconds to load, once':<26}{load_seconds:8.2f}")
     models = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
     weights = sum(tensor.numel() * tensor.element_size() for part in models for tensor in part.state_dict().values())

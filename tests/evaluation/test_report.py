@@ -12,7 +12,9 @@ from huggingface_hub import ModelCard
 
 from melody_diffusers.evaluation.clips import NAMED_BPM, QUESTIONS, Clip, choose_prompts, choose_windows
 from melody_diffusers.evaluation.judges import ClipJudge
-from melody_diffusers.evaluation.report import main, recognised, tempo_hits
+from melody_diffusers.evaluation.key import KeyJudge
+from melody_diffusers.evaluation.report import main
+from melody_diffusers.evaluation.rows import key_hits, recognised, tempo_hits
 
 HAND_WRITTEN = {
     "style": {"waltz": {"triple": True, "prompts": ["One two three at 150 bpm", "A waltz", "Dance in three"]}},
@@ -30,13 +32,15 @@ def windows(pieces: int = 12) -> list[dict]:
             ("rock", "guitar", "guitar"),
         ][i % 3]
         captions = [f"{style} {i}", f"{word} number {i} at 120 bpm", "a violin and a trumpet", f"rock waltz {i}"]
+        captions += ["a violin and a trumpet in A minor"] if i % 2 else []
         row = {"piece_id": str(i), "style": style, "family": family, "captions": captions, "bpm": 120, "meter": "3/4"}
         rows += [{**row, "start_seconds": start} for start in (0.0, 10.0)]
     return rows
 
 
 def clip(**changes) -> Clip:
-    fields = {"file": "x.flac", "text": "", "expected": {}, "bpm": 120, "triple": False, "source": "hand", "seed": 0}
+    fields = {"file": "x.flac", "text": "", "expected": {}, "bpm": 120, "key": None, "triple": False, "source": "hand"}
+    fields |= {"piece": "", "seed": 0}
     return Clip(**{**fields, **changes})
 
 
@@ -64,7 +68,10 @@ def test_prompts_name_their_own_class_and_no_other() -> None:
         assert len(of_class) == count
         assert sum(prompt.source == "hand" for prompt in of_class) == by_hand
         assert len({prompt.text for prompt in of_class}) == count  # one caption from each piece
-    for prompt in prompts:
+    of_key = [prompt for prompt in prompts if prompt.expected == {}]
+    assert [prompt.key for prompt in of_key] == ["A minor"] * 6  # every other of twelve pieces, and none twice
+    assert len({prompt.piece for prompt in of_key}) == 6 and prompts[-6:] == of_key
+    for prompt in prompts[:-6]:
         assert "violin and a trumpet" not in prompt.text and "rock waltz" not in prompt.text
         assert prompt.bpm == {True: 120, False: None}["120" in prompt.text] or prompt.text == "One two three at 150 bpm"
 
@@ -95,6 +102,14 @@ def test_tempo_hits_against_known_estimates() -> None:
     assert hits["shuffled"] == pytest.approx(7 / 12)  # of three others each: 120 fits two, 60 two, 127 three, 40 none
 
 
+def test_key_hits_against_known_answers() -> None:
+    clips = [clip(key="C major"), clip(key="C major"), clip(key="F minor"), clip(key="A minor"), clip()]
+    hits = key_hits(clips, ["C major", "A minor", "C minor", "C major", "C major"])
+    assert hits["clips"] == 4 and hits["exact"] == 0.25 and hits["share"] == 0.75
+    assert hits["shuffled"] == pytest.approx(6 / 12)  # three answers fit the two others of their notes, one none
+    assert key_hits([clip()], ["C major"])["clips"] == 0
+
+
 def test_every_handwritten_prompt_names_a_class_once() -> None:
     content = yaml.safe_load(files("melody_diffusers.evaluation").joinpath("prompts.yaml").read_text())
     assert set(content) == set(QUESTIONS)
@@ -109,11 +124,14 @@ def test_every_handwritten_prompt_names_a_class_once() -> None:
 def test_the_command_makes_judges_and_rejudges(tiny_folder: str, data: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     torch.manual_seed(0)
-    ClipJudge({"style": ["rock", "waltz"], "family": ["guitar", "piano"]}, width=4).save_pretrained(tmp_path / "judges")
+    ClipJudge({"style": ["rock", "waltz"], "family": ["guitar", "piano"]}, width=4).save_pretrained(
+        tmp_path / "judges" / "clip"
+    )
+    KeyJudge(width=4).save_pretrained(tmp_path / "judges" / "key")
     (tmp_path / "prompts.yaml").write_text("style: {rock: {prompts: [a fast rock at 140 bpm]}}")
     model = shutil.copytree(tiny_folder, tmp_path / "tiny")
     command = ["--model", str(model), "--data", str(data), "--judges", str(tmp_path / "judges"), "--quick"]
-    command += ["--num_threads", "1"]
+    command += ["--num_threads", "1", "--embedding", "melody_diffusers.evaluation.embeddings:log_mel_statistics"]
     command += [
         "--num_inference_steps",
         "2",
@@ -122,7 +140,7 @@ def test_the_command_makes_judges_and_rejudges(tiny_folder: str, data: Path, tmp
         "--out",
         str(tmp_path / "out"),
     ]
-    assert main(command) == 0
+    assert main([*command, "--compare_steps", "1"]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert list(report["rows"]) == ["real", "reconstructed", "from_tokens", "generated", "silence", "noise"]
     for row in report["rows"].values():
@@ -133,10 +151,29 @@ def test_the_command_makes_judges_and_rejudges(tiny_folder: str, data: Path, tmp
     assert report["rows"]["generated"]["style"]["by_source"].keys() == {"caption", "hand"}
     for constant in ("silence", "noise"):  # a judge without knowledge hears one class: right once in two
         assert report["rows"][constant]["family"]["share"] == 0.5
+    own = "melody_diffusers.evaluation.embeddings:log_mel_statistics"
+    for row in [*report["rows"].values(), report["real_against_real"]]:
+        for measure in ("frechet", "kernel"):
+            assert row[measure].keys() == {"log_mel", "mulan", own} and row[measure][own] == row[measure]["log_mel"]
+    settings = [(row["schedule"], row["num_inference_steps"], row["model_evaluations"]) for row in report["sampling"]]
+    assert settings == [("linear", 1, 1), ("uniform", 1, 1)]
+    one_step = [{name: row[name] for name in ("mcc", "frechet", "kernel")} for row in report["sampling"]]
+    assert one_step[0] == one_step[1]  # one step is the same step in either schedule
+    assert report["speed"]["language_model_evaluations"] == 250
+    assert report["velocity"]["clips"] == 4 and report["velocity"]["velocity_mse"] > 0
+    assert report["rows"]["real"]["key"]["clips"] == 4 and report["rows"]["generated"]["key"]["clips"] >= 4
     assert report["speed"]["model_evaluations"] >= 2 and report["speed"]["real_time_factor"] > 0
     stages = [seconds for name, seconds in report["speed"].items() if name.startswith("seconds_")]
     assert len(stages) == 4 and sum(stages) <= 1.5 * report["speed"]["seconds"]
-    for name in ("report.md", "rows.png", "generated_style.png", "reconstruction_0.png", "clips/generated/0000.flac"):
+    for name in (
+        "report.md",
+        "rows.png",
+        "velocity.png",
+        "sampling.png",
+        "generated_style.png",
+        "reconstruction_0.png",
+        "clips/generated/0000.flac",
+    ):
         assert (tmp_path / "out" / name).is_file()
 
     (tmp_path / "about.md").write_text("---\nlicense: mit\n---\n\n# tiny\n\nMade for a test.\n\n")

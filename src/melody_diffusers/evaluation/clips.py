@@ -20,6 +20,7 @@ from diffusers import DiffusionPipeline
 from tqdm import tqdm
 
 from melody_diffusers.audio import crop_or_pad, load_audio, save_audio
+from melody_diffusers.evaluation.key import named_key
 
 QUESTIONS = ("style", "family")
 CLIP_SECONDS = 10.0
@@ -34,8 +35,10 @@ class Clip:
     text: str
     expected: dict[str, str]  # question -> answer, only for the questions this clip is asked
     bpm: int | None  # the tempo that the text or the score names
+    key: str | None  # and the key, one of `KEYS`
     triple: bool  # beats in threes: a tap on every third beat counts as the same tempo
     source: str  # where the text comes from: "caption" of a test clip, or written by "hand"
+    piece: str  # the piece of music that the audio or the caption is of
     seed: int
 
 
@@ -76,18 +79,36 @@ def choose_prompts(
     """Held-out prompts: for each class half from captions of test clips that name it, half written by hand.
 
     A caption serves where it names its own class and no other class of the same question: "a waltz with piano and
-    accordion" asks for no single family. No two prompts of a class come from one piece of music.
+    accordion" asks for no single family. No two prompts of a class come from one piece of music. Few of these name a
+    key, so that `4 * clips_per_class` captions that do, of as many pieces, follow; they are asked nothing else.
 
     Args:
         hand_written: question -> class -> {"names": words that name it, "prompts": [...], "triple": bool}, all
             optional; a class without hand-written prompts takes captions only, and the other way round.
 
     Returns:
-        `clips_per_class` prompts for each style and each family (fewer where there are not as many), not yet made:
-        `file` says where each will be written, `seed` what it is made from.
+        `clips_per_class` prompts for each style and each family (fewer where there are not as many), then those for
+        the key, not yet made: `file` says where each will be written, `seed` what it is made from.
     """
     shuffled = random.Random(seed).sample(windows, len(windows))
     clips: list[Clip] = []
+
+    def add(text: str, expected: dict[str, str], triple: bool, source: str, piece: str) -> None:
+        bpm = NAMED_BPM.search(text)
+        clips.append(
+            Clip(
+                file=f"generated/{len(clips):04d}.flac",
+                text=text,
+                expected=expected,
+                bpm=int(bpm.group(1)) if bpm else None,
+                key=named_key(text),
+                triple=triple or "waltz" in text.lower(),
+                source=source,
+                piece=piece,
+                seed=seed + len(clips),
+            )
+        )
+
     for question in QUESTIONS:
         classes = sorted({window[question] for window in windows})
         about = {name: hand_written.get(question, {}).get(name, {}) for name in classes}
@@ -99,33 +120,30 @@ def choose_prompts(
             for name in classes
         }
         for name in classes:
-            captions: dict[str, tuple[str, str, bool]] = {}
+            captions: dict[str, tuple[str, bool, str, str]] = {}
             for window in (window for window in shuffled if window[question] == name):
                 usable = [
                     caption
                     for caption in window["captions"]
                     if [other for other in classes if naming[other].search(caption)] == [name]
                 ]
-                if usable and window["piece_id"] not in captions:
-                    text = random.Random(f"{seed} {window['piece_id']}").choice(usable)
-                    captions[window["piece_id"]] = ("caption", text, is_triple(window, hand_written))
-            written = [("hand", text, about[name].get("triple", False)) for text in about[name].get("prompts", [])]
+                piece = window["piece_id"]
+                if usable and piece not in captions:
+                    text = random.Random(f"{seed} {piece}").choice(usable)
+                    captions[piece] = (text, is_triple(window, hand_written), "caption", piece)
+            written = [(text, about[name].get("triple", False), "hand", "") for text in about[name].get("prompts", [])]
             num_hand = min(clips_per_class // 2, len(written))
             texts = list(captions.values())[: clips_per_class - num_hand]
             texts += written[: clips_per_class - len(texts)]
-            for source, text, triple in texts:
-                named = NAMED_BPM.search(text)
-                clips.append(
-                    Clip(
-                        file=f"generated/{len(clips):04d}.flac",
-                        text=text,
-                        expected={question: name},
-                        bpm=int(named.group(1)) if named else None,
-                        triple=triple or "waltz" in text.lower(),
-                        source=source,
-                        seed=seed + len(clips),
-                    )
-                )
+            for text, triple, source, piece in texts:
+                add(text, {question: name}, triple, source, piece)
+    naming_a_key: dict[str, tuple[str, dict]] = {}
+    for window in shuffled:
+        for caption in window["captions"]:
+            if named_key(caption):
+                naming_a_key.setdefault(window["piece_id"], (caption, window))
+    for piece, (text, window) in list(naming_a_key.items())[: 4 * clips_per_class]:
+        add(text, {}, is_triple(window, hand_written), "caption", piece)
     return clips
 
 
@@ -133,6 +151,11 @@ def is_triple(window: dict, hand_written: dict[str, dict[str, dict]]) -> bool:
     """True where a tap on every third beat, or three taps a beat, is the same tempo: triple metre, swing."""
     triple_styles = {style for style, about in hand_written.get("style", {}).items() if about.get("triple")}
     return window["meter"].startswith("3") or window["style"] in triple_styles
+
+
+def key_of(row: dict) -> str | None:
+    """The key of a row of the data set, one of `KEYS`, where it has one."""
+    return named_key(f"{row['key']} {row['mode_word']}") if "key" in row else None
 
 
 def read_windows(folder: str, split: str) -> list[dict]:
@@ -173,8 +196,10 @@ def make_clips(
                 text=random.Random(f"{settings.seed} {row['piece_id']}").choice(row["captions"]),
                 expected=expected,
                 bpm=row["bpm"],
+                key=key_of(row),
                 triple=is_triple(row, hand_written),
                 source="caption",
+                piece=row["piece_id"],
                 seed=settings.seed + index,
             )
             for index, (row, expected) in enumerate(pairs)
@@ -249,9 +274,11 @@ def read_manifest(folder: Path) -> tuple[Settings, dict[str, list[Clip]]]:
     if not path.is_file():
         raise ValueError(f"--reuse needs the clips of an earlier run, but {path} does not exist")
     content = json.loads(path.read_text())
-    return Settings(**content["settings"]), {
-        name: [Clip(**clip) for clip in clips] for name, clips in content["rows"].items()
-    }
+    try:
+        rows = {name: [Clip(**clip) for clip in clips] for name, clips in content["rows"].items()}
+    except TypeError as error:
+        raise ValueError(f"{path} is of another version: leave out --reuse to make new clips ({error})") from error
+    return Settings(**content["settings"]), rows
 
 
 def read_clips(folder: Path, clips: list[Clip], sample_rate: int) -> torch.Tensor:

@@ -4,16 +4,13 @@ Both sets are summarised as Gaussians in an embedding space and compared by the 
 
     d^2 = |m_a - m_b|^2 + trace(C_a + C_b - 2 (C_a C_b)^(1/2))
 
-(Kilgour et al. 2019; the paper's FAD columns use VGGish and MuLan embeddings.) Any function from a waveform to
-vectors can serve as the embedding; `log_mel_statistics` is the one that needs no trained model.
+(Kilgour et al. 2019; the paper's FAD columns use VGGish and MuLan embeddings.) `embeddings.py` has embeddings.
 
-Shapes: B clips, T samples, W windows in a clip, E embedding width, N vectors in a set.
+Shapes: E embedding width, N and M vectors in the sets.
 """
 
 import numpy as np
 import torch
-
-from melody_diffusers.audio import log_mel_spectrogram
 
 
 def gaussian_frechet_distance(
@@ -48,25 +45,3 @@ def frechet_distance(embeddings: torch.Tensor, reference: torch.Tensor) -> float
     return gaussian_frechet_distance(
         a.mean(axis=0), np.cov(a, rowvar=False, ddof=1), b.mean(axis=0), np.cov(b, rowvar=False, ddof=1)
     )
-
-
-def log_mel_statistics(
-    waveform: torch.Tensor, *, sample_rate: int = 24000, num_mels: int = 32, window_seconds: float = 1.0
-) -> torch.Tensor:
-    """Untrained embeddings: the mean and deviation of each log-mel band in every whole window.
-
-    Args:
-        waveform: (B, 1, T), at least one window long.
-
-    Returns:
-        (B * W, 2 * num_mels) float32: natural-log units, one row per window of `window_seconds`.
-    """
-    hop_length = sample_rate // 100
-    log_mel = log_mel_spectrogram(
-        waveform[:, 0], sample_rate=sample_rate, n_fft=1024, hop_length=hop_length, num_mels=num_mels
-    )  # (B, frames, num_mels)
-    frames = round(window_seconds * sample_rate / hop_length)
-    if log_mel.shape[1] < frames:
-        raise ValueError(f"waveform is shorter than one window of {window_seconds} s: {waveform.shape[-1]} samples")
-    windows = log_mel.unfold(1, frames, frames).flatten(0, 1)  # (B * W, num_mels, frames)
-    return torch.cat([windows.mean(dim=-1), windows.std(dim=-1)], dim=-1)  # (B * W, 2 * num_mels)

@@ -7,238 +7,43 @@ Everything is measured on four rows of clips, each one stage further from a real
     from_tokens     the same clips' semantic tokens, rendered by the diffusion model: what rendering costs
     generated       music from prompts alone: what the language model and MuLan cost
 
-and on two rows that no judge may like: silence and noise. `clips.py` makes them; this file judges and writes.
-
-Shapes: B clips in a batch, N clips in a row, T samples, W windows in a clip, E embedding width.
+and on two rows that no judge may like: silence and noise. `clips.py` makes them, `rows.py` judges them, this file
+writes.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
-from diffusers import DiffusionPipeline
-from tqdm import tqdm
 
 import melody_diffusers
-from melody_diffusers.audio import resample
-from melody_diffusers.evaluation.clips import (
-    CLIP_SECONDS,
-    QUESTIONS,
-    Clip,
-    Settings,
-    in_batches,
-    make_clips,
-    read_clips,
-    read_manifest,
+from melody_diffusers.evaluation.clips import CLIP_SECONDS, QUESTIONS, Settings, in_batches, make_clips, read_manifest
+from melody_diffusers.evaluation.embeddings import Embedding, load_embedding, log_mel_statistics, mulan_embedding
+from melody_diffusers.evaluation.judges import ClipJudge
+from melody_diffusers.evaluation.key import KeyJudge
+from melody_diffusers.evaluation.plots import draw
+from melody_diffusers.evaluation.rows import (
+    ROWS,
+    embed_clips,
+    evaluate_clips,
+    measure_reconstruction,
+    measure_velocity,
 )
-from melody_diffusers.evaluation.cycle_consistency import mulan_cycle_consistency
-from melody_diffusers.evaluation.frechet import frechet_distance, log_mel_statistics
-from melody_diffusers.evaluation.judges import OCTAVE_RATIOS, TRIPLE_RATIOS, ClipJudge, estimate_bpm, tempo_matches
-from melody_diffusers.evaluation.reconstruction import log_mel_distance, plot_spectrogram_pair, si_sdr
+from melody_diffusers.evaluation.sampling import compare_sampling
 from melody_diffusers.evaluation.speed import measure_load_seconds, measure_speed
-from melody_diffusers.losses import multi_resolution_stft_loss
 from melody_diffusers.publishing import model_card
-
-ROWS = ("real", "reconstructed", "from_tokens", "generated", "silence", "noise")
-
-
-@torch.no_grad()
-def judge_row(
-    clips: list[Clip], waveforms: Iterator[torch.Tensor], judge: ClipJudge, pipe: DiffusionPipeline
-) -> dict[str, Any]:
-    """What the judges hear in one row, and the embeddings its Frechet distances are made of.
-
-    Args:
-        waveforms: batches (B, 1, T) at the pipeline's rate, in the order of `clips`.
-
-    Returns:
-        `heard`: question -> one answer per clip; `bpm`: one estimate per clip that names a tempo, else None;
-        `mulan` (N, E) and `mulan_text` (N, E); `log_mel` (N, W, E'), one row of windows per clip.
-    """
-    sample_rate = pipe.sample_rate
-    heard: dict[str, list[str]] = {question: [] for question in judge.config.labels}
-    bpm: list[float | None] = []
-    mulan, log_mel = [], []
-    for batch in waveforms:
-        for question, answers in judge.judge(resample(batch, sample_rate, judge.config.sample_rate)).items():
-            heard[question] += answers
-        for waveform in batch:
-            named = clips[len(bpm)].bpm
-            bpm.append(None if named is None else estimate_bpm(waveform, sample_rate=sample_rate))
-        mulan.append(pipe.mulan.get_audio_features(batch.to(pipe.device, pipe.mulan.dtype)).float().cpu())
-        log_mel.append(log_mel_statistics(batch, sample_rate=sample_rate).unflatten(0, (len(batch), -1)))
-    texts = pipe.tokenizer(
-        [clip.text for clip in clips],
-        padding=True,
-        truncation=True,
-        max_length=min(pipe.tokenizer.model_max_length, pipe.mulan.config.text_config.max_position_embeddings),
-        return_tensors="pt",
-    ).to(pipe.device)
-    return {
-        "heard": heard,
-        "bpm": bpm,
-        "mulan": torch.cat(mulan),
-        "mulan_text": pipe.mulan.get_text_features(texts["input_ids"], texts["attention_mask"]).float().cpu(),
-        "log_mel": torch.cat(log_mel),
-    }
-
-
-def recognised(clips: list[Clip], heard: list[str], question: str) -> dict[str, Any]:
-    """The share of clips in which a judge hears what was asked: of all, of each class, of each source of prompts."""
-    asked = [
-        (clip.expected[question], clip.source, answer)
-        for clip, answer in zip(clips, heard, strict=True)
-        if question in clip.expected
-    ]
-
-    def share(pairs: list[tuple[str, str, str]]) -> float:
-        return sum(expected == answer for expected, _, answer in pairs) / len(pairs)
-
-    return {
-        "share": share(asked),
-        "clips": len(asked),
-        "by_source": {s: share([a for a in asked if a[1] == s]) for s in sorted({source for _, source, _ in asked})},
-        "by_class": {c: share([a for a in asked if a[0] == c]) for c in sorted({expected for expected, _, _ in asked})},
-        "confusion": [[expected, answer] for expected, _, answer in asked],
-    }
-
-
-def tempo_hits(clips: list[Clip], estimates: list[float | None]) -> dict[str, float]:
-    """Shares of clips whose estimated tempo is within 8 % of the named one: `exact`; at a metrical level, `share`;
-    and `shuffled`: the same as `share` for every clip with every other clip's tempo."""
-    pairs = [(clip, bpm) for clip, bpm in zip(clips, estimates, strict=True) if bpm is not None]
-
-    def matches(estimate: float, clip: Clip) -> bool:
-        return clip.bpm is not None and tempo_matches(
-            estimate, clip.bpm, ratios=TRIPLE_RATIOS if clip.triple else OCTAVE_RATIOS
-        )
-
-    wrong = [matches(bpm, other) for i, (_, bpm) in enumerate(pairs) for j, (other, _) in enumerate(pairs) if i != j]
-    exact = [clip.bpm is not None and tempo_matches(bpm, clip.bpm) for clip, bpm in pairs]
-    count = len(pairs)
-    return {
-        "share": sum(matches(bpm, clip) for clip, bpm in pairs) / count if count else float("nan"),
-        "exact": sum(exact) / count if count else float("nan"),
-        "shuffled": sum(wrong) / len(wrong) if wrong else float("nan"),
-        "clips": count,
-    }
-
-
-@torch.no_grad()
-def measure_reconstruction(
-    folder: Path, real: list[Clip], reconstructed: list[Clip], sample_rate: int
-) -> dict[str, float]:
-    """Means over all pairs of the three reconstruction figures, and the median SI-SDR."""
-    ratios, stft, mel = [], [], []
-    for reference, estimate in zip(
-        in_batches(folder, real, sample_rate), in_batches(folder, reconstructed, sample_rate), strict=True
-    ):
-        ratios.append(si_sdr(estimate, reference).flatten())
-        mel.append(log_mel_distance(estimate, reference, sample_rate=sample_rate))
-        stft += [multi_resolution_stft_loss(estimate[[i]], reference[[i]]) for i in range(len(reference))]
-    all_ratios = torch.cat(ratios)
-    return {
-        "si_sdr_db": all_ratios.mean().item(),
-        "si_sdr_db_median": all_ratios.median().item(),
-        "multi_resolution_stft": torch.stack(stft).mean().item(),
-        "log_mel_db": torch.cat(mel).mean().item(),
-        "clips": len(real),
-    }
-
-
-def evaluate_clips(folder: Path, manifest: dict[str, list[Clip]], judge: ClipJudge, pipe: DiffusionPipeline) -> dict:
-    """All figures of all rows, from the files alone."""
-    sample_rate = pipe.sample_rate
-    judged = {
-        name: judge_row(clips, in_batches(folder, clips, sample_rate), judge, pipe)
-        for name, clips in tqdm(manifest.items(), desc="judging")
-    }
-
-    def styled(name: str, key: str) -> torch.Tensor:
-        """The embeddings of the clips that stand for a style: equally many of each, in every row."""
-        keep = [i for i, clip in enumerate(manifest[name]) if "style" in clip.expected]
-        return judged[name][key][keep]
-
-    rows = {}
-    for name in ROWS:
-        clips, heard = manifest[name], judged[name]
-        matched, shuffled = mulan_cycle_consistency(heard["mulan"], heard["mulan_text"])
-        rows[name] = {
-            **{question: recognised(clips, heard["heard"][question], question) for question in QUESTIONS},
-            "tempo": tempo_hits(clips, heard["bpm"]),
-            "mcc": {"matched": matched, "shuffled": shuffled, "margin": matched - shuffled},
-            "frechet": {
-                "log_mel": frechet_distance(
-                    styled(name, "log_mel").flatten(0, 1), styled("reference", "log_mel").flatten(0, 1)
-                ),
-                "mulan": frechet_distance(styled(name, "mulan"), styled("reference", "mulan")),
-            },
-        }
-    return rows
-
-
-def plot_confusion(path: Path, pairs: list[list[str]], title: str) -> None:
-    """A PNG of which class (row) was heard as which (column), each row summing to 1."""
-    from matplotlib.figure import Figure
-
-    names = sorted({name for pair in pairs for name in pair})
-    counts = torch.zeros(len(names), len(names))
-    for expected, answer in pairs:
-        counts[names.index(expected), names.index(answer)] += 1
-    shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
-    size = 2 + 0.35 * len(names)
-    figure = Figure(figsize=(size, size), layout="constrained")
-    ax = figure.subplots()
-    ax.imshow(shares.numpy(), vmin=0, vmax=1, cmap="Blues")
-    ax.set_xticks(range(len(names)), names, rotation=90)
-    ax.set_yticks(range(len(names)), names)
-    ax.set_xlabel("heard")
-    ax.set_ylabel("asked for")
-    ax.set_title(title)
-    figure.savefig(path, dpi=80)
-
-
-def plot_rows(path: Path, rows: dict) -> None:
-    """A PNG of the three hit rates, one group of bars for each row of clips."""
-    from matplotlib.figure import Figure
-
-    names = [name for name in ROWS if name in rows]
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
-    ax = figure.subplots()
-    for offset, key in enumerate(("style", "family", "tempo")):
-        positions = [i + 0.25 * (offset - 1) for i in range(len(names))]
-        ax.bar(positions, [rows[name][key]["share"] for name in names], width=0.23, label=key)
-    ax.set_xticks(range(len(names)), names)
-    ax.set_ylim(0, 1)
-    ax.set_ylabel("share recognised")
-    ax.legend()
-    figure.savefig(path, dpi=80)
-
-
-def draw(out: Path, rows: dict, folder: Path, manifest: dict[str, list[Clip]], sample_rate: int) -> None:
-    """All pictures of a report: hit rates, confusions, and three reconstructions spread over the styles."""
-    plot_rows(out / "rows.png", rows)
-    for name in ("real", "generated"):
-        for question in QUESTIONS:
-            plot_confusion(out / f"{name}_{question}.png", rows[name][question]["confusion"], f"{name}: {question}")
-    styled = [i for i, clip in enumerate(manifest["real"]) if "style" in clip.expected]
-    for number, i in enumerate(styled[:: max(len(styled) // 3, 1)][:3]):
-        reference, estimate = (read_clips(folder, [manifest[n][i]], sample_rate)[0] for n in ("real", "reconstructed"))
-        title = manifest["real"][i].expected["style"]
-        path = out / f"reconstruction_{number}.png"
-        plot_spectrogram_pair(path, reference, estimate, title=title, sample_rate=sample_rate)
 
 
 def as_markdown(report: dict) -> str:
-    """The report as a page: the rows, the reconstruction, the speed, then every class."""
+    """The report as a page: the rows and their distances, the stages, the speed, the sampling, then every class."""
     settings, rows, reconstruction, speed = (report[k] for k in ("settings", "rows", "reconstruction", "speed"))
+    velocity = report["velocity"]
+    angles = [name.partition("/")[2] for name in velocity if name.startswith("velocity_mse/")]
     lines = [
         "# Evaluation",
         "",
@@ -246,18 +51,18 @@ def as_markdown(report: dict) -> str:
         f"{settings['clips_per_class']} clips a class, pipeline arguments {settings['call_arguments'] or 'default'}.",
         "How to read it: docs/evaluation.md.",
         "",
-        "| clips | style | family | tempo (exact; shuffled) | MCC - shuffled = margin | Frechet, log-mel | MuLan |",
-        "|---|---|---|---|---|---|---|",
+        "| clips | style | family | tempo (exact; shuffled) | key or relative (exact; shuffled) "
+        "| MCC - shuffled = margin |",
+        "|---|---|---|---|---|---|",
     ]
     for name, row in rows.items():
-        tempo, mcc = row["tempo"], row["mcc"]
-        lines.append(
-            f"| {name.replace('_', ' ')} | {row['style']['share']:.0%} of {row['style']['clips']} "
-            f"| {row['family']['share']:.0%} of {row['family']['clips']} "
-            f"| {tempo['share']:.0%} of {tempo['clips']} ({tempo['exact']:.0%}; {tempo['shuffled']:.0%}) "
-            f"| {mcc['matched']:.3f} - {mcc['shuffled']:.3f} = {mcc['margin']:.3f} "
-            f"| {row['frechet']['log_mel']:.2f} | {row['frechet']['mulan']:.4f} |"
-        )
+        answers = [f"{row[question]['share']:.0%} of {row[question]['clips']}" for question in QUESTIONS]
+        for hits in (row["tempo"], row["key"]):
+            text = f"{hits['share']:.0%} of {hits['clips']} ({hits['exact']:.0%}; {hits['shuffled']:.0%})"
+            answers.append(text if hits["clips"] else "-")
+        mcc = row["mcc"]
+        answers.append(f"{mcc['matched']:.3f} - {mcc['shuffled']:.3f} = {mcc['margin']:.3f}")
+        lines.append(f"| {' | '.join([name.replace('_', ' '), *answers])} |")
     by_source = {
         question: ", ".join(f"{s} {share:.0%}" for s, share in rows["generated"][question]["by_source"].items())
         for question in QUESTIONS
@@ -267,20 +72,39 @@ def as_markdown(report: dict) -> str:
         f"Chance: style {report['chance']['style']:.0%}, family {report['chance']['family']:.0%}. Generated clips by "
         f"the source of their prompts: style {by_source['style']}; family {by_source['family']}.",
         "",
+        "## Distances to real music",
+        "",
+        *distance_table(rows | {"real_against_real": report["real_against_real"]}),
+        "",
         "## Reconstruction by the VAE-GAN",
         "",
         f"{reconstruction['clips']} test clips: SI-SDR {reconstruction['si_sdr_db']:.2f} dB (median "
         f"{reconstruction['si_sdr_db_median']:.2f}), multi-resolution STFT distance "
         f"{reconstruction['multi_resolution_stft']:.3f}, log-mel distance {reconstruction['log_mel_db']:.2f} dB.",
         "",
+        "## Velocities of the diffusion model",
+        "",
+        f"{velocity['clips']} encoded test clips, by angle: from almost clean latents, 0, to almost noise, pi/2.",
+        "",
+        "| | mean | " + " | ".join(angle.removeprefix("angle_") for angle in angles) + " |",
+        "|---" * (len(angles) + 2) + "|",
+    ]
+    for figure, label in (("velocity_mse", "velocity MSE"), ("si_snr_improvement", "SI-SNR improvement, dB")):
+        means = [velocity[figure], *(velocity[f"{figure}/{angle}"] for angle in angles)]
+        lines.append(f"| {label} | " + " | ".join(f"{mean:.3f}" for mean in means) + " |")
+    lines += [
+        "",
         "## Speed",
         "",
         f"{CLIP_SECONDS:.0f} s of audio in {speed['seconds']:.2f} s: {speed['real_time_factor']:.2f} times faster than "
         f"real time (median of warm runs, one clip at a time, {speed['num_threads']} threads). Language model "
-        f"{speed['seconds_generate_semantic_tokens']:.2f} s, diffusion {speed['seconds_denoise_latents']:.2f} s "
-        f"({speed['model_evaluations']} model evaluations), decoding {speed['seconds_decode_latents']:.2f} s, prompt "
-        f"{speed['seconds_encode_prompt']:.2f} s. A fresh process is ready in {speed['load_seconds']:.1f} s.",
+        f"{speed['seconds_generate_semantic_tokens']:.2f} s ({speed['language_model_evaluations']} model evaluations), "
+        f"diffusion {speed['seconds_denoise_latents']:.2f} s ({speed['model_evaluations']} model evaluations), "
+        f"decoding {speed['seconds_decode_latents']:.2f} s, prompt {speed['seconds_encode_prompt']:.2f} s. A fresh "
+        f"process is ready in {speed['load_seconds']:.1f} s.",
     ]
+    if report["sampling"]:
+        lines += ["", "## Steps and schedules", "", *sampling_table(report["sampling"], rows["real"])]
     for question in QUESTIONS:
         shown = [name for name in ROWS[:4] if name in rows]
         lines += ["", f"## Recognised by {question}", "", f"| {question} | {' | '.join(shown)} |"]
@@ -291,6 +115,39 @@ def as_markdown(report: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
+def distance_columns(row: dict) -> dict[str, float]:
+    """All distances of a row: "Frechet, log_mel" and so on."""
+    return {
+        f"{measure.capitalize()}, {name}": value
+        for measure in ("frechet", "kernel")
+        for name, value in row[measure].items()
+    }
+
+
+def distance_table(rows: dict[str, dict]) -> list[str]:
+    """Frechet and kernel distances: one line for each row, one column for each embedding."""
+    names = ["clips", *distance_columns(rows["real"])]
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    for name, row in rows.items():
+        values = [name.replace("_", " "), *(f"{value:.4g}" for value in distance_columns(row).values())]
+        lines.append(f"| {' | '.join(values)} |")
+    return lines
+
+
+def sampling_table(sampling: list[dict], real: dict) -> list[str]:
+    """The paper's Tables 2 and 4 in one: speed, MCC and distances by schedule and number of steps."""
+    names = ["schedule", "steps", "model evaluations", "times faster than real time", "MCC", *distance_columns(real)]
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    for row in sampling:
+        evaluations = f"{row['language_model_evaluations']} + {row['model_evaluations']}"
+        values = [row["schedule"], str(row["num_inference_steps"]), evaluations, f"{row['real_time_factor']:.2f}"]
+        values += [f"{row['mcc']:.3f}", *(f"{value:.4g}" for value in distance_columns(row).values())]
+        lines.append(f"| {' | '.join(values)} |")
+    values = ["real clips", "", "", "", f"{real['mcc']['matched']:.3f}"]
+    values += [f"{value:.4g}" for value in distance_columns(real).values()]
+    return [*lines, f"| {' | '.join(values)} |"]
+
+
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="melody evaluate", description="Measure a pipeline on held-out clips.")
     parser.add_argument("--model", default=melody_diffusers.MELODY_TINY, help="pipeline folder or Hub name")
@@ -298,6 +155,21 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--judges", default="outputs/judges", help="folder written by training/train_judges.py")
     parser.add_argument("--out", default="outputs/evaluation", type=Path, help="folder for report, plots and clips")
     parser.add_argument("--prompts", type=Path, help="YAML of hand-written prompts (default: the package's)")
+    parser.add_argument(
+        "--embedding",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="of distances, besides log_mel and mulan: clap:FOLDER_OR_REPO, or module:function; may be repeated",
+    )
+    parser.add_argument(
+        "--compare_steps",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="STEPS",
+        help="compare these numbers of steps under the linear and the uniform schedule, such as 5 10 20",
+    )
     parser.add_argument("--clips_per_class", type=int, default=10)
     parser.add_argument("--num_inference_steps", type=int, help="default: the pipeline's")
     parser.add_argument("--guidance_scale", type=float, help="default: the pipeline's")
@@ -315,9 +187,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.card and not (arguments.card.is_file() and Path(arguments.model).is_dir()):
         parser.error("--card is a Markdown file, and needs a folder as --model, to write its README.md")
-    if min(arguments.clips_per_class, arguments.batch_size, arguments.num_threads) < 1:
-        parser.error("--clips_per_class, --batch_size and --num_threads are at least 1")
-    if not (Path(arguments.judges) / "config.json").is_file():
+    counts = (arguments.clips_per_class, arguments.batch_size, arguments.num_threads, *arguments.compare_steps)
+    if min(counts) < 1:
+        parser.error("--clips_per_class, --batch_size, --num_threads and --compare_steps are at least 1")
+    if not all((Path(arguments.judges) / name / "config.json").is_file() for name in ("clip", "key")):
         parser.error(
             f"no judges in {arguments.judges}: train them with "
             "`python training/train_judges.py --config training/configs/judges/tiny.yaml`"
@@ -331,11 +204,17 @@ def main(argv: list[str] | None = None) -> int:
     started = time.perf_counter()
     prompts = arguments.prompts or files("melody_diffusers.evaluation").joinpath("prompts.yaml")
     hand_written = yaml.safe_load(prompts.read_text())
-    judge = ClipJudge.from_pretrained(arguments.judges).eval()
+    judge = ClipJudge.from_pretrained(Path(arguments.judges) / "clip").eval()
+    key_judge = KeyJudge.from_pretrained(Path(arguments.judges) / "key").eval()
     pipe = melody_diffusers.MeLoDyPipeline.from_pretrained(arguments.model).to(arguments.device)
     pipe.set_progress_bar_config(disable=True)
     if pipe.semantic_tokenizer is None:
         raise ValueError(f"{arguments.model} has no semantic_tokenizer, which the row from_tokens needs.")
+    embeddings: dict[str, Embedding] = {"log_mel": log_mel_statistics, "mulan": mulan_embedding(pipe.mulan)}
+    for name in arguments.embedding:
+        kind, _, place = name.partition(":")
+        label = f"{kind}:{Path(place).name}" if Path(place).is_dir() else name  # a report tells no local path
+        embeddings[label] = load_embedding(name, arguments.device)
     names = ("num_inference_steps", "guidance_scale", "temperature", "top_k", "top_p", "lm_guidance_scale")
     settings = Settings(
         model=str(arguments.model),
@@ -352,24 +231,40 @@ def main(argv: list[str] | None = None) -> int:
         with torch.no_grad():
             manifest = make_clips(pipe, settings, hand_written, folder, batch_size=arguments.batch_size)
 
-    earlier = arguments.out / "report.json"
-    if arguments.reuse and earlier.is_file():
-        speed = json.loads(earlier.read_text())["speed"]
-    else:
-        speed = measure_speed(
-            pipe,
-            num_runs=2 if arguments.quick else 5,
-            num_threads=arguments.num_threads,
-            **settings.call_arguments,
-        )
+    earlier: dict = {}
+    if arguments.reuse and (arguments.out / "report.json").is_file():
+        earlier = json.loads((arguments.out / "report.json").read_text())
+    measured = {"num_runs": 2 if arguments.quick else 5, "num_threads": arguments.num_threads}
+    speed = earlier.get("speed")
+    if speed is None:
+        speed = measure_speed(pipe, **measured, **settings.call_arguments)
         speed["load_seconds"] = measure_load_seconds(arguments.model)
     sample_rate = pipe.sample_rate
+    rows, real_against_real = evaluate_clips(folder, manifest, judge, key_judge, pipe, embeddings)
+    sampling: list[dict] = []
+    if arguments.compare_steps:
+        asked, reference = (
+            [clip for clip in manifest[name] if "style" in clip.expected] for name in ("generated", "reference")
+        )
+        sampling = compare_sampling(
+            pipe,
+            asked,
+            embed_clips(in_batches(folder, reference, sample_rate), sample_rate, embeddings),
+            embeddings,
+            arguments.compare_steps,
+            batch_size=arguments.batch_size,
+            **measured,
+            **settings.call_arguments,
+        )
     report = {
         "settings": asdict(settings),
         "chance": {question: 1 / len(judge.config.labels[question]) for question in QUESTIONS},
-        "rows": evaluate_clips(folder, manifest, judge, pipe),
+        "rows": rows,
+        "real_against_real": real_against_real,
         "reconstruction": measure_reconstruction(folder, manifest["real"], manifest["reconstructed"], sample_rate),
+        "velocity": measure_velocity(folder, manifest["real"], pipe, arguments.batch_size),
         "speed": speed,
+        "sampling": sampling,
         "versions": {"torch": torch.__version__, "melody_diffusers": melody_diffusers.__version__},
     }
     report["seconds"] = time.perf_counter() - started
@@ -380,7 +275,7 @@ def main(argv: list[str] | None = None) -> int:
         card = model_card(pipe, Path(arguments.model).resolve().name, text=page, report=report)
         card.save(Path(arguments.model) / "README.md")
 
-    draw(arguments.out, report["rows"], folder, manifest, sample_rate)
+    draw(arguments.out, report, folder, manifest, sample_rate)
     print((arguments.out / "report.md").read_text())
     print(f"Written to {arguments.out} in {report['seconds']:.0f} s.")
     return 0

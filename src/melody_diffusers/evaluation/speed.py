@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -77,23 +78,23 @@ def measure_speed(
 
     Returns:
         `seconds` and `real_time_factor` of the median run; `seconds_<stage>` medians for each stage;
-        `model_evaluations`, the calls of the diffusion model in one generation (NFE); `num_threads`.
+        `model_evaluations` and `language_model_evaluations`, the calls of the diffusion and of the language model in
+        one generation (NFE; guidance makes a call larger, not calls more); `num_threads`.
     """
     threads = torch.get_num_threads()
     totals: list[float] = []
     stages: dict[str, list[float]] = {name: [] for name in STAGES}
-    evaluations = 0
+    evaluations: Counter[torch.nn.Module] = Counter()
 
-    def count(*_: Any) -> None:
-        nonlocal evaluations
-        evaluations += 1
+    def count(model: torch.nn.Module, *_: Any) -> None:
+        evaluations[model] += 1
 
     torch.set_num_threads(num_threads)
-    hook = pipe.dual_path.register_forward_hook(count)
+    hooks = [model.register_forward_hook(count) for model in (pipe.dual_path, pipe.semantic_lm)]
     try:
         for run in range(num_runs + 1):
             generator = torch.Generator().manual_seed(run)
-            evaluations = 0
+            evaluations.clear()
             with stage_clock(pipe) as seconds:
                 started = time.perf_counter()
                 pipe(
@@ -109,13 +110,15 @@ def measure_speed(
                 for name in STAGES:
                     stages[name].append(seconds[name])
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
         torch.set_num_threads(threads)
     median = statistics.median(totals)
     return {
         "seconds": median,
         "real_time_factor": audio_duration / median,
         **{f"seconds_{name}": statistics.median(times) for name, times in stages.items()},
-        "model_evaluations": evaluations,
+        "model_evaluations": evaluations[pipe.dual_path],
+        "language_model_evaluations": evaluations[pipe.semantic_lm],
         "num_threads": num_threads,
     }
