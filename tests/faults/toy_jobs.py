@@ -7,12 +7,15 @@ one JSON line. Only the second process's losses are poisoned.
 import json
 import sys
 import warnings
+from pathlib import Path
 
 import torch
-import toy
 from torch import Tensor
 
 from melody_diffusers.training_utils import TrainingRun
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import toy  # noqa: E402
 
 
 def main() -> None:

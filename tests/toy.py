@@ -18,9 +18,13 @@ def train(
     on_step: Callable[[TrainingRun], None] | None = None,
     poison: Callable[[TrainingRun, str, Tensor], Tensor] = lambda run, name, loss: loss,
     dropout: float = 0.3,
+    stop_after: int | None = None,
     **settings: Any,
 ) -> tuple[Tensor, TrainingRun, list[float]]:
-    """All weights at the end, the run, and the loss of each step, averaged over processes."""
+    """All weights at the end, the run, and the loss of each step, averaged over processes.
+
+    `stop_after`: that step, without saving, as a crash would.
+    """
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(dropout), nn.Linear(8, 4))
     critic = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 1))
@@ -45,4 +49,6 @@ def train(
         if on_step is not None:
             on_step(run)
         run.finish_step(loss=loss, adversarial=adversarial)
+        if stop_after == run.step:
+            break
     return torch.cat([p.detach().flatten() for m in (model, critic) for p in m.parameters()]), run, losses
