@@ -121,6 +121,7 @@ def test_every_handwritten_prompt_names_a_class_once() -> None:
             assert any(NAMED_BPM.search(text) for text in about["prompts"][:2])
 
 
+@pytest.mark.timeout(600)
 def test_the_command_makes_judges_and_rejudges(tiny_folder: str, data: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     torch.manual_seed(0)

@@ -209,7 +209,7 @@ def make_clips(
     manifest["reference"] = clips_of("reference", reference)
     prompts = choose_prompts(test, hand_written, settings.clips_per_class, settings.seed)
     manifest["generated"] = prompts
-    one_a_class = list({tuple(clip.expected.items()): clip for clip in prompts}.values())
+    one_a_class = list({tuple(clip.expected.items()) or clip.key: clip for clip in prompts}.values())
     for name in ("silence", "noise"):
         manifest[name] = [Clip(**{**asdict(clip), "file": f"{name}/{Path(clip.file).name}"}) for clip in one_a_class]
 
