@@ -266,11 +266,11 @@ def inverse_stft_frames(spectrum: Tensor, hop_length: int) -> Tensor:
     return overlap_add(frames) / overlap_add(squares)
 
 
-def _phase_of_partials(magnitude: Tensor, hop_length: int) -> Tensor:
+def _phase_of_partials(magnitude: Tensor, hop_length: int, turns_before: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
     """Phases (B, N, F) at which the spectral peaks run on from frame to frame (single-pass inversion, Beauregard 2015).
 
     Each bin belongs to its nearest peak, turns at the peak's interpolated frequency, and within a Hann window's main
-    lobe neighbouring bins have opposite signs.
+    lobe neighbouring bins have opposite signs. The second result, (B, 1, F), is `turns_before` of what comes next.
     """
     num_bins = magnitude.shape[-1]
     log = magnitude.clamp_min(1e-7).log()
@@ -285,17 +285,45 @@ def _phase_of_partials(magnitude: Tensor, hop_length: int) -> Tensor:
     peak = torch.where(bins - below <= above - bins, below, above)
     peak = torch.where((peak >= 0) & (peak < num_bins), peak, bins)  # a frame without peaks: each bin for itself
     turns = frequency.gather(-1, peak.long()) * (hop_length / (2 * (num_bins - 1)))
-    return 2 * math.pi * (turns.cumsum(1) % 1) + math.pi * (bins - peak)
+    many = torch.float32 if turns.device.type == "mps" else torch.float64  # a long piece makes many turns
+    turns = (turns_before + (turns % 1).cumsum(1, dtype=many)) % 1
+    return 2 * math.pi * turns.float() + math.pi * (bins - peak), turns[:, -1:]
 
 
-def griffin_lim(magnitude: Tensor, hop_length: int, num_iterations: int = 16, momentum: float = 0.99) -> Tensor:
+def griffin_lim(
+    magnitude: Tensor,
+    hop_length: int,
+    num_iterations: int = 16,
+    momentum: float = 0.99,
+    tile_frames: int | None = None,
+) -> Tensor:
     """A waveform (B, N * hop_length) whose short-time magnitudes come near (B, N, F).
 
     The fast Griffin-Lim algorithm (Perraudin et al. 2013), from phases in which partials run on; deterministic. With
     real magnitudes of music and a hop of a quarter window, 16 iterations leave 1 % of the energy wrong.
+
+    Args:
+        tile_frames: work on so many frames at a time, which takes less memory and gives the same waveform: partials run
+            on from tile to tile, and a tile is worked on with as many frames around it as the iterations reach.
     """
-    magnitude = magnitude.float()
-    spectrum = torch.polar(magnitude, _phase_of_partials(magnitude, hop_length))
+    num_frames, tile = magnitude.shape[1], tile_frames or magnitude.shape[1]
+    reach = (num_iterations + 1) * (2 * (magnitude.shape[-1] - 1) // hop_length)
+    phases, turns = [], 0.0
+    for part in magnitude.float().split(tile, dim=1):
+        phase, turns = _phase_of_partials(part, hop_length, turns)
+        phases.append(phase)
+    phase = torch.cat(phases, dim=1)
+    pieces = []
+    for start in range(0, num_frames, tile):
+        first, end = max(0, start - reach), min(start + tile, num_frames)
+        around = slice(first, min(end + reach, num_frames))
+        piece = _griffin_lim(magnitude[:, around].float(), phase[:, around], hop_length, num_iterations, momentum)
+        pieces.append(piece[:, (start - first) * hop_length : (end - first) * hop_length])
+    return torch.cat(pieces, dim=1)
+
+
+def _griffin_lim(magnitude: Tensor, phase: Tensor, hop_length: int, num_iterations: int, momentum: float) -> Tensor:
+    spectrum = torch.polar(magnitude, phase)
     n_fft, previous = 2 * (magnitude.shape[-1] - 1), None
     for _ in range(num_iterations):
         consistent = stft_frames(inverse_stft_frames(spectrum, hop_length), n_fft, hop_length)

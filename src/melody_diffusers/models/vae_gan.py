@@ -14,7 +14,7 @@ Shapes: B batch, T samples, L latent frames, D latent width, C channels, F frequ
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -568,11 +568,24 @@ class AudioVAEGAN(CheckedLoading, PublishMixin, PreTrainedModel, AutoencoderMixi
         return torch.cat(pieces, dim=1)
 
     def _decode(self, raw: torch.Tensor) -> torch.Tensor:
-        hop = self.hop_samples
+        if self.config.head != "magnitude":
+            return self._decode_tiles(self.decoder, raw, self.hop_samples)
+        # the phase is found after all magnitudes are there: in a tile alone it would be another
+        steps, tile = self.decoder.frames_per_latent, None
+        if self.use_tiling:
+            tile = self.tile_frames * steps
+        magnitude = self._decode_tiles(lambda part: self.decoder.magnitude(part).transpose(1, 2), raw, steps)
+        return griffin_lim(
+            magnitude.transpose(1, 2), self.decoder.hop, self.decoder.num_iterations, tile_frames=tile
+        ).unsqueeze(1)
+
+    def _decode_tiles(
+        self, decode: Callable[[torch.Tensor], torch.Tensor], raw: torch.Tensor, scale: int
+    ) -> torch.Tensor:
+        """What `decode`, (B, l, D) -> (B, ..., l * scale), makes of raw latents (B, L, D), tile by tile."""
         pieces = []
         for start, end, first, last in self._tiles(raw.shape[1], self.decoder.context_frames):
-            waveform = self.decoder(raw[:, first:last])  # (B, 1, (last - first) * hop)
-            pieces.append(waveform[..., (start - first) * hop : (end - first) * hop])
+            pieces.append(decode(raw[:, first:last])[..., (start - first) * scale : (end - first) * scale])
         return torch.cat(pieces, dim=-1)
 
     @torch.no_grad()
