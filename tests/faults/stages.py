@@ -21,7 +21,7 @@ from datasets import Features, List, Value
 from transformers import BertTokenizerFast
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from conftest import make_tiny_components
+from tiny import make_tiny_components
 
 from melody_diffusers import MeLoDyPipeline
 from melody_diffusers.data.encode import ClipEncoder, encode_dataset
@@ -108,7 +108,7 @@ def make_workspace(folder: Path) -> None:
         place = folder / "set" / "data" / f"{split}-00000-of-00001.parquet"
         place.parent.mkdir(parents=True, exist_ok=True)
         datasets.Dataset.from_list(rows, features=features).to_parquet(place)
-    pipe = MeLoDyPipeline(**make_tiny_components())
+    pipe = MeLoDyPipeline(**make_tiny_components(), sampling={"num_inference_steps": 1})
     pipe.save_pretrained(folder / "pipeline")
     pipe.tokenizer.save_pretrained(folder / "tokenizer")
     names = ("vae", "mulan", "mulan_quantizer", "semantic_tokenizer", "tokenizer")

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -14,6 +15,7 @@ import torch
 import toy
 from distributed import run_two
 
+from melody_diffusers.training_utils import TrainingRun
 from melody_diffusers.training_utils.checkpoint import find_damage
 
 HERE = Path(__file__).parent
@@ -84,20 +86,24 @@ def test_a_run_of_two_processes_goes_on_with_one(two, tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_twenty_runs_that_are_told_to_stop_at_random_times_are_gone_at_once_and_go_on_exactly(tmp_path):
-    length, draw = 120, random.Random(0)
-    slow = {"on_step": lambda run: time.sleep(0.004), "checkpoint_every": 5}
-    whole, _, _ = toy.train(tmp_path / "whole", length, checkpoint_every=1000)
+    draw, reference = random.Random(0), []
+    length, known = 100_000, 800  # of the schedule, and steps that are looked at
+
+    def weights(run: TrainingRun) -> torch.Tensor:
+        return torch.cat([p.detach().flatten() for model in run.models.values() for p in model.parameters()])
+
+    toy.train(tmp_path / "whole", length, stop_after=known, on_step=lambda run: reference.append(weights(run)))
     for trial in range(20):
         folder = tmp_path / str(trial)
         child = os.fork()
         if child == 0:
             sys.stdout = open(tmp_path / f"{trial}.log", "w")
             try:
-                toy.train(folder, length, **slow)
+                toy.train(folder, length, checkpoint_every=5, on_step=lambda run: time.sleep(0.01))
             except SystemExit as leaving:
                 sys.stdout.flush()
                 os._exit(leaving.code)
-            os._exit(77)  # it was done before
+            os._exit(77)
         while not (folder / "checkpoints" / "step-00000005").exists():
             time.sleep(0.01)
         time.sleep(draw.random() * 0.3)
@@ -106,12 +112,13 @@ def test_twenty_runs_that_are_told_to_stop_at_random_times_are_gone_at_once_and_
         _, status = os.waitpid(child, 0)
         assert time.monotonic() - told < 10
         assert os.waitstatus_to_exitcode(status) == 0
-        assert "To resume: python" in (tmp_path / f"{trial}.log").read_text()
-        steps: list[int] = []
-        again, run, _ = toy.train(
-            folder, length, on_step=lambda run, steps=steps: steps.append(run.step), checkpoint_every=1000
+        log = (tmp_path / f"{trial}.log").read_text()
+        (step,) = map(int, re.findall(r"Stopped at step (\d+). To resume: python", log))
+        went_on: list[torch.Tensor] = []
+        toy.train(folder, length, stop_after=step + 3, on_step=lambda run, on=went_on: on.append(weights(run)))
+        assert len(went_on) == 3 and all(
+            torch.equal(a, b) for a, b in zip(went_on, reference[step : step + 3], strict=True)
         )
-        assert 5 <= steps[0] < length and torch.equal(again, whole)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
