@@ -15,17 +15,20 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -c c
 
 export PROMPT # reaches the shell as it was typed, quotes and all
 
-.PHONY: help music test check lint format tiny clean
+.PHONY: help music test test-slow check lint format tiny clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 12
 
 music: .venv/installed ## music.wav and its spectrogram music.png for PROMPT="..." (DURATION=10, SEED=...)
 	@$(BIN)/melody generate "$$PROMPT" --duration $(DURATION) $(if $(SEED),--seed $(SEED)) -o music.wav --spectrogram music.png
 
 test: .venv/installed-dev ## the test suite
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n $(JOBS) --dist loadfile
+
+test-slow: .venv/installed-dev ## what takes minutes: every stage stopped at every step, two processes, determinism
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n $(JOBS) --dist load -m slow
 
 check: lint ## format, lint, types and the quickest tests
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -q tests/test_layers.py tests/test_public_api.py tests/schedulers

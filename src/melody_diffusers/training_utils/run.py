@@ -388,13 +388,19 @@ class TrainingRun:
 
     def _clip_gradients(self, optimizer: torch.optim.Optimizer, clip: float) -> Tensor:
         """The norm of this optimiser's gradients, averaged over processes and clipped."""
-        gradients = [parameter.grad for parameter in _parameters(optimizer) if parameter.grad is not None]
+        parameters = _parameters(optimizer)
         if self._processes > 1 and not self.run.fsdp:
+            has = torch.tensor([parameter.grad is not None for parameter in parameters], device=self.device).float()
+            somewhere = self.accelerator.reduce(has, reduction="sum") > 0  # a process may have drawn no condition, say
+            for parameter, needed in zip(parameters, somewhere.tolist()):
+                if needed and parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
             for same in ([g for g in gradients if g.dtype == dtype] for dtype in {g.dtype for g in gradients}):
                 flat = self.accelerator.reduce(torch.cat([g.flatten() for g in same]), reduction="mean")
                 for gradient, mean in zip(same, flat.split([g.numel() for g in same])):
                     gradient.copy_(mean.view_as(gradient))
-        return full(nn.utils.clip_grad_norm_(_parameters(optimizer), clip))
+        return full(nn.utils.clip_grad_norm_(parameters, clip))
 
     def _check(self, **values: float | Tensor) -> None:
         """Notes values that have to be finite; NaN and infinity survive the sum."""
