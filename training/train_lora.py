@@ -248,6 +248,8 @@ def main() -> None:
         run.finish_step(velocity=velocity_error, nll=nats, forgotten=forgotten)
 
     losses, prompt = {}, default_collate(heldout[:1])["mulan_tokens"]
+    if not run.accelerator.is_main_process:
+        return
     with run.averaged_weights():
         pipe.save_lora_weights(args.output)
         for name, switch in {"before": pipe.disable_lora, "after": pipe.enable_lora}.items():

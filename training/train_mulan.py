@@ -221,6 +221,8 @@ def main() -> None:
         run.finish_step(contrastive=loss, recall_at_1=hits.float().mean(), temperature=(-mulan.logit_scale).exp())
 
     run.save()
+    if not run.accelerator.is_main_process:
+        return
     tokenizer.save_pretrained(Path(config.run.output_dir) / "tokenizer")
     figures = judge(mulan, tokenizer, AudioClips(data.folder, "test", None, mulan.sample_rate), data.prompts)
     print(

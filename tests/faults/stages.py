@@ -175,6 +175,8 @@ def differences(workspace: Path, stage: str, out: Path | str, workers: int, ever
             torch.distributed.barrier()
         run_stage(workspace, stage, folder, *settings, "run.max_minutes=1e-9")
         after = f"step-{step + 1:08d}"
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
         if main:
             same = content(folder / "checkpoints" / after) == content(out / "whole" / "checkpoints" / after)
             found += [] if same else [step]

@@ -58,6 +58,7 @@ def test_in_a_new_process(tiny_folder, alone, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_thousand_plans_of_the_shipped_model_are_the_same_alone_and_in_eights():
     lm = SemanticLM.from_pretrained(MELODY_TINY, subfolder="semantic_lm", dtype=torch.float32).eval()
     config = lm.config
