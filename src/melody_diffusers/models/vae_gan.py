@@ -391,9 +391,6 @@ class MagnitudeDecoder(nn.Module):
         log = self.last(self.last_norm(x)).float().clamp(max=5.0)
         return log.unflatten(-1, (self.frames_per_latent, -1)).flatten(1, 2).exp()
 
-    def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        return griffin_lim(self.magnitude(latents), self.hop, self.num_iterations).unsqueeze(1)
-
 
 # --- the model --------------------------------------------------------------------------------------------------------
 
@@ -571,9 +568,8 @@ class AudioVAEGAN(CheckedLoading, PublishMixin, PreTrainedModel, AutoencoderMixi
         if self.config.head != "magnitude":
             return self._decode_tiles(self.decoder, raw, self.hop_samples)
         # the phase is found after all magnitudes are there: in a tile alone it would be another
-        steps, tile = self.decoder.frames_per_latent, None
-        if self.use_tiling:
-            tile = self.tile_frames * steps
+        steps = self.decoder.frames_per_latent
+        tile = self.tile_frames * steps if self.use_tiling else None
         magnitude = self._decode_tiles(lambda part: self.decoder.magnitude(part).transpose(1, 2), raw, steps)
         return griffin_lim(
             magnitude.transpose(1, 2), self.decoder.hop, self.decoder.num_iterations, tile_frames=tile
