@@ -1,6 +1,13 @@
 """A small GAN-like training with dropout, noise, averages and two optimisers."""
 
+import multiprocessing
+import os
+import signal
+import sys
+import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -52,3 +59,23 @@ def train(
         if stop_after == run.step:
             break
     return torch.cat([p.detach().flatten() for m in (model, critic) for p in m.parameters()]), run, losses
+
+
+def in_another_process(target: Callable[..., None], *arguments: Any) -> BaseProcess:
+    """Starts `target`, a function of this module. Forks a server that has imported torch and runs no other thread: a copy
+    of a process with threads, pytest's own say, can wait for ever for a lock that one of them held.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["melody_diffusers.training_utils", "torch.utils.tensorboard"])
+    process = context.Process(target=target, args=arguments, daemon=True)
+    process.start()
+    return process
+
+
+def train_slowly(folder: Path, max_steps: int, log: Path) -> None:
+    with open(log, "w") as sys.stdout:
+        train(folder, max_steps, checkpoint_every=5, on_step=lambda run: time.sleep(0.01))
+
+
+def train_and_die(folder: Path, max_steps: int, step: int) -> None:
+    train(folder, max_steps, on_step=lambda run: os.kill(os.getpid(), signal.SIGKILL) if run.step == step else None)

@@ -21,9 +21,12 @@ from melody_diffusers.training_utils import OptimConfig, RunConfig, TrainingRun,
 
 @dataclass(kw_only=True)
 class DataConfig:
-    """`folder`: output of encode_dataset.py. `num_tokens`: semantic tokens of a training window."""
+    """`folder`: output of encode_dataset.py. `start`: folder or name of a model of these sizes to go on from.
+    `num_tokens`: semantic tokens of a training window.
+    """
 
     folder: str
+    start: str | None = None
     num_tokens: int = 250
     drop_tokens: float = 0.1
     validation_windows: int = 128
@@ -42,6 +45,8 @@ def main() -> None:
     config = load_config(args.config, sections, args.set)
     torch.manual_seed(config.run.seed)
     model = DualPathDiffusionModel(**config.model)
+    if config.data.start is not None:
+        model.load_state_dict(DualPathDiffusionModel.from_pretrained(config.data.start).state_dict())
     run = TrainingRun(config.run, models={"dual_path": model}, config=config)
     optimizer = run.optimizer(model.parameters(), config.optim)
     train = EncodedClips(config.data.folder, "train", num_tokens=config.data.num_tokens)

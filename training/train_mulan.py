@@ -7,14 +7,16 @@ unseen clips find their clip, and how well prompts in other words find clips of 
 whole MuLan, such as conversion/ writes.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 import yaml
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import ASTModel, AutoTokenizer, BertModel, PreTrainedTokenizerBase
@@ -45,6 +47,8 @@ class DataConfig:
             audio tower's window, and a small model's step takes a third less time.
         group_by: a column of the data set, "style" say: half of each epoch's batches hold clips that are alike in it,
             where a caption has to find its clip by the tempo, key and instruments it names; needs `cache_spectrograms`.
+        tag_columns: columns of the data set, ["key", "bpm"] say, that a linear layer has to read from the embeddings of
+            clip and caption alike (`TagReader`); `tag_weight` is the weight of that loss beside the contrastive one.
         prompts: YAML file of styles, each with prompts to judge by; None judges by captions only.
     """
 
@@ -60,6 +64,8 @@ class DataConfig:
     band_jitter: float = 0.0
     cache_spectrograms: bool = False
     group_by: str | None = None
+    tag_columns: list[str] = field(default_factory=list)
+    tag_weight: float = 0.0
     prompts: str | None = None
 
     def __post_init__(self) -> None:
@@ -99,6 +105,43 @@ class SpectrogramClips(AudioClips):
         start = int(random.integers(log_mel.shape[1] - self.num_frames + 1))
         crop = log_mel[:, start : start + self.num_frames].float()
         return {"log_mel": crop, "caption": self._caption(index, random), "index": index}
+
+
+class TagReader(nn.Module):
+    """A linear layer from embeddings to the values of some columns of a data set.
+
+    The contrastive loss alone lets the towers agree to ignore what few captions name and few batches turn on: the key,
+    the exact tempo. Numbers are sorted into bins of 4 %, of which the neighbours of the true one count in part; a row
+    without a value is not asked.
+
+    Args:
+        rows: of the data set.
+        columns: of strings, or of numbers above 0.
+        width: E of the embeddings.
+    """
+
+    def __init__(self, rows: list[dict[str, Any]], columns: list[str], width: int) -> None:
+        super().__init__()
+        targets = []
+        for column in columns:
+            values = [row[column] for row in rows]
+            if all(isinstance(value, (int, float)) for value in values):
+                bins = torch.tensor(values).log() / math.log(1.04)
+                centres = torch.arange(int(bins.min()), int(bins.max()) + 2)
+                targets.append(torch.softmax(-0.5 * (bins[:, None] - centres).square(), dim=1))
+            else:
+                kinds = sorted(set(values) - {None})
+                targets.append(torch.tensor([[float(value == kind) for kind in kinds] for value in values]))
+        self.scale = math.sqrt(width)  # of unit-length embeddings
+        self.sizes = [target.shape[1] for target in targets]
+        self.register_buffer("targets", torch.cat(targets, dim=1), persistent=False)  # (rows, classes of all columns)
+        self.linear = nn.Linear(width, sum(self.sizes))
+
+    def forward(self, embeds: Tensor, index: Tensor) -> Tensor:
+        """Cross-entropy, summed over columns, of embeddings (B, E) of the rows `index` (B,)."""
+        scores = self.linear(self.scale * embeds).split(self.sizes, dim=1)
+        targets = self.targets[index].split(self.sizes, dim=1)
+        return torch.stack([F.cross_entropy(s, t) for s, t in zip(scores, targets, strict=True)]).sum()
 
 
 def jitter_bands(log_mel: Tensor, deviation: float, run: TrainingRun) -> Tensor:
@@ -202,8 +245,9 @@ def main() -> None:
             data.folder, "train", data.crop_seconds, mulan.sample_rate, config.run.seed, tag_share=data.tag_share
         )
     loader = DataLoader(clips, config.run.batch_size, shuffle=True, num_workers=config.run.num_workers, drop_last=True)
-    run = TrainingRun(config.run, {"mulan": mulan}, config)
-    optimizer = run.optimizer(mulan.parameters(), config.optim)
+    tags = TagReader(clips.rows, data.tag_columns, mulan.config.projection_dim) if data.tag_columns else None
+    run = TrainingRun(config.run, {"mulan": mulan} | ({"tags": tags} if tags is not None else {}), config)
+    optimizer = run.optimizer([p for model in run.models.values() for p in model.parameters()], config.optim)
 
     for batch in run.steps(loader):
         tokens = tokenizer(batch["caption"], padding=True, truncation=True, return_tensors="pt").to(run.device)
@@ -216,9 +260,15 @@ def main() -> None:
             audio_embeds = mulan.embed_log_mel(log_mel)  # (B, E)
             text_embeds = mulan.get_text_features(input_ids, tokens["attention_mask"])  # (B, E)
         loss, logits = contrastive_loss(run.gather(audio_embeds), run.gather(text_embeds), mulan.logit_scale)
+        figures = {"contrastive": loss}
+        if tags is not None:
+            figures["audio_tags"], figures["text_tags"] = (
+                tags(embeds, batch["index"]) for embeds in (audio_embeds, text_embeds)
+            )
+            loss = loss + data.tag_weight * (figures["audio_tags"] + figures["text_tags"])
         run.backward(loss, optimizer)
         hits = logits.argmax(dim=1) == torch.arange(len(logits), device=logits.device)
-        run.finish_step(contrastive=loss, recall_at_1=hits.float().mean(), temperature=(-mulan.logit_scale).exp())
+        run.finish_step(**figures, recall_at_1=hits.float().mean(), temperature=(-mulan.logit_scale).exp())
 
     run.save()
     if not run.accelerator.is_main_process:

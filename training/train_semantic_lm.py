@@ -22,12 +22,14 @@ class DataConfig:
     """Windows of `num_tokens` semantic tokens.
 
     Args:
+        start: folder or name of a SemanticLM of these sizes to go on from; MuLan tokens get new embeddings.
         text_share: share of examples that are conditioned on a caption's tokens.
         drop_condition: share of examples without condition, for guidance; the model needs `null_condition`.
         heldout_passes: random windows of each validation clip that are judged.
     """
 
     folder: str
+    start: str | None = None
     num_tokens: int = 250
     text_share: float = 0.0
     drop_condition: float = 0.0
@@ -38,6 +40,17 @@ def nll(lm: SemanticLM, mulan_tokens: torch.Tensor, semantic_tokens: torch.Tenso
     """Mean negative log-likelihood of the semantic tokens (B, S) in nats; the prefix (B, N) is given, not predicted."""
     logits = lm.semantic_logits(mulan_tokens, semantic_tokens)  # (B, S, C)
     return F.cross_entropy(logits.float().flatten(0, 1), semantic_tokens.flatten())
+
+
+@torch.no_grad()
+def start_from(lm: SemanticLM, start: SemanticLM) -> None:
+    """Copies all weights but the rows of MuLan tokens, which mean something else after another MuLan."""
+    for name, tensor in start.state_dict().items():
+        own, of_tokens = lm.state_dict()[name], name.endswith(("embed_tokens.weight", "lm_head.weight"))
+        rows = slice(lm.config.semantic_codebook_size if of_tokens else None)
+        if own[rows].shape != tensor[rows].shape:
+            raise ValueError(f"data.start: {name} is {tuple(tensor.shape)} there and {tuple(own.shape)} in model.")
+        own[rows] = tensor[rows]
 
 
 def count_baselines(train: EncodedClips, heldout: torch.Tensor, size: int) -> dict[str, float]:
@@ -84,6 +97,8 @@ def main() -> None:
     data, seed = config.data, config.run.seed
     torch.manual_seed(seed)
     lm = SemanticLM(SemanticLMConfig(**config.model))
+    if data.start is not None:
+        start_from(lm, SemanticLM.from_pretrained(data.start, dtype=torch.float32))
     if data.drop_condition > 0 and not lm.config.null_condition:
         raise ValueError(f"data.drop_condition is {data.drop_condition}: it needs model.null_condition: true.")
     clips = EncodedClips(data.folder, "train", data.num_tokens, seed=seed, text_share=data.text_share)

@@ -6,7 +6,6 @@ import random
 import re
 import shutil
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -84,7 +83,7 @@ def test_a_run_of_two_processes_goes_on_with_one(two, tmp_path):
     assert torch.allclose(torch.tensor(result["weights"]), weights, atol=1e-6)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
 def test_twenty_runs_that_are_told_to_stop_at_random_times_are_gone_at_once_and_go_on_exactly(tmp_path):
     draw, reference = random.Random(0), []
     length, known = 100_000, 800  # of the schedule, and steps that are looked at
@@ -95,23 +94,16 @@ def test_twenty_runs_that_are_told_to_stop_at_random_times_are_gone_at_once_and_
     toy.train(tmp_path / "whole", length, stop_after=known, on_step=lambda run: reference.append(weights(run)))
     for trial in range(20):
         folder = tmp_path / str(trial)
-        child = os.fork()
-        if child == 0:
-            sys.stdout = open(tmp_path / f"{trial}.log", "w")
-            try:
-                toy.train(folder, length, checkpoint_every=5, on_step=lambda run: time.sleep(0.01))
-            except SystemExit as leaving:
-                sys.stdout.flush()
-                os._exit(leaving.code)
-            os._exit(77)
+        child = toy.in_another_process(toy.train_slowly, folder, length, tmp_path / f"{trial}.log")
         while not (folder / "checkpoints" / "step-00000005").exists():
+            assert child.is_alive()
             time.sleep(0.01)
         time.sleep(draw.random() * 0.3)
         told = time.monotonic()
-        os.kill(child, draw.choice([signal.SIGTERM, signal.SIGUSR1]))
-        _, status = os.waitpid(child, 0)
+        os.kill(child.pid, draw.choice([signal.SIGTERM, signal.SIGUSR1]))
+        child.join()
         assert time.monotonic() - told < 10
-        assert os.waitstatus_to_exitcode(status) == 0
+        assert child.exitcode == 0
         log = (tmp_path / f"{trial}.log").read_text()
         (step,) = map(int, re.findall(r"Stopped at step (\d+). To resume: python", log))
         went_on: list[torch.Tensor] = []
@@ -121,19 +113,14 @@ def test_twenty_runs_that_are_told_to_stop_at_random_times_are_gone_at_once_and_
         )
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
 def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(tmp_path):
     whole, _, _ = toy.train(tmp_path / "whole", 30)
     for trial in range(5):
         folder = tmp_path / str(trial)
-        child = os.fork()
-        if child == 0:
-            toy.train(
-                folder,
-                30,
-                on_step=lambda run, n=trial: os.kill(os.getpid(), signal.SIGKILL) if run.step == 7 + 4 * n else None,
-            )
-        os.waitpid(child, 0)
+        child = toy.in_another_process(toy.train_and_die, folder, 30, 7 + 4 * trial)
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
         again, _, _ = toy.train(folder, 30)
         assert torch.equal(again, whole)
 
