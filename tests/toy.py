@@ -62,8 +62,8 @@ def train(
 
 
 def in_another_process(target: Callable[..., None], *arguments: Any) -> BaseProcess:
-    """Starts `target`, a function of this module. Forks a server that has imported torch and runs no other thread: a copy
-    of a process with threads, pytest's own say, can wait for ever for a lock that one of them held.
+    """Starts `target`, a function of this module, as a fork of a server without threads: a copy
+    of a process with threads, pytest say, can wait for ever for a lock that one of them held.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["melody_diffusers.training_utils", "torch.utils.tensorboard"])
