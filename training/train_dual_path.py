@@ -16,7 +16,7 @@ from melody_diffusers.losses import velocity_loss
 from melody_diffusers.models.dual_path import DualPathDiffusionModel
 from melody_diffusers.schedulers.angle import AngleScheduler
 from melody_diffusers.timebase import Timebase
-from melody_diffusers.training_utils import OptimConfig, RunConfig, TrainingRun, load_config, parse_args
+from melody_diffusers.training_utils import Config, OptimConfig, RunConfig, TrainingRun, load_config, parse_args
 
 
 @dataclass(kw_only=True)
@@ -39,18 +39,12 @@ def chunk_angles(draws: torch.Tensor, num_frames: int) -> torch.Tensor:
     return (draws * (math.pi / 2)).repeat_interleave(lengths, dim=1)
 
 
-def main() -> None:
-    args = parse_args(__doc__)
-    sections = {"model": DualPathDiffusionModel, "data": DataConfig, "optim": OptimConfig, "run": RunConfig}
-    config = load_config(args.config, sections, args.set)
-    torch.manual_seed(config.run.seed)
-    model = DualPathDiffusionModel(**config.model)
-    if config.data.start is not None:
-        model.load_state_dict(DualPathDiffusionModel.from_pretrained(config.data.start).state_dict())
+def train(model: DualPathDiffusionModel, config: Config) -> TrainingRun:
+    """Trains the model as the configuration's `data`, `optim` and `run` say."""
     run = TrainingRun(config.run, models={"dual_path": model}, config=config)
     optimizer = run.optimizer(model.parameters(), config.optim)
-    train = EncodedClips(config.data.folder, "train", num_tokens=config.data.num_tokens)
-    loader = DataLoader(train, batch_size=config.run.batch_size, shuffle=True, num_workers=config.run.num_workers)
+    clips = EncodedClips(config.data.folder, "train", num_tokens=config.data.num_tokens)
+    loader = DataLoader(clips, batch_size=config.run.batch_size, shuffle=True, num_workers=config.run.num_workers)
     scheduler = AngleScheduler()
 
     for batch in run.steps(loader):
@@ -66,19 +60,29 @@ def main() -> None:
             loss = velocity_loss(velocity.float(), scheduler.get_velocity(z, noise, angle))
         run.backward(loss, optimizer)
         run.finish_step(velocity=loss)
+    return run
 
-    held_out = EncodedClips(config.data.folder, "validation", num_tokens=config.data.num_tokens)
-    count = min(config.data.validation_windows, len(held_out))
-    windows = torch.utils.data.default_collate([held_out[i] for i in range(count)])
-    batches = [
-        {
-            key: windows[key][i : i + 8].to(run.device).float()
-            if key == "latents"
-            else windows[key][i : i + 8].to(run.device)
-            for key in ("latents", "semantic_tokens")
-        }
-        for i in range(0, count, 8)
+
+def held_out_windows(data: DataConfig, device: torch.device) -> list[dict[str, torch.Tensor]]:
+    """Validation windows by eights: `latents` (B, L, D) and `semantic_tokens` (B, S)."""
+    clips = EncodedClips(data.folder, "validation", num_tokens=data.num_tokens)
+    windows = [clips[i] for i in range(min(data.validation_windows, len(clips)))]
+    return [
+        {key: torch.stack([w[key] for w in windows[i : i + 8]]).to(device) for key in ("latents", "semantic_tokens")}
+        for i in range(0, len(windows), 8)
     ]
+
+
+def main() -> None:
+    args = parse_args(__doc__)
+    sections = {"model": DualPathDiffusionModel, "data": DataConfig, "optim": OptimConfig, "run": RunConfig}
+    config = load_config(args.config, sections, args.set)
+    torch.manual_seed(config.run.seed)
+    model = DualPathDiffusionModel(**config.model)
+    if config.data.start is not None:
+        model.load_state_dict(DualPathDiffusionModel.from_pretrained(config.data.start).state_dict())
+    run = train(model, config)
+    batches = held_out_windows(config.data, run.device)
     with run.averaged_weights():
         figures = velocity_figures(model.eval(), batches)
     run.log(**figures)
@@ -86,7 +90,8 @@ def main() -> None:
     per_angle = ", ".join(f"{value:.3f}" for key, value in figures.items() if key.startswith("velocity_mse/"))
     print(
         f"dual_path: held-out velocity MSE {figures['velocity_mse']:.4f} (by rising angle: {per_angle}), "
-        f"SI-SNRi {figures['si_snr_improvement']:.2f} dB on {count} windows after {run.step} steps."
+        f"SI-SNRi {figures['si_snr_improvement']:.2f} dB on {sum(len(batch['latents']) for batch in batches)} windows "
+        f"after {run.step} steps."
     )
 
 
