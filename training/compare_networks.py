@@ -2,9 +2,9 @@
 
     python training/compare_networks.py --config training/configs/ablations/networks.yaml
 
-Each network is trained as train_dual_path.py does it, which goes on where it was stopped, and judged on held-out windows
-twice: with one angle all over, as in a first window, and with the first half of the window known, as when a piece goes
-on. Writes comparison.md and comparison.png.
+Each network is trained as train_dual_path.py does it, and goes on where it was stopped. It is judged on held-out
+windows twice: with one angle all over, as in a first window, and with the first half of the window known, as when a
+piece goes on. Writes comparison.md and comparison.png.
 """
 
 import copy

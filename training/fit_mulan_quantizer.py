@@ -6,6 +6,7 @@ The paper fits it to music; here captions count as well, because the two towers 
 alone, the quantizer would serve the other badly, and prompts arrive as text or as music.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,16 +47,16 @@ class RunConfig:
 @torch.no_grad()
 def embed_split(
     mulan: MuLanModel, tokenizer: PreTrainedTokenizerBase, clips: AudioClips, crops_per_clip: int, batch_size: int
-) -> tuple[Tensor, list[str], Tensor, list[str]]:
-    """Audio embeddings (A, E) and caption embeddings (C, E) of a split, each with the styles they belong to."""
+) -> tuple[Tensor, list[str | None], Tensor, list[str | None]]:
+    """Audio embeddings (A, E) and caption embeddings (C, E) of a split, each with its style where that is known."""
     audio, audio_styles = [], []
     for epoch in range(crops_per_clip):
         clips.set_epoch(epoch)
         for batch in tqdm(DataLoader(clips, batch_size), desc=f"embed {clips.split}", unit="batch", mininterval=10):
             audio.append(mulan.get_audio_features(batch["waveform"].to(mulan.device)).cpu())
-            audio_styles += [clips.rows[i]["style"] for i in batch["index"].tolist()]
-    captions = [(caption, row["style"]) for row in clips.rows for caption in row["captions"]]
-    texts = []
+            audio_styles += [clips.rows[i].get("style") for i in batch["index"].tolist()]
+    captions = [(caption, row.get("style")) for row in clips.rows for caption in row.get("captions") or []]
+    texts = [audio[0][:0]]  # where there are no captions
     for start in range(0, len(captions), 256):
         chunk = [caption for caption, _ in captions[start : start + 256]]
         tokens = tokenizer(chunk, padding=True, truncation=True, return_tensors="pt").to(mulan.device)
@@ -63,10 +64,14 @@ def embed_split(
     return torch.cat(audio), audio_styles, torch.cat(texts), [style for _, style in captions]
 
 
-def style_accuracy(texts: Tensor, text_styles: list[str], audio: Tensor, audio_styles: list[str]) -> float:
-    """Share of texts whose nearest clip has the same style."""
+def style_accuracy(
+    texts: Tensor, text_styles: list[str | None], audio: Tensor, audio_styles: list[str | None]
+) -> float:
+    """Share of texts of known style whose nearest clip has the same; NaN if there are none."""
+    if not any(text_styles):
+        return math.nan
     nearest = (F.normalize(texts, dim=-1) @ F.normalize(audio, dim=-1).T).argmax(dim=1).tolist()
-    hits = [text_styles[i] == audio_styles[n] for i, n in enumerate(nearest)]
+    hits = [style == audio_styles[n] for style, n in zip(text_styles, nearest, strict=True) if style]
     return sum(hits) / len(hits)
 
 

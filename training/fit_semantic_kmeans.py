@@ -64,7 +64,7 @@ class RunConfig:
 
 @dataclass
 class Described:
-    """Features of every layer, each (clips, S, H); the spectral frames (clips, S, 201); the style of each clip."""
+    """Features of every layer, each (clips, S, H); the spectral frames (clips, S, 201); each clip's style or ""."""
 
     layers: list[torch.Tensor]
     references: torch.Tensor
@@ -82,7 +82,7 @@ def describe(tokenizer: SemanticTokenizer, clips: AudioClips, count: int) -> Des
         for layer, features in zip(layers, tokenizer(waveform).layers, strict=True):
             layer.append(features.half().cpu())
         references.append(spectral_frames(waveform, tokenizer.config.sample_rate, tokenizer.samples_per_token).cpu())
-    styles = np.array([clips.rows[index]["style"] for index in indices])
+    styles = np.array([clips.rows[index].get("style") or "" for index in indices])
     return Described([torch.cat(layer) for layer in layers], torch.cat(references), styles)
 
 
@@ -154,15 +154,17 @@ def judge(
 
     For each frame from its own token, and, with "_context", from the two on either side as well: share of explained
     variance of chroma, of the log-mel spectrum and of the semitones, and average precision of onsets. For each clip its
-    style, from how often each token occurs.
+    style, from how often each token occurs, where clips have one.
     """
     values, wanted = (
         torch.cat([frames[..., :200], chroma(frames), onsets(frames)[..., None]], dim=-1)
         for frames in (train.references, test.references)
     )
-    histograms = [one_hot(t, size).float().mean(1).sqrt().numpy() for t in (tokens, test_tokens)]
-    classifier = LogisticRegression(C=30.0, max_iter=500).fit(histograms[0], train.styles)
-    figures = {"style_accuracy": float((classifier.predict(histograms[1]) == test.styles).mean())}
+    figures = {}
+    if len(set(train.styles)) > 1:
+        histograms = [one_hot(t, size).float().mean(1).sqrt().numpy() for t in (tokens, test_tokens)]
+        classifier = LogisticRegression(C=30.0, max_iter=500).fit(histograms[0], train.styles)
+        figures["style_accuracy"] = float((classifier.predict(histograms[1]) == test.styles).mean())
     spread = (wanted - wanted.mean((0, 1))).square().sum((0, 1))
     for context, suffix in ((0, ""), (2, "_context")):
         read = linear_probe(tokens, values, test_tokens, size, context)
@@ -210,7 +212,9 @@ def main() -> None:
         print(f"{name}: {figures}", flush=True)
 
     judged_by = ("style_accuracy", "chroma_r2_context", "mel_r2_context", "onset_ap_context")
-    best = max((name for name in spaces if name != "log-mel"), key=lambda name: sum(table[name][k] for k in judged_by))
+    best = max(
+        (name for name in spaces if name != "log-mel"), key=lambda name: sum(table[name].get(k, 0.0) for k in judged_by)
+    )
     layer, arguments = int(best.split()[1]), tokenizer.config.to_dict()
     arguments |= {"feature_layer": layer, "num_centroids": size, "weigh_features": weights is not None}
     if config.cluster.drop_upper_layers:

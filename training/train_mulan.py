@@ -47,8 +47,10 @@ class DataConfig:
             audio tower's window, and a small model's step takes a third less time.
         group_by: a column of the data set, "style" say: half of each epoch's batches hold clips that are alike in it,
             where a caption has to find its clip by the tempo, key and instruments it names; needs `cache_spectrograms`.
-        tag_columns: columns of the data set, ["key", "bpm"] say, that a linear layer has to read from the embeddings of
-            clip and caption alike (`TagReader`); `tag_weight` is the weight of that loss beside the contrastive one.
+            A data set without this column is shuffled.
+        tag_columns: columns, ["key", "bpm"] say, that a linear layer has to read from the embeddings of clip and
+            caption alike (`TagReader`); those that the data set lacks are left out.
+        tag_weight: of that loss beside the contrastive one.
         prompts: YAML file of styles, each with prompts to judge by; None judges by captions only.
     """
 
@@ -82,7 +84,7 @@ class SpectrogramClips(AudioClips):
         self, folder: str, split: str, mulan: MuLanModel, seed: int, tag_share: float, group_by: str | None
     ) -> None:
         super().__init__(folder, split, None, mulan.sample_rate, seed, tag_share=tag_share)
-        self.groups = None if group_by is None else [row[group_by] for row in self.rows]
+        self.groups = None if group_by not in self.features else [row[group_by] or "" for row in self.rows]
         self.num_frames = mulan.config.audio_config.max_length
         self.log_mels = []
         for index in tqdm(range(len(self)), desc="spectrograms", unit="clip", mininterval=10):
@@ -125,10 +127,12 @@ class TagReader(nn.Module):
         targets = []
         for column in columns:
             values = [row[column] for row in rows]
-            if all(isinstance(value, (int, float)) for value in values):
-                bins = torch.tensor(values).log() / math.log(1.04)
-                centres = torch.arange(int(bins.min()), int(bins.max()) + 2)
-                targets.append(torch.softmax(-0.5 * (bins[:, None] - centres).square(), dim=1))
+            known = torch.tensor([value is not None for value in values])
+            if isinstance(next((value for value in values if value is not None), None), (int, float)):
+                bins = torch.tensor([value or 1.0 for value in values]).log() / math.log(1.04)
+                centres = torch.arange(int(bins[known].min()), int(bins[known].max()) + 2)
+                near = torch.softmax(-0.5 * (bins[:, None] - centres).square(), dim=1)
+                targets.append(near * known[:, None])
             else:
                 kinds = sorted(set(values) - {None})
                 targets.append(torch.tensor([[float(value == kind) for kind in kinds] for value in values]))
@@ -178,21 +182,21 @@ def embed_clips(mulan: MuLanModel, clips: AudioClips) -> Tensor:
     return torch.cat([mulan.get_audio_features(clips.clip(i)[None].to(mulan.device)).cpu() for i in range(len(clips))])
 
 
-def retrieval_figures(audio: Tensor, texts: Tensor, owner: Tensor, styles: list[str]) -> dict[str, float]:
-    """How captions (texts (C, E), caption c of clip owner[c]) find clips (audio (N, E)) with the given styles."""
+def retrieval_figures(audio: Tensor, texts: Tensor, owner: Tensor, styles: list[str | None]) -> dict[str, float]:
+    """How captions (texts (C, E), caption c of clip owner[c]) find clips (audio (N, E)), and those of their style."""
     cosine = texts @ audio.T  # (C, N)
     true = cosine.gather(1, owner[:, None])  # (C, 1)
     rank = (cosine > true).sum(dim=1) + 1
     nearest = cosine.argmax(dim=1).tolist()
-    same_style = [styles[n] == styles[o] for n, o in zip(nearest, owner.tolist(), strict=True)]
-    return {
+    same_style = [styles[n] == styles[o] for n, o in zip(nearest, owner.tolist(), strict=True) if styles[o] is not None]
+    figures = {
         "recall_at_1": (rank <= 1).float().mean().item(),
         "recall_at_5": (rank <= 5).float().mean().item(),
         "mean_rank": rank.float().mean().item(),
-        "style_accuracy": sum(same_style) / len(same_style),
         "matched_cosine": true.mean().item(),
         "shuffled_cosine": ((cosine.sum() - true.sum()) / (cosine.numel() - true.numel())).item(),
     }
+    return figures | ({"style_accuracy": sum(same_style) / len(same_style)} if same_style else {})
 
 
 def judge(
@@ -200,11 +204,13 @@ def judge(
 ) -> dict[str, float]:
     """Figures on held-out clips: retrieval by their captions, and style of the clip nearest to each prompt."""
     mulan.eval()
-    audio, styles = embed_clips(mulan, clips), [row["style"] for row in clips.rows]
-    captions = [(caption, i) for i, row in enumerate(clips.rows) for caption in row["captions"]]
+    audio, styles = embed_clips(mulan, clips), [row.get("style") for row in clips.rows]
+    captions = [(caption, i) for i, row in enumerate(clips.rows) for caption in row.get("captions") or []]
+    if not captions:
+        return {}
     texts = embed_texts(mulan, tokenizer, [caption for caption, _ in captions])
     figures = retrieval_figures(audio, texts, torch.tensor([i for _, i in captions]), styles)
-    if prompts is not None:
+    if prompts is not None and any(styles):
         written = yaml.safe_load(Path(prompts).read_text(encoding="utf-8"))
         pairs = [(prompt, style) for style, group in written.items() for prompt in group]
         nearest = (embed_texts(mulan, tokenizer, [prompt for prompt, _ in pairs]) @ audio.T).argmax(dim=1).tolist()
@@ -245,7 +251,8 @@ def main() -> None:
             data.folder, "train", data.crop_seconds, mulan.sample_rate, config.run.seed, tag_share=data.tag_share
         )
     loader = DataLoader(clips, config.run.batch_size, shuffle=True, num_workers=config.run.num_workers, drop_last=True)
-    tags = TagReader(clips.rows, data.tag_columns, mulan.config.projection_dim) if data.tag_columns else None
+    columns = [name for name in data.tag_columns if any(row.get(name) is not None for row in clips.rows)]
+    tags = TagReader(clips.rows, columns, mulan.config.projection_dim) if columns else None
     run = TrainingRun(config.run, {"mulan": mulan} | ({"tags": tags} if tags is not None else {}), config)
     optimizer = run.optimizer([p for model in run.models.values() for p in model.parameters()], config.optim)
 
