@@ -8,6 +8,7 @@ import pyarrow.parquet
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertTokenizerFast, RobertaTokenizer
 
 from melody_diffusers import MeLoDyPipeline, MuLanModel
@@ -88,6 +89,21 @@ def test_every_stage_trains_on_the_last_ones_output_and_the_whole_makes_music(da
     stage("train_dual_path.py", "dual_path", encoded, "data.validation_windows=2")
     run_script(monkeypatch, "assemble_pipeline.py", "--stages", stages, "--out", tmp_path / "pipeline")
 
+    for name, script in (("semantic_lm", "train_semantic_lm.py"), ("dual_path", "train_dual_path.py")):
+        run = [
+            *two_steps,
+            f"run.output_dir={tmp_path / name}",
+            "optim.learning_rate=0.0",
+            "run.ema_decay=null",
+            encoded,
+        ]
+        config = CONFIGS / name / "tiny.yaml"
+        run_script(monkeypatch, script, "--config", config, "--set", *run, f"data.start={stages / name}")
+        (before, after) = (next(folder.glob("*.safetensors")) for folder in (stages / name, tmp_path / name))
+        before, after = load_file(before), load_file(after)
+        rows = {"model.embed_tokens.weight": 512}  # MuLan tokens get new embeddings
+        assert all(torch.equal(after[key][: rows.get(key)], before[key][: rows.get(key)]) for key in before)
+
     for name in ("vae_gan", "mulan", "semantic_encoder", "semantic_lm", "dual_path"):
         recorded = yaml.safe_load((stages / name / "run.yaml").read_text())
         assert recorded["run"]["max_steps"] == 2
@@ -134,6 +150,42 @@ def test_mulan_goes_on_from_a_whole_one(dataset, start, tmp_path, monkeypatch):
     config = CONFIGS / "mulan_quantizer" / "tiny.yaml"
     run_script(monkeypatch, "fit_mulan_quantizer.py", "--config", config, "--set", *quantizer)
     assert (tmp_path / "mulan_quantizer" / "config.json").exists()
+
+
+def test_mulan_trains_on_recordings_without_words(dataset, start, tmp_path, monkeypatch):
+    bare = tmp_path / "bare"
+    (bare / "data").mkdir(parents=True)
+    for file in (dataset / "data").glob("*.parquet"):
+        pyarrow.parquet.write_table(pyarrow.parquet.read_table(file, columns=["audio"]), bare / "data" / file.name)
+    mulan, tokenizer = tmp_path / "mulan", tmp_path / "mulan" / "tokenizer"
+    run = ["run.max_steps=2", "run.batch_size=2", "run.budget_minutes=null", f"run.output_dir={mulan}"]
+    run += [f"data.folder={bare}", f"data.start={start}", "data.text_tower=null", "data.tokenizer=null"]
+    config = yaml.safe_load((CONFIGS / "mulan" / "tiny.yaml").read_text()) | {"model": {}}
+    (tmp_path / "mulan.yaml").write_text(yaml.safe_dump(config))
+    run_script(monkeypatch, "train_mulan.py", "--config", tmp_path / "mulan.yaml", "--set", *run)
+    width = MuLanModel.from_pretrained(mulan).config.projection_dim
+    quantizer = [f"data.folder={bare}", f"data.mulan={mulan}", f"data.tokenizer={tokenizer}", f"model.dim={width}"]
+    quantizer += ["model.codebook_size=8", "run.num_iterations=1", f"run.output_dir={tmp_path / 'quantizer'}"]
+    config = CONFIGS / "mulan_quantizer" / "tiny.yaml"
+    run_script(monkeypatch, "fit_mulan_quantizer.py", "--config", config, "--set", *quantizer)
+
+
+def test_tags_are_asked_of_the_rows_that_have_them(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "training"))
+    from train_mulan import TagReader
+
+    rows = [{"key": "A", "bpm": 100}, {"key": "B", "bpm": 104}, {"key": None, "bpm": None}, {"key": "A", "bpm": 150}]
+    reader = TagReader(rows, ["key", "bpm"], width=4)
+    keys, tempi = reader.targets.split(reader.sizes, dim=1)
+    assert keys.tolist() == [[1, 0], [0, 1], [0, 0], [1, 0]]
+    assert torch.allclose(tempi.sum(1), torch.tensor([1.0, 1.0, 0.0, 1.0]))
+    assert tempi[0].argmax() + 1 == tempi[1].argmax()  # a bin is 4 % wide
+    with torch.no_grad():
+        reader.linear.weight.zero_()
+        reader.linear.bias.copy_(torch.cat([torch.tensor([9.0, -9.0]), 9 * tempi[0]]))
+    embeds = torch.full((1, 4), 0.5)
+    assert reader(embeds, torch.tensor([0])) < reader(embeds, torch.tensor([3])) < reader(embeds, torch.tensor([1]))
+    assert reader(embeds, torch.tensor([2])) == 0
 
 
 @pytest.mark.parametrize(
