@@ -24,6 +24,7 @@ import yaml
 from peft import LoraConfig
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, default_collate
+from train_semantic_lm import nll
 
 from melody_diffusers import MELODY_TINY, MeLoDyPipeline
 from melody_diffusers.audio import save_audio
@@ -92,13 +93,6 @@ def encode_windows(
                     }
                 )
     return windows
-
-
-def nll(lm: nn.Module, mulan_tokens: Tensor, semantic_tokens: Tensor) -> Tensor:
-    """Mean nats per semantic token (B, S), given the MuLan tokens (B, N)."""
-    return F.cross_entropy(
-        lm.semantic_logits(mulan_tokens, semantic_tokens).float().flatten(0, 1), semantic_tokens.flatten()
-    )
 
 
 @torch.no_grad()
