@@ -7,7 +7,7 @@ windows twice: with one angle all over, as in a first window, and with the first
 piece goes on. Writes comparison.md and comparison.png.
 """
 
-import copy
+import dataclasses
 import math
 import time
 from pathlib import Path
@@ -19,12 +19,25 @@ import torch.nn.functional as F
 from diffusers import UNet1DModel, UNet2DModel
 from matplotlib.figure import Figure
 from torch import Tensor, nn
-from train_dual_path import DataConfig, held_out_windows, train
+from torch.utils.data import DataLoader
 
+from melody_diffusers.data.datasets import EncodedClips
 from melody_diffusers.evaluation.velocity import velocity_figures
 from melody_diffusers.models.dual_path import DualPathDiffusionModel
 from melody_diffusers.schedulers.angle import AngleScheduler
-from melody_diffusers.training_utils import OptimConfig, RunConfig, load_config, parse_args
+from melody_diffusers.training_utils import OptimConfig, RunConfig, TrainingRun, load_config, parse_args
+from melody_diffusers.training_utils.velocity import train_velocity
+
+
+@dataclasses.dataclass(kw_only=True)
+class DataConfig:
+    """`folder`: output of encode_dataset.py. `num_tokens`: semantic tokens of a window."""
+
+    folder: str
+    num_tokens: int
+    drop_tokens: float = 0.1
+    validation_windows: int = 128
+
 
 SECTIONS = {
     "dual_path": DualPathDiffusionModel,
@@ -121,12 +134,19 @@ def main() -> None:
     lines = ["| network | parameters | velocity MSE | SI-SNRi, dB | MSE after a known half | ms a forward pass |"]
     lines.append("|---" * 6 + "|")
     curves = {}
+    train, held_out = (EncodedClips(config.data.folder, s, config.data.num_tokens) for s in ("train", "validation"))
+    loader = DataLoader(train, config.run.batch_size, shuffle=True, num_workers=config.run.num_workers)
+    windows = torch.utils.data.Subset(held_out, range(min(config.data.validation_windows, len(held_out))))
     for name, build in networks.items():
         torch.manual_seed(config.run.seed)
-        model, own = build(), copy.deepcopy(config)
-        own.run.output_dir = str(output_dir / name.replace(", ", "_").replace(" ", "_"))
-        run = train(model, own)
-        batches = held_out_windows(config.data, run.device)
+        model = build()
+        folder = str(output_dir / name.replace(", ", "_").replace(" ", "_"))
+        run = TrainingRun(dataclasses.replace(config.run, output_dir=folder), {"network": model}, config)
+        train_velocity(run, model, run.optimizer(model.parameters(), config.optim), loader, config.data.drop_tokens)
+        batches = [
+            {key: batch[key].to(run.device) for key in ("latents", "semantic_tokens")}
+            for batch in DataLoader(windows, batch_size=8)
+        ]
         with run.averaged_weights():
             figures = velocity_figures(model.eval(), batches)
             known = continuation_mse(model, batches)

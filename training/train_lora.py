@@ -24,14 +24,13 @@ import yaml
 from peft import LoraConfig
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, default_collate
-from train_semantic_lm import nll
 
 from melody_diffusers import MELODY_TINY, MeLoDyPipeline
 from melody_diffusers.audio import save_audio
 from melody_diffusers.data.encode import ClipEncoder
 from melody_diffusers.data.recordings import read_recordings
 from melody_diffusers.lora import base_digest
-from melody_diffusers.losses import velocity_loss
+from melody_diffusers.losses import token_nll, velocity_loss
 from melody_diffusers.schedulers.angle import AngleScheduler
 from melody_diffusers.training_utils import OptimConfig, RunConfig, TrainingRun, load_config
 
@@ -134,7 +133,9 @@ def heldout_losses(pipe: MeLoDyPipeline, windows: list[dict[str, Tensor]], num_a
     for batch in DataLoader(windows, batch_size=8):
         batch = {name: tensor.to(pipe.device) for name, tensor in batch.items()}
         z, tokens = batch["latents"].float(), batch["semantic_tokens"]
-        totals["nll"] += float(nll(pipe.semantic_lm, batch["mulan_tokens"], tokens)) * len(z)
+        totals["nll"] += float(
+            token_nll(pipe.semantic_lm.semantic_logits(batch["mulan_tokens"], tokens), tokens)
+        ) * len(z)
         for i in range(num_angles):
             angle = (i + 0.5) / num_angles * math.pi / 2
             noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(i)).to(z)
@@ -233,7 +234,8 @@ def main() -> None:
         if lm.config.null_condition:
             other_mulan = other_mulan.masked_fill(run.rand("null", count, 1) < data.drop_condition, -1)
         with run.autocast():
-            nats = nll(lm, mulan_tokens, batch["semantic_tokens"])
+            own_tokens = batch["semantic_tokens"]
+            nats = token_nll(lm.semantic_logits(mulan_tokens, own_tokens), own_tokens)
             with base_of(lm):
                 base = lm.semantic_logits(other_mulan, tokens).float().log_softmax(-1).flatten(0, 1)
             adapted = lm.semantic_logits(other_mulan, tokens).float().log_softmax(-1).flatten(0, 1)

@@ -9,10 +9,10 @@ examples are conditioned on the tokens of one of the clip's captions, which narr
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from melody_diffusers.data.datasets import EncodedClips
+from melody_diffusers.losses import token_nll
 from melody_diffusers.models.semantic_lm import SemanticLM, SemanticLMConfig
 from melody_diffusers.training_utils import OptimConfig, RunConfig, TrainingRun, load_config, parse_args
 
@@ -37,9 +37,8 @@ class DataConfig:
 
 
 def nll(lm: SemanticLM, mulan_tokens: torch.Tensor, semantic_tokens: torch.Tensor) -> torch.Tensor:
-    """Mean negative log-likelihood of the semantic tokens (B, S) in nats; the prefix (B, N) is given, not predicted."""
-    logits = lm.semantic_logits(mulan_tokens, semantic_tokens)  # (B, S, C)
-    return F.cross_entropy(logits.float().flatten(0, 1), semantic_tokens.flatten())
+    """Mean nats of the semantic tokens (B, S); the prefix (B, N) is given, not predicted."""
+    return token_nll(lm.semantic_logits(mulan_tokens, semantic_tokens), semantic_tokens)
 
 
 @torch.no_grad()

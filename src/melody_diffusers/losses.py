@@ -182,3 +182,8 @@ def contrastive_loss(
 def velocity_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Mean squared error of the velocity, mean((v_hat - v)^2), over all chunks of a window (eq. 7). (B, L, D) each."""
     return F.mse_loss(prediction, target)
+
+
+def token_nll(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Mean negative log-likelihood in nats of tokens (B, S) under scores (B, S, C)."""
+    return F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten())
