@@ -80,7 +80,7 @@ tiny: $(STAGES)/evaluation/done ## retrain melody-tiny from nothing: data, every
 model: $(STAGES)/assembled ## a model from your own data: DATA=data/mine STAGES=outputs/mine MODEL=my_model
 
 data/synthetic/README.md: | .venv/installed-dev
-	$(RUN) training/synthetic/build.py --out data/synthetic --hours 36
+	$(RUN) training/synthetic/build.py --out data/synthetic --hours 108
 
 $(STAGES)/vae_gan/done: | $(DATA)/README.md
 	$(call TRAIN,train_vae_gan,vae_gan,data.folder=$(DATA))

@@ -4,7 +4,7 @@
 
 The renderer hears nothing but these tokens, so they have to tell what sounds, how it sounds and when it starts. Linear
 probes read that from the tokens of held-out clips, against as many k-means centroids of log-mel frames at the same
-rate; the table is printed and written to probes.json beside the model.
+rate; the table is printed, and written to probes.json and probes.png beside the model.
 """
 
 import json
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
@@ -44,6 +45,7 @@ class ClusterConfig:
         semitone_weight, onset_weight: None seeks centroids in the standardised features as they are. Two numbers seek
             them where a linear map of the features reads the spectral frames, with the mel bands at weight 1: half of
             what 9 bits of a plain clustering tell is loudness, and a beat is one number among 201.
+        chroma_weight: with those two, the weight of the twelve pitch classes, which tell the key across octaves.
         drop_upper_layers: leave the layers above the chosen one out of the tokenizer, which never needs them.
     """
 
@@ -53,6 +55,7 @@ class ClusterConfig:
     num_passes: int = 10
     semitone_weight: float | None = None
     onset_weight: float | None = None
+    chroma_weight: float = 0.0
     drop_upper_layers: bool = False
 
 
@@ -98,11 +101,11 @@ def frame_map(points: torch.Tensor, references: torch.Tensor, weights: torch.Ten
     """(H, H) map after which squared distances are those of the weighted frames that the points (M, H) linearly tell.
 
     With A the least-squares map to the standardised frames and W the weights, |dx A W|^2 = dx (A W^2 A^T) dx^T, and
-    the symmetric root of that matrix keeps the width at H instead of 201.
+    the symmetric root of that matrix keeps the width at H instead of 213.
     """
     frames = (references - references.mean(0)) / references.std(0)
     gram = points.T @ points + 10.0 * torch.eye(points.shape[1])
-    reading = torch.linalg.solve(gram, points.T @ frames) * weights  # (H, 201)
+    reading = torch.linalg.solve(gram, points.T @ frames) * weights  # (H, 213)
     values, vectors = torch.linalg.eigh(reading @ reading.T)
     return vectors * values.clamp_min(0).sqrt() @ vectors.T
 
@@ -179,6 +182,21 @@ def judge(
     return figures | {"perplexity": float(torch.special.entr(frequencies).sum().exp())}
 
 
+def plot(path: Path, table: dict[str, dict[str, float]]) -> None:
+    """A PNG of the figures with context, one group of bars for each figure and one bar for each set of tokens."""
+    figures = [name for name in next(iter(table.values())) if name.endswith("_context") or name == "style_accuracy"]
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    ax = figure.subplots()
+    width = 0.8 / len(table)
+    for offset, (name, values) in enumerate(table.items()):
+        ax.bar([i + offset * width for i in range(len(figures))], [values[f] for f in figures], 0.9 * width, label=name)
+    titles = [name.removesuffix("_context").replace("_", "\n") for name in figures]
+    ax.set_xticks([i + 0.4 - width / 2 for i in range(len(figures))], titles)
+    ax.set_ylim(0, 1)
+    figure.legend(loc="outside right")
+    figure.savefig(path, dpi=80)
+
+
 def main() -> None:
     args = parse_args(__doc__)
     config = load_config(args.config, {"data": DataConfig, "cluster": ClusterConfig, "run": RunConfig}, args.set)
@@ -193,8 +211,10 @@ def main() -> None:
 
     weights = None
     if config.cluster.semitone_weight is not None and config.cluster.onset_weight is not None:
-        weights = torch.ones(train.references.shape[-1])
+        targets = torch.cat([train.references, chroma(train.references)], dim=-1).flatten(0, 1)
+        weights = torch.ones(targets.shape[-1])
         weights[128:200], weights[200] = config.cluster.semitone_weight, config.cluster.onset_weight
+        weights[201:] = config.cluster.chroma_weight
 
     table, fitted = {}, {}
     for name, (points, test_points) in spaces.items():
@@ -202,7 +222,7 @@ def main() -> None:
         points, test_points = (points.float() - mean) / std, (test_points.float() - mean) / std
         feature_map = torch.eye(points.shape[-1])
         if weights is not None and name != "log-mel":
-            feature_map = frame_map(points.flatten(0, 1), train.references.flatten(0, 1), weights)
+            feature_map = frame_map(points.flatten(0, 1), targets, weights)
         points, test_points = points @ feature_map, test_points @ feature_map
         centroids = cluster(points.flatten(0, 1), config.cluster, seed)
         tokens, test_tokens = nearest(points, centroids), nearest(test_points, centroids)
@@ -224,6 +244,7 @@ def main() -> None:
     fitted_tokenizer.load_state_dict({name: state[name] for name in fitted_tokenizer.state_dict()})
     fitted_tokenizer.save_pretrained(config.run.output_dir)
     Path(config.run.output_dir, "probes.json").write_text(json.dumps({"chosen": best, **table}, indent=1) + "\n")
+    plot(Path(config.run.output_dir, "probes.png"), table)
     print(f"semantic_tokenizer: {size} tokens from {best}")
 
 

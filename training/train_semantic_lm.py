@@ -22,30 +22,43 @@ class DataConfig:
     """Windows of `num_tokens` semantic tokens.
 
     Args:
-        start: folder or name of a SemanticLM of these sizes to go on from; MuLan tokens get new embeddings.
+        start: folder or name of a SemanticLM of these sizes to go on from; MuLan tokens get new embeddings,
+        keep_mulan: unless they mean here what they mean there, and keep theirs.
         text_share: share of examples that are conditioned on a caption's tokens.
         drop_condition: share of examples without condition, for guidance; the model needs `null_condition`.
+        drop_past: each example is continued from what remains of it when a share of its semantic tokens, drawn from
+            [0, drop_past], is left out. Tokens betray much of what the condition says, and this keeps the model from
+            relying on them alone (word dropout, Bowman et al. 2016); the model needs `null_condition`.
         heldout_passes: random windows of each validation clip that are judged.
     """
 
     folder: str
     start: str | None = None
+    keep_mulan: bool = False
     num_tokens: int = 250
     text_share: float = 0.0
     drop_condition: float = 0.0
+    drop_past: float = 0.0
     heldout_passes: int = 2
 
 
-def nll(lm: SemanticLM, mulan_tokens: torch.Tensor, semantic_tokens: torch.Tensor) -> torch.Tensor:
-    """Mean nats of the semantic tokens (B, S); the prefix (B, N) is given, not predicted."""
-    return token_nll(lm.semantic_logits(mulan_tokens, semantic_tokens), semantic_tokens)
+def nll(
+    lm: SemanticLM, mulan_tokens: torch.Tensor, semantic_tokens: torch.Tensor, past: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Mean nats of the semantic tokens (B, S) after those before them, as they are or as in `past` (B, S).
+
+    The MuLan tokens (B, N) are given, not predicted.
+    """
+    logits = lm.semantic_logits(mulan_tokens, semantic_tokens if past is None else past)
+    return token_nll(logits, semantic_tokens)
 
 
 @torch.no_grad()
-def start_from(lm: SemanticLM, start: SemanticLM) -> None:
-    """Copies all weights but the rows of MuLan tokens, which mean something else after another MuLan."""
+def start_from(lm: SemanticLM, start: SemanticLM, keep_mulan: bool) -> None:
+    """Copies all weights, or all but the rows of MuLan tokens, which mean something else after another MuLan."""
     for name, tensor in start.state_dict().items():
-        own, of_tokens = lm.state_dict()[name], name.endswith(("embed_tokens.weight", "lm_head.weight"))
+        own = lm.state_dict()[name]
+        of_tokens = not keep_mulan and name.endswith(("embed_tokens.weight", "lm_head.weight"))
         rows = slice(lm.config.semantic_codebook_size if of_tokens else None)
         if own[rows].shape != tensor[rows].shape:
             raise ValueError(f"data.start: {name} is {tuple(tensor.shape)} there and {tuple(own.shape)} in model.")
@@ -97,21 +110,25 @@ def main() -> None:
     torch.manual_seed(seed)
     lm = SemanticLM(SemanticLMConfig(**config.model))
     if data.start is not None:
-        start_from(lm, SemanticLM.from_pretrained(data.start, dtype=torch.float32))
-    if data.drop_condition > 0 and not lm.config.null_condition:
-        raise ValueError(f"data.drop_condition is {data.drop_condition}: it needs model.null_condition: true.")
+        start_from(lm, SemanticLM.from_pretrained(data.start, dtype=torch.float32), data.keep_mulan)
+    for name in ("drop_condition", "drop_past"):
+        if getattr(data, name) > 0 and not lm.config.null_condition:
+            raise ValueError(f"data.{name} is {getattr(data, name)}: it needs model.null_condition: true.")
     clips = EncodedClips(data.folder, "train", data.num_tokens, seed=seed, text_share=data.text_share)
     loader = DataLoader(clips, config.run.batch_size, shuffle=True, num_workers=config.run.num_workers, drop_last=True)
     run = TrainingRun(config.run, {"semantic_lm": lm}, config)
     optimizer = run.optimizer(lm.parameters(), config.optim)
 
     for batch in run.steps(loader):
-        mulan_tokens = batch["mulan_tokens"]  # (B, N)
+        mulan_tokens, past = batch["mulan_tokens"], batch["semantic_tokens"]  # (B, N), (B, S)
         if data.drop_condition > 0:
             draws = run.rand("drop", len(mulan_tokens), 1)
             mulan_tokens = mulan_tokens.masked_fill(draws < data.drop_condition, -1)
+        if data.drop_past > 0:
+            shares = data.drop_past * run.rand("share", len(past), 1)
+            past = past.masked_fill(run.rand("past", *past.shape) < shares, -1)
         with run.autocast():
-            loss = nll(lm, mulan_tokens, batch["semantic_tokens"])
+            loss = nll(lm, mulan_tokens, batch["semantic_tokens"], past)
         run.backward(loss, optimizer)
         run.finish_step(nll=loss)
 

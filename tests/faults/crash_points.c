@@ -42,7 +42,7 @@ static int below_at(int dirfd, const char *path) {
 
 /* 1 if the operation has to fail; errno is set. */
 static int point(void) {
-    if (++count != target) return 0;
+    if (__atomic_add_fetch(&count, 1, __ATOMIC_SEQ_CST) != target) return 0;
     if (mode == 0) kill(getpid(), SIGKILL);
     errno = mode;
     return 1;

@@ -117,6 +117,8 @@ def test_guidance_extrapolates_from_the_scores_without_condition():
     assert lm.config.vocab_size == 3 * 8 + 24 + 1
     mulan = mulan_tokens(2)
     assert (lm.build_input_ids(torch.full_like(mulan, -1)) == lm.config.vocab_size - 1).all()
+    unknown = torch.tensor([[5, -1, 7]])
+    assert lm.build_input_ids(mulan[:1], unknown)[0, -3:].tolist() == [5, lm.config.vocab_size - 1, 7]
     tokens = lm.generate_semantic_tokens(mulan, 12, temperature=0, guidance_scale=3.0)
     with torch.inference_mode():
         given, absent = lm.semantic_logits(mulan, tokens), lm.semantic_logits(torch.full_like(mulan, -1), tokens)

@@ -79,29 +79,28 @@ def test_every_stage_trains_on_the_last_ones_output_and_the_whole_makes_music(da
         "semantic_kmeans",
         data,
         f"data.encoder={stages / 'semantic_encoder'}",
+        "cluster.num_centroids=64",
         steps=False,
     )
     parents = {name: stages / name for name in ("mulan", "mulan_quantizer", "semantic_tokenizer")}
     parents |= {"vae": stages / "vae_gan", "tokenizer": stages / "mulan" / "tokenizer"}
     stage("encode_dataset.py", "encode", data, *(f"parents.{k}={v}" for k, v in parents.items()), steps=False)
-    encoded = f"data.folder={stages / 'encoded'}"
-    stage("train_semantic_lm.py", "semantic_lm", encoded, "data.heldout_passes=1")
-    stage("train_dual_path.py", "dual_path", encoded, "data.validation_windows=2")
+    encoded = [f"data.folder={stages / 'encoded'}", "model.semantic_codebook_size=64"]
+    stage("train_semantic_lm.py", "semantic_lm", *encoded, "data.heldout_passes=1")
+    stage("train_dual_path.py", "dual_path", *encoded, "data.validation_windows=2")
     run_script(monkeypatch, "assemble_pipeline.py", "--stages", stages, "--out", tmp_path / "pipeline")
 
-    for name, script in (("semantic_lm", "train_semantic_lm.py"), ("dual_path", "train_dual_path.py")):
-        run = [
-            *two_steps,
-            f"run.output_dir={tmp_path / name}",
-            "optim.learning_rate=0.0",
-            "run.ema_decay=null",
-            encoded,
-        ]
-        config = CONFIGS / name / "tiny.yaml"
-        run_script(monkeypatch, script, "--config", config, "--set", *run, f"data.start={stages / name}")
-        (before, after) = (next(folder.glob("*.safetensors")) for folder in (stages / name, tmp_path / name))
-        before, after = load_file(before), load_file(after)
-        rows = {"model.embed_tokens.weight": 512}  # MuLan tokens get new embeddings
+    unchanging = [*two_steps, *encoded, "optim.learning_rate=0.0", "run.ema_decay=null"]
+    for name, options, kept in (
+        ("semantic_lm", [], 64),  # the rows behind belong to MuLan tokens, which get new embeddings
+        ("semantic_lm", ["data.keep_mulan=true"], None),
+        ("dual_path", [], None),
+    ):
+        out = tmp_path / "-".join([name, *options])
+        run = [*unchanging, f"run.output_dir={out}", f"data.start={stages / name}", *options]
+        run_script(monkeypatch, f"train_{name}.py", "--config", CONFIGS / name / "tiny.yaml", "--set", *run)
+        before, after = (load_file(next(folder.glob("*.safetensors"))) for folder in (stages / name, out))
+        rows = {"model.embed_tokens.weight": kept}
         assert all(torch.equal(after[key][: rows.get(key)], before[key][: rows.get(key)]) for key in before)
 
     for name in ("vae_gan", "mulan", "semantic_encoder", "semantic_lm", "dual_path"):

@@ -5,7 +5,7 @@ index 7 of the first codebook has nothing to do with index 7 of the second:
 
     ids 0 .. C-1                    semantic tokens
     ids C + q V .. C + (q+1) V - 1  MuLan tokens of codebook q
-    id  C + N V                     no condition (only with `null_condition`), in the place of every MuLan token
+    id  C + N V                     no token (only with `null_condition`); in place of every MuLan token, no condition
 
 Shapes: B batch, N MuLan tokens, S semantic tokens, V and C the sizes of a MuLan codebook and the semantic codebook.
 """
@@ -98,7 +98,8 @@ class SemanticLM(CheckedLoading, LoraModelMixin, PublishMixin, LlamaForCausalLM)
     def build_input_ids(self, mulan_tokens: torch.Tensor, semantic_tokens: torch.Tensor | None = None) -> torch.Tensor:
         """The model's token ids (B, N + S) for MuLan tokens (B, N) and, where given, semantic tokens (B, S).
 
-        A row of -1 instead of MuLan tokens is a row without condition; the model must have `null_condition`.
+        A row of -1 instead of MuLan tokens is a row without condition, and a semantic token of -1 one that is not
+        known (training leaves some out); the model must have `null_condition`.
         """
         config = self.config
         if mulan_tokens.ndim != 2 or mulan_tokens.shape[1] != config.num_mulan_codebooks:
@@ -109,7 +110,11 @@ class SemanticLM(CheckedLoading, LoraModelMixin, PublishMixin, LlamaForCausalLM)
         prefix = mulan_tokens + config.semantic_codebook_size + codebook * config.mulan_codebook_size  # (B, N)
         if config.null_condition:
             prefix = prefix.masked_fill(mulan_tokens < 0, config.vocab_size - 1)
-        return prefix if semantic_tokens is None else torch.cat([prefix, semantic_tokens], dim=1)  # (B, N + S)
+        if semantic_tokens is None:
+            return prefix
+        if config.null_condition:
+            semantic_tokens = semantic_tokens.masked_fill(semantic_tokens < 0, config.vocab_size - 1)
+        return torch.cat([prefix, semantic_tokens], dim=1)  # (B, N + S)
 
     def semantic_logits(self, mulan_tokens: torch.Tensor, semantic_tokens: torch.Tensor) -> torch.Tensor:
         """Scores (B, S, C) of each semantic token given the MuLan tokens and the semantic tokens before it.

@@ -11,6 +11,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,24 @@ def write_checkpoint(
         shutil.rmtree(left)
     try:
         aside.mkdir(parents=True)
-        for name, tensors in files.items():
-            save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, aside / f"{name}.safetensors")
-        (aside / "state.json").write_text(json.dumps(state), encoding="utf-8")
-        digests = {file.name: _sha256(file) for file in sorted(aside.iterdir())}
-        (aside / MANIFEST).write_text(json.dumps(digests, indent=1), encoding="utf-8")
-        for path in (*aside.iterdir(), aside):
+        with ThreadPoolExecutor() as pool:  # a file is read back and synced while the next is being written
+            digests, synced = {}, []
+
+            def seal(file: Path) -> None:
+                digests[file.name] = pool.submit(_sha256, file)
+                synced.append(pool.submit(_sync, file))
+
+            for name, tensors in files.items():
+                file = aside / f"{name}.safetensors"
+                save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, file)
+                seal(file)
+            (aside / "state.json").write_text(json.dumps(state), encoding="utf-8")
+            seal(aside / "state.json")
+        for sync in synced:
+            sync.result()
+        manifest = {name: digest.result() for name, digest in sorted(digests.items())}
+        (aside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        for path in (aside / MANIFEST, aside):
             _sync(path)
         if checkpoint.exists():  # damaged, or of the same step before a run went back
             _remove(checkpoint)
