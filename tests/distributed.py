@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 
 
-def run_two(script: Path, *arguments: str, timeout: float = 200) -> list[str]:
-    """What each of two processes prints that run `script` together on the CPU."""
+def start_two(script: Path, *arguments: str) -> list[subprocess.Popen]:
+    """Two processes that run `script` together on the CPU."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     shared |= {"ACCELERATE_USE_CPU": "true", "LOCAL_WORLD_SIZE": "2"}
-    processes = [
+    return [
         subprocess.Popen(
             [sys.executable, str(script), *arguments],
             env=os.environ | shared | {"RANK": rank, "LOCAL_RANK": rank},
@@ -24,6 +24,11 @@ def run_two(script: Path, *arguments: str, timeout: float = 200) -> list[str]:
         )
         for rank in "01"
     ]
+
+
+def run_two(script: Path, *arguments: str, timeout: float = 200) -> list[str]:
+    """What each of two processes prints that run `script` together on the CPU."""
+    processes = start_two(script, *arguments)
     outputs = [process.communicate(timeout=timeout) for process in processes]
     for process, (_, errors) in zip(processes, outputs):
         assert process.returncode == 0, errors

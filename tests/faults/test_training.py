@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import toy
-from distributed import run_two
+from distributed import run_two, start_two
 
 from melody_diffusers.training_utils import TrainingRun
 from melody_diffusers.training_utils.checkpoint import find_damage
@@ -84,6 +84,22 @@ def test_a_run_of_two_processes_goes_on_with_one(two, tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_process_whose_peer_is_killed_or_frozen_ends_in_time_and_leaves_a_checkpoint(how, tmp_path):
+    settings = {"max_steps": 1000, "checkpoint_every": 2, "timeout_minutes": 0.1} | SHARED
+    job = {"folder": str(tmp_path), "settings": settings, "signal": [how, 7]}
+    left, peer = start_two(HERE / "toy_jobs.py", json.dumps([job]))
+    try:
+        _, errors = left.communicate(timeout=60)  # starting takes most of it
+    finally:
+        left.kill()
+        peer.kill()
+        peer.communicate()
+    assert left.returncode != 0 and "Error" in errors
+    newest = max((tmp_path / "checkpoints").glob("step-*"))
+    assert newest.name == "step-00000006" and find_damage(newest) is None
+
+
 def test_twenty_runs_that_are_told_to_stop_at_random_times_are_gone_at_once_and_go_on_exactly(tmp_path):
     draw, reference = random.Random(0), []
     length, known = 100_000, 800  # of the schedule, and steps that are looked at

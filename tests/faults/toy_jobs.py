@@ -1,10 +1,11 @@
 """Run by test_training.py on two processes: trainings one after another, some with losses that are not finite.
 
-Takes a JSON list of {"folder", "settings", "poison": [which loss, how, at which steps]} and prints what came of each as
-one JSON line. Only the second process's losses are poisoned.
+Takes a JSON list of {"folder", "settings", "poison": [which loss, how, at which steps], "signal": [which, at which
+step]} and prints what came of each as one JSON line. Only the second process is poisoned or gets a signal.
 """
 
 import json
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -33,7 +34,9 @@ def main() -> None:
                 return loss + ((loss - loss.detach()) * 0).abs().sqrt()
             return loss * float(kind)
 
-        def note(run: TrainingRun, states=states) -> None:
+        def note(run: TrainingRun, states=states, job=job) -> None:
+            if run.accelerator.process_index == 1 and run.step == job.get("signal", [0, -1])[1]:
+                os.kill(os.getpid(), job["signal"][0])
             tensors = [tensor for parts in run._tensors().values() for tensor in parts.values()]
             tensors += [t for o in run._optimizers for state in o.state.values() for t in state.values()]
             states.append([float(tensor.double().sum()) for tensor in tensors])
