@@ -78,3 +78,14 @@ def test_two_processes_train_every_stage_as_one_does(workspace, tmp_path):
     for stage in SPLIT:  # what is saved is whole as well
         weights = [load_file(file) for file in (tmp_path / f"{stage} split").glob("*model.safetensors")]
         assert len(weights) == 1 and all(torch.isfinite(tensor.float()).all() for tensor in weights[0].values())
+
+
+def test_processes_of_a_split_model_may_hear_tokens_and_none(workspace, tmp_path):
+    """At one sample each, half of them without tokens, some steps have both kinds, which use different weights."""
+    settings = ["run.batch_size=1", "run.max_steps=8", "data.drop_tokens=0.5"]
+    jobs = [("run_stage", "dual_path", str(tmp_path / "whole"), *settings)]
+    jobs.append(("run_stage", "dual_path", str(tmp_path / "split"), *settings, "run.fsdp=true"))
+    run_two(Path(stages.__file__), str(workspace), json.dumps(jobs))
+    whole, split = (load_file(next((tmp_path / name).glob("*.safetensors"))) for name in ("whole", "split"))
+    for name, tensor in whole.items():
+        torch.testing.assert_close(split[name], tensor, rtol=0, atol=1e-4, msg=name)

@@ -42,7 +42,11 @@ def train_velocity(
         num_conditional = len(z) - int(drops.sum())
         with run.autocast():
             noisy = scheduler.add_noise(z, noise, angle)
-            velocity = model(noisy, angle, tokens[:num_conditional]).sample
+            if num_conditional or not run.run.fsdp:
+                velocity = model(noisy, angle, tokens[:num_conditional]).sample
+            else:  # the processes of a split model have to use the same weights: another sample, that counts nothing
+                velocity = model(torch.cat([noisy[:1], noisy]), torch.cat([angle[:1], angle]), tokens[:1]).sample
+                velocity = velocity[1:] + 0.0 * velocity[:1]
             loss = velocity_loss(velocity.float(), scheduler.get_velocity(z, noise, angle))
         run.backward(loss, optimizer)
         run.finish_step(velocity=loss)
