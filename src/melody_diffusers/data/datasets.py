@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import uuid
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +206,10 @@ class AudioClips(Dataset):
 
 
 def _column_of_tensors(dataset: datasets.Dataset, name: str) -> list[Tensor]:
-    """One tensor per row, (n,) or (n, width), cut out of the column's memory: row by row it would take minutes."""
+    """One tensor per row, (n,) or (n, width), cut out of the column's memory: row by row it would take minutes.
+
+    That memory is the mapped file itself, which processes share and the system reads when it is looked at.
+    """
     rows: list[Tensor] = []
     for chunk in dataset.with_format("arrow")[:].column(name).chunks:
         lists = getattr(chunk, "storage", chunk)  # of a 2-D column, of which the values lie inside
@@ -214,7 +218,9 @@ def _column_of_tensors(dataset: datasets.Dataset, name: str) -> list[Tensor]:
         if hasattr(values, "flatten") and hasattr(values, "value_lengths"):
             width = int(values.value_lengths().to_numpy()[0]) if len(values) else 0
             values = values.flatten()
-        tensor = torch.from_numpy(values.to_numpy(zero_copy_only=False).copy())
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nor does anybody write
+            tensor = torch.from_numpy(values.to_numpy(zero_copy_only=False))
         # not reshape(-1, width): the width is 0 where no row holds anything, as without captions
         rows += (tensor if width is None else tensor.reshape(int(lengths.sum()), width)).split(lengths.tolist())
     return rows
@@ -226,7 +232,7 @@ class EncodedClips(Dataset):
     Item i is {"latents": (L, D) float32, "semantic_tokens": (S,), "mulan_tokens": (N,), "index": i}. A crop starts at a
     token that starts with a frame, and holds the frames of exactly its tokens. Its MuLan tokens come from one of the
     clip's captions with probability `text_share`, else from the audio window whose centre is nearest to the crop's.
-    Everything stays in memory, so that one process can feed a GPU. `rows` holds all other columns.
+    Latents are read from the mapped files, all else stays in memory. `rows` holds all other columns.
 
     Args:
         folder: an output folder of `encode_dataset`; its rates are in `timebase`.
