@@ -137,7 +137,7 @@ def test_an_adapter_loads_from_folder_file_hub_and_dict(new_pipeline, adapters, 
         assert_same(heard[0], heard[-1])
     assert_all_differ(heard[0], base)
     pipe = new_pipeline()
-    pipe.load_lora_weights(load_file(file))  # without a header alpha is the rank: half of ours
+    pipe.load_lora_weights(load_file(file), low_cpu_mem_usage=False)  # without a header alpha is the rank: half of ours
     pipe.set_adapters("default_0", 2.0)
     assert_same(heard[0], outputs(pipe), atol=1e-4)
 

@@ -33,6 +33,7 @@ from melody_diffusers.lora import base_digest
 from melody_diffusers.losses import token_nll, velocity_loss
 from melody_diffusers.schedulers.angle import AngleScheduler
 from melody_diffusers.training_utils import OptimConfig, RunConfig, TrainingRun, load_config
+from melody_diffusers.training_utils.velocity import chunk_angles
 
 CONFIG = Path(__file__).parent / "configs" / "lora" / "tiny.yaml"
 
@@ -214,11 +215,8 @@ def main() -> None:
         tokens = torch.cat([batch["semantic_tokens"], others["semantic_tokens"]])[order][:num_conditional]
         is_other = order >= count
         num_chunks = dual_path.config.num_chunks
-        angle = torch.cat([run.rand(f"{which} angle", count, num_chunks) for which in ("own", "other")])[order]
-        borders = pipe.timebase.chunk_boundaries(z.shape[1], num_chunks)
-        angle = (angle * math.pi / 2).repeat_interleave(
-            torch.tensor(borders, device=run.device).diff(), dim=1
-        )  # (2 B, L)
+        draws = torch.cat([run.rand(f"{which} angle", count, num_chunks) for which in ("own", "other")])[order]
+        angle = chunk_angles(draws, z.shape[1])  # (2 B, L)
         noise = torch.cat([run.randn(f"{which} noise", count, *z.shape[1:]) for which in ("own", "other")])[order]
         with run.autocast():
             noisy, target = scheduler.add_noise(z, noise, angle), scheduler.get_velocity(z, noise, angle)

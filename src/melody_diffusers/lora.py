@@ -144,6 +144,7 @@ class LoraPipelineMixin(LoraBaseMixin):
         adapter_name: str | None = None,
         hotswap: bool = False,
         allow_other_base: bool = False,
+        low_cpu_mem_usage: bool = True,
         **kwargs,
     ) -> None:
         """Load an adapter and make it the active one.
@@ -155,6 +156,7 @@ class LoraPipelineMixin(LoraBaseMixin):
             hotswap: put the weights in the place of those of the adapter `adapter_name`, which a compiled model
                 survives. For other ranks, call `enable_lora_hotswap(target_rank=...)` before the first is loaded.
             allow_other_base: load it although this pipeline's weights are not those that it was trained on.
+            low_cpu_mem_usage: make no random weights that the file's will replace.
             **kwargs: `weight_name`, `subfolder`, `revision`, `token`, `cache_dir`, `force_download`, `proxies` and
                 `local_files_only`, as everywhere in diffusers.
 
@@ -192,7 +194,7 @@ class LoraPipelineMixin(LoraBaseMixin):
                         adapter_name=adapter_name,
                         hotswap=hotswap,
                         metadata=_config_of(name, metadata),
-                        low_cpu_mem_usage=True,
+                        low_cpu_mem_usage=low_cpu_mem_usage,
                         _pipeline=self,
                     )
             except Exception:

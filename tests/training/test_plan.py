@@ -24,9 +24,9 @@ def test_a_plan_for_melody_tiny(monkeypatch, capsys):
     costs = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows if "GFLOP" in row[-1]}
     assert set(costs) >= {"vae_gan", "mulan", "semantic_encoder", "semantic_lm", "dual_path"}
     parameters = float(costs["semantic_lm"][0].removesuffix(" M"))
-    assert parameters == pytest.approx(3.28, rel=0.01)
+    assert parameters == pytest.approx(3.41, rel=0.01)
     # every weight but the embeddings once for each of 8 + 250 positions, and attention: 4 layers, 256 wide
-    matrices = 4 * (4 * 256 * 256 + 3 * 256 * 512) + 256 * 512
+    matrices = 4 * (4 * 256 * 256 + 3 * 256 * 512) + 256 * 1024
     least, attention = 2 * 256 * matrices, 4 * 2 * 2 * 256 * 256 * 256
     counted = float(costs["semantic_lm"][3].removesuffix(" GFLOP")) * 1e9
     assert least * 0.95 < counted < (least + attention) * 1.25
