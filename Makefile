@@ -111,7 +111,8 @@ $(STAGES)/encoded/done: | $(STAGES)/vae_gan/done $(STAGES)/mulan_quantizer/done 
 		parents.mulan_quantizer=$(STAGES)/mulan_quantizer parents.semantic_tokenizer=$(STAGES)/semantic_tokenizer)
 
 $(STAGES)/semantic_lm/done: | $(STAGES)/encoded/done
-	$(call TRAIN,train_semantic_lm,semantic_lm,data.folder=$(STAGES)/encoded)
+	$(call TRAIN,train_semantic_lm,semantic_lm,data.folder=$(STAGES)/encoded \
+		data.mulan_quantizer=$(STAGES)/mulan_quantizer)
 
 $(STAGES)/dual_path/done: | $(STAGES)/encoded/done
 	$(call TRAIN,train_dual_path,dual_path,data.folder=$(STAGES)/encoded)

@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--stages", type=Path, required=True, help="folder that holds one folder for each stage")
     parser.add_argument("--out", type=Path, required=True, help="pipeline folder to write")
     parser.add_argument("--steps", type=int, default=10, help="default number of diffusion steps")
+    parser.add_argument("--schedule", choices=("linear", "uniform"), default="linear", help="of AngleScheduler")
     parser.add_argument("--guidance_scale", type=float, default=2.5)
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--top_k", type=int)
@@ -41,7 +42,7 @@ def main() -> None:
         semantic_tokenizer=SemanticTokenizer.from_pretrained(args.stages / "semantic_tokenizer"),
         semantic_lm=SemanticLM.from_pretrained(args.stages / "semantic_lm"),
         dual_path=DualPathDiffusionModel.from_pretrained(args.stages / "dual_path"),
-        scheduler=AngleScheduler(),
+        scheduler=AngleScheduler(schedule=args.schedule),
         sampling={
             "num_inference_steps": args.steps,
             "guidance_scale": args.guidance_scale,

@@ -36,7 +36,7 @@ class ParentsConfig:
 
 @dataclass(kw_only=True)
 class EncodeConfig:
-    """How it is encoded, and where the result goes."""
+    """How it is encoded (see `ClipEncoder`), and where the result goes."""
 
     output_dir: str
     batch_size: int = 8
@@ -44,6 +44,7 @@ class EncodeConfig:
     mixed_precision: Literal["no", "bf16"] = "no"
     window_seconds: float = 10.0
     window_stride_seconds: float = 2.5
+    tag_lists: int = 0
 
 
 def main() -> None:
@@ -64,6 +65,7 @@ def main() -> None:
         window_seconds=config.encode.window_seconds,
         window_stride_seconds=config.encode.window_stride_seconds,
         mixed_precision=config.encode.mixed_precision,
+        tag_lists=config.encode.tag_lists,
     )
     output_dir, splits = config.encode.output_dir, config.data.splits
     encode_dataset(

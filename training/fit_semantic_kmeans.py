@@ -42,10 +42,10 @@ class ClusterConfig:
     """What is clustered: which layers compete, and the size of the vocabulary.
 
     Args:
-        semitone_weight, onset_weight: None seeks centroids in the standardised features as they are. Two numbers seek
-            them where a linear map of the features reads the spectral frames, with the mel bands at weight 1: half of
-            what 9 bits of a plain clustering tell is loudness, and a beat is one number among 201.
-        chroma_weight: with those two, the weight of the twelve pitch classes, which tell the key across octaves.
+        semitone_weight, onset_weight, chroma_weight: None seeks centroids in the standardised features as they are.
+            Three numbers seek them where a linear map of the features reads the spectral frames and their pitch
+            classes, which tell the key across octaves, with the mel bands at weight 1: half of what 9 bits of a plain
+            clustering tell is loudness, and a beat is one number among 201.
         drop_upper_layers: leave the layers above the chosen one out of the tokenizer, which never needs them.
     """
 
@@ -55,8 +55,16 @@ class ClusterConfig:
     num_passes: int = 10
     semitone_weight: float | None = None
     onset_weight: float | None = None
-    chroma_weight: float = 0.0
+    chroma_weight: float | None = None
     drop_upper_layers: bool = False
+
+    def __post_init__(self) -> None:
+        weights = (self.semitone_weight, self.onset_weight, self.chroma_weight)
+        if None in weights and any(weight is not None for weight in weights):
+            raise ValueError(
+                "cluster.semitone_weight, onset_weight and chroma_weight are given together or not at all, got "
+                f"{weights[0]}, {weights[1]} and {weights[2]}; 0 leaves one out."
+            )
 
 
 @dataclass(kw_only=True)
@@ -210,7 +218,7 @@ def main() -> None:
     spaces["log-mel"] = (train.references[..., :128], test.references[..., :128])
 
     weights = None
-    if config.cluster.semitone_weight is not None and config.cluster.onset_weight is not None:
+    if config.cluster.semitone_weight is not None:
         targets = torch.cat([train.references, chroma(train.references)], dim=-1).flatten(0, 1)
         weights = torch.ones(targets.shape[-1])
         weights[128:200], weights[200] = config.cluster.semitone_weight, config.cluster.onset_weight

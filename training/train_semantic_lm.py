@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from melody_diffusers.data.datasets import EncodedClips
 from melody_diffusers.losses import token_nll
+from melody_diffusers.models.residual_quantizer import ResidualQuantizer
 from melody_diffusers.models.semantic_lm import SemanticLM, SemanticLMConfig
 from melody_diffusers.training_utils import OptimConfig, RunConfig, TrainingRun, load_config, parse_args
 
@@ -24,21 +25,28 @@ class DataConfig:
     Args:
         start: folder or name of a SemanticLM of these sizes to go on from; MuLan tokens get new embeddings,
         keep_mulan: unless they mean here what they mean there, and keep theirs.
+        mulan_quantizer: folder or name of the ResidualQuantizer the MuLan tokens come from; with it their embeddings
+            begin as its centroids.
         text_share: share of examples that are conditioned on a caption's tokens.
         drop_condition: share of examples without condition, for guidance; the model needs `null_condition`.
         drop_past: each example is continued from what remains of it when a share of its semantic tokens, drawn from
             [0, drop_past], is left out. Tokens betray much of what the condition says, and this keeps the model from
             relying on them alone (word dropout, Bowman et al. 2016); the model needs `null_condition`.
+        sample_past: a further share, drawn from [0, sample_past], is replaced by what the model itself would have drawn
+            there (scheduled sampling in one pass, Mihaylova and Martins 2019). A model that has only seen music in the
+            key that was asked for follows its own first wrong note into another.
         heldout_passes: random windows of each validation clip that are judged.
     """
 
     folder: str
     start: str | None = None
     keep_mulan: bool = False
+    mulan_quantizer: str | None = None
     num_tokens: int = 250
     text_share: float = 0.0
     drop_condition: float = 0.0
     drop_past: float = 0.0
+    sample_past: float = 0.0
     heldout_passes: int = 2
 
 
@@ -63,6 +71,31 @@ def start_from(lm: SemanticLM, start: SemanticLM, keep_mulan: bool) -> None:
         if own[rows].shape != tensor[rows].shape:
             raise ValueError(f"data.start: {name} is {tuple(tensor.shape)} there and {tuple(own.shape)} in model.")
         own[rows] = tensor[rows]
+
+
+@torch.no_grad()
+def embed_centroids(lm: SemanticLM, codebooks: torch.Tensor) -> None:
+    """Embeddings of MuLan tokens from the codebooks (N, V, D) of their quantizer, D below the width H of the model.
+
+    The mean over a condition's tokens then holds the vector they stand for, and conditions that sound alike look alike
+    from the first step; rows that know nothing of each other have to find that out from examples. The other H - D
+    numbers are a direction for each codebook, as long as it takes for all rows to have the length of the semantic
+    tokens' mean: the norm in front of the attention would else make the last codebook as loud as the first.
+    """
+    count, size, dim = codebooks.shape
+    rows = lm.get_input_embeddings().weight
+    width = rows.shape[-1]
+    if (count, size) != (lm.config.num_mulan_codebooks, lm.config.mulan_codebook_size) or dim >= width:
+        raise ValueError(
+            f"data.mulan_quantizer must have {lm.config.num_mulan_codebooks} codebooks of "
+            f"{lm.config.mulan_codebook_size} vectors shorter than {width}, got {count} of {size} of length {dim}."
+        )
+    first = lm.config.semantic_codebook_size
+    length = rows[:first].norm(dim=-1).mean()
+    centroids = codebooks.float() * (0.9 * length / codebooks.float().norm(dim=-1).max())  # (N, V, D)
+    directions = torch.nn.functional.normalize(torch.randn(count, 1, width - dim), dim=-1)
+    rest = (length**2 - centroids.square().sum(-1, keepdim=True)).sqrt() * directions  # (N, V, H - D)
+    rows[first : first + count * size] = torch.cat([centroids, rest], dim=-1).flatten(0, 1)
 
 
 def count_baselines(train: EncodedClips, heldout: torch.Tensor, size: int) -> dict[str, float]:
@@ -111,6 +144,8 @@ def main() -> None:
     lm = SemanticLM(SemanticLMConfig(**config.model))
     if data.start is not None:
         start_from(lm, SemanticLM.from_pretrained(data.start, dtype=torch.float32), data.keep_mulan)
+    if data.mulan_quantizer is not None:
+        embed_centroids(lm, ResidualQuantizer.from_pretrained(data.mulan_quantizer).codebooks)
     for name in ("drop_condition", "drop_past"):
         if getattr(data, name) > 0 and not lm.config.null_condition:
             raise ValueError(f"data.{name} is {getattr(data, name)}: it needs model.null_condition: true.")
@@ -124,6 +159,12 @@ def main() -> None:
         if data.drop_condition > 0:
             draws = run.rand("drop", len(mulan_tokens), 1)
             mulan_tokens = mulan_tokens.masked_fill(draws < data.drop_condition, -1)
+        if data.sample_past > 0:
+            with torch.no_grad(), run.autocast():
+                logits = lm.semantic_logits(mulan_tokens, past)  # (B, S, C)
+            drawn = (logits - run.rand("noise", *logits.shape).log().neg().log()).argmax(-1)  # Gumbel-max
+            shares = data.sample_past * run.rand("sampled share", len(past), 1)
+            past = torch.where(run.rand("sampled", *past.shape) < shares, drawn, past)
         if data.drop_past > 0:
             shares = data.drop_past * run.rand("share", len(past), 1)
             past = past.masked_fill(run.rand("past", *past.shape) < shares, -1)

@@ -161,6 +161,7 @@ def encode_data(args: argparse.Namespace) -> int:
         pipe.tokenizer,
         window_seconds=args.window_seconds,
         window_stride_seconds=args.window_stride_seconds,
+        tag_lists=args.tag_lists,
         mixed_precision=args.mixed_precision,
     )
     encode_dataset(args.data, encoder, args.out, args.splits, args.batch_size, args.rows_per_part)
@@ -341,6 +342,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--window-seconds", type=float, default=10.0, help="that MuLan hears at a time (default: 10)")
     command.add_argument("--window-stride-seconds", type=float, default=2.5, help="between them (default: 2.5)")
+    command.add_argument("--tag-lists", type=int, default=0, help="of a clip's tags, beside captions (default: 0)")
     command.set_defaults(handler=encode_data, dtype="float32")
 
     commands.add_parser("evaluate", add_help=False, help="measure a model on held-out clips (melody evaluate --help)")

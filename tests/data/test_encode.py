@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import os
@@ -129,6 +130,16 @@ def test_clips_without_captions_are_conditioned_on_their_sound(encoder, folder, 
     clips = EncodedClips(tmp_path / "out", "train", num_tokens=10, text_share=1.0)
     windows = [row["mulan_tokens_audio"] for row in table(tmp_path / "out" / "train")]
     assert len(clips) == 7 and all(clips[i]["mulan_tokens"].tolist() in windows[i] for i in range(7))
+
+
+def test_tag_lists_are_encoded_beside_the_captions(encoder, folder, tmp_path):
+    encoder = dataclasses.replace(encoder, tag_lists=2)
+    encode_dataset(folder, encoder, tmp_path / "out")
+    for row in table(tmp_path / "out" / "train"):
+        texts = [*row["captions"], row["style"], row["style"]]  # with one tag there is one order
+        assert row["mulan_tokens_text"] == encoder.encode_texts(texts).tolist()
+    with pytest.raises(ValueError, match="tag_lists must be at least 0, got -1"):
+        dataclasses.replace(encoder, tag_lists=-1)
 
 
 def test_codes_do_not_depend_on_batches_and_parts(encoder, folder, tmp_path):

@@ -86,22 +86,31 @@ def test_every_stage_trains_on_the_last_ones_output_and_the_whole_makes_music(da
     parents |= {"vae": stages / "vae_gan", "tokenizer": stages / "mulan" / "tokenizer"}
     stage("encode_dataset.py", "encode", data, *(f"parents.{k}={v}" for k, v in parents.items()), steps=False)
     encoded = [f"data.folder={stages / 'encoded'}", "model.semantic_codebook_size=64"]
-    stage("train_semantic_lm.py", "semantic_lm", *encoded, "data.heldout_passes=1")
+    quantizer = f"data.mulan_quantizer={stages / 'mulan_quantizer'}"
+    stage("train_semantic_lm.py", "semantic_lm", *encoded, quantizer, "data.heldout_passes=1")
     stage("train_dual_path.py", "dual_path", *encoded, "data.validation_windows=2")
     run_script(monkeypatch, "assemble_pipeline.py", "--stages", stages, "--out", tmp_path / "pipeline")
 
     unchanging = [*two_steps, *encoded, "optim.learning_rate=0.0", "run.ema_decay=null"]
-    for name, options, kept in (
+    again = (
         ("semantic_lm", [], 64),  # the rows behind belong to MuLan tokens, which get new embeddings
+        ("semantic_lm", [quantizer], 64),
         ("semantic_lm", ["data.keep_mulan=true"], None),
         ("dual_path", [], None),
-    ):
-        out = tmp_path / "-".join([name, *options])
+    )
+    for number, (name, options, kept) in enumerate(again):
+        out = tmp_path / f"again{number}"
         run = [*unchanging, f"run.output_dir={out}", f"data.start={stages / name}", *options]
         run_script(monkeypatch, f"train_{name}.py", "--config", CONFIGS / name / "tiny.yaml", "--set", *run)
         before, after = (load_file(next(folder.glob("*.safetensors"))) for folder in (stages / name, out))
         rows = {"model.embed_tokens.weight": kept}
         assert all(torch.equal(after[key][: rows.get(key)], before[key][: rows.get(key)]) for key in before)
+        if quantizer in options:  # the distances between the tokens of a codebook are those of its centroids
+            codebook = load_file(next((stages / "mulan_quantizer").glob("*.safetensors")))["codebooks"][0].float()
+            embeddings = after["model.embed_tokens.weight"][64 : 64 + len(codebook), : codebook.shape[-1]]
+            distances, expected = torch.cdist(embeddings, embeddings), torch.cdist(codebook, codebook)
+            ratio = distances.mean() / expected.mean()
+            assert ratio > 0 and torch.allclose(distances, ratio * expected, atol=1e-3 * float(distances.max()))
 
     for name in ("vae_gan", "mulan", "semantic_encoder", "semantic_lm", "dual_path"):
         recorded = yaml.safe_load((stages / name / "run.yaml").read_text())

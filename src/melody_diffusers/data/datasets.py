@@ -45,6 +45,11 @@ def tags_of(row: dict[str, Any]) -> list[str]:
     return tags
 
 
+def tag_list(row: dict[str, Any], random: np.random.Generator) -> str:
+    """All tags of a row in random order, "slow, jazz swing, G minor, ..."; "" without tags."""
+    return ", ".join(random.permutation(tags_of(row)).tolist())
+
+
 def _load_split(folder: str | os.PathLike, split: str) -> datasets.Dataset:
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"There is no data set folder at {folder}.")
@@ -172,9 +177,9 @@ class AudioClips(Dataset):
 
     def _caption(self, index: int, random: np.random.Generator) -> str:
         row = self.rows[index]
-        captions, tags = row.get("captions") or [], tags_of(row)
-        if tags and (random.random() < self.tag_share or not captions):
-            return ", ".join(random.permutation(tags).tolist())
+        captions = row.get("captions") or []
+        if tags_of(row) and (random.random() < self.tag_share or not captions):
+            return tag_list(row, random)
         return captions[int(random.integers(len(captions)))] if captions else ""
 
     def _map_samples(self) -> tuple[np.memmap, np.ndarray]:

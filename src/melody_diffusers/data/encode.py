@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import datasets
+import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
@@ -28,7 +29,7 @@ from ..models.residual_quantizer import ResidualQuantizer
 from ..models.semantic_tokenizer import SemanticTokenizer
 from ..models.vae_gan import AudioVAEGAN
 from ..timebase import Timebase
-from .datasets import AudioClips
+from .datasets import AudioClips, tag_list
 
 
 @dataclass
@@ -39,6 +40,9 @@ class ClipEncoder:
         window_seconds: length of the windows the audio tower hears, one every `window_stride_seconds`; a shorter clip
             is one window.
         mixed_precision: "bf16" runs the components under autocast.
+        tag_lists: how many lists of a clip's tags, each in another order, are encoded beside its captions. A caption
+            may say little, and sound tells a key less surely than words do: from tag lists a language model learns
+            what to make of a prompt that names one.
     """
 
     vae: AudioVAEGAN
@@ -49,11 +53,14 @@ class ClipEncoder:
     window_seconds: float = 10.0
     window_stride_seconds: float = 2.5
     mixed_precision: Literal["no", "bf16"] = "no"
+    tag_lists: int = 0
 
     def __post_init__(self) -> None:
         for name in ("window_seconds", "window_stride_seconds"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}.")
+        if self.tag_lists < 0:
+            raise ValueError(f"tag_lists must be at least 0, got {self.tag_lists}.")
         rates = {"vae": self.vae.sample_rate, "mulan": self.mulan.config.sample_rate}
         rates["semantic_tokenizer"] = self.semantic_tokenizer.config.sample_rate
         if len(set(rates.values())) > 1:
@@ -75,6 +82,7 @@ class ClipEncoder:
             "window_seconds": self.window_seconds,
             "window_stride_seconds": self.window_stride_seconds,
             "mixed_precision": self.mixed_precision,
+            "tag_lists": self.tag_lists,
             "components": {name: _digest(component) for name, component in self.components().items()},
         }
 
@@ -112,10 +120,16 @@ class ClipEncoder:
             embeddings = self.mulan.get_text_features(inputs["input_ids"], inputs["attention_mask"])
         return self.mulan_quantizer.encode(embeddings.float()).cpu()
 
+    def _texts(self, row: dict[str, Any], index: int) -> list[str]:
+        """The captions of a row and its tag lists."""
+        random = np.random.default_rng(index)
+        lists = [tag_list(row, random) for _ in range(self.tag_lists)]
+        return [*(row.get("captions") or []), *filter(None, lists)]
+
     def encode_rows(self, clips: AudioClips, rows: range, batch_size: int) -> Iterator[dict[str, Any]]:
         """The encoded rows, in order."""
-        captions = [clips.rows[index].get("captions") or [] for index in rows]
-        texts = list(itertools.chain.from_iterable(captions))
+        texts_of = {index: self._texts(clips.rows[index], index) for index in rows}
+        texts = list(itertools.chain.from_iterable(texts_of.values()))
         starts = range(0, len(texts), 4 * batch_size)
         tokens = [token for start in starts for token in self.encode_texts(texts[start : start + 4 * batch_size])]
         unread = iter(tokens)
@@ -126,7 +140,7 @@ class ClipEncoder:
                 encoded = self.encode_audio(torch.stack([waveform for _, waveform in batch]))
                 for position, (index, _) in enumerate(batch):
                     row = {name: codes[position].numpy() for name, codes in encoded.items()}
-                    own = itertools.islice(unread, len(captions[index - rows.start]))
+                    own = itertools.islice(unread, len(texts_of[index]))
                     yield clips.rows[index] | row | {"mulan_tokens_text": [token.tolist() for token in own]}
 
 
@@ -143,10 +157,10 @@ def encode_dataset(
     batch_size: int = 8,
     rows_per_part: int = 256,
 ) -> None:
-    """Writes every clip as latents, semantic tokens, and MuLan tokens of its windows and of its captions.
+    """Writes every clip as latents, semantic tokens, and MuLan tokens of its windows and of its texts.
 
     Each split becomes output_folder/<split> (`datasets.load_from_disk`) with the columns `latents` (L, D) float16 (the
-    mean of the VAE's Gaussian), `semantic_tokens` (S,), `mulan_tokens_audio` (W, N), `mulan_tokens_text` (captions, N)
+    mean of the VAE's Gaussian), `semantic_tokens` (S,), `mulan_tokens_audio` (W, N), `mulan_tokens_text` (texts, N)
     and all columns of the data set but the audio; rates and settings go to output_folder/encoding.json. Work is kept
     every `rows_per_part` rows: a run that was stopped goes on where it was, unless data, weights or settings have
     changed; then it starts over. The processes of `accelerate launch` share the parts among themselves.
