@@ -121,7 +121,7 @@ outputs/judges/done: | data/synthetic/README.md
 	$(call STAGE,train_judges,judges,data.folder=data/synthetic)
 
 $(STAGES)/assembled: | $(STAGES)/semantic_lm/done $(STAGES)/dual_path/done
-	$(RUN) training/assemble_pipeline.py --stages $(STAGES) --out $(MODEL) --lm_guidance_scale 3.0
+	$(RUN) training/assemble_pipeline.py --stages $(STAGES) --out $(MODEL) --lm_guidance_scale 5.0 --schedule uniform
 	@touch $@
 
 $(STAGES)/evaluation/done: | $(STAGES)/assembled outputs/judges/done
