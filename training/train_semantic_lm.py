@@ -25,8 +25,8 @@ class DataConfig:
     Args:
         start: folder or name of a SemanticLM of these sizes to go on from; MuLan tokens get new embeddings,
         keep_mulan: unless they mean here what they mean there, and keep theirs.
-        mulan_quantizer: folder or name of the ResidualQuantizer the MuLan tokens come from; with it their embeddings
-            begin as its centroids.
+        mulan_quantizer: folder or name of the ResidualQuantizer the MuLan tokens come from; with it
+            embeddings that are not kept begin as its centroids.
         text_share: share of examples that are conditioned on a caption's tokens.
         drop_condition: share of examples without condition, for guidance; the model needs `null_condition`.
         drop_past: each example is continued from what remains of it when a share of its semantic tokens, drawn from
@@ -144,7 +144,7 @@ def main() -> None:
     lm = SemanticLM(SemanticLMConfig(**config.model))
     if data.start is not None:
         start_from(lm, SemanticLM.from_pretrained(data.start, dtype=torch.float32), data.keep_mulan)
-    if data.mulan_quantizer is not None:
+    if data.mulan_quantizer is not None and not (data.start and data.keep_mulan):
         embed_centroids(lm, ResidualQuantizer.from_pretrained(data.mulan_quantizer).codebooks)
     for name in ("drop_condition", "drop_past"):
         if getattr(data, name) > 0 and not lm.config.null_condition:
