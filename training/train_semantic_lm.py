@@ -27,7 +27,7 @@ class DataConfig:
         keep_mulan: unless they mean here what they mean there, and keep theirs.
         mulan_quantizer: folder or name of the ResidualQuantizer the MuLan tokens come from; with it
             embeddings that are not kept begin as its centroids.
-        text_share: share of examples that are conditioned on a caption's tokens.
+        text_share: share of examples that are conditioned on the tokens of a caption or tag list.
         drop_condition: share of examples without condition, for guidance; the model needs `null_condition`.
         drop_past: each example is continued from what remains of it when a share of its semantic tokens, drawn from
             [0, drop_past], is left out. Tokens betray much of what the condition says, and this keeps the model from

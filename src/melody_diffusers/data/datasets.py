@@ -236,7 +236,7 @@ class EncodedClips(Dataset):
 
     Item i is {"latents": (L, D) float32, "semantic_tokens": (S,), "mulan_tokens": (N,), "index": i}. A crop starts at a
     token that starts with a frame, and holds the frames of exactly its tokens. Its MuLan tokens come from one of the
-    clip's captions with probability `text_share`, else from the audio window whose centre is nearest to the crop's.
+    clip's captions or tag lists with probability `text_share`, else from the audio window whose centre is nearest to the crop's.
     Latents are read from the mapped files, all else stays in memory. `rows` holds all other columns.
 
     Args:
