@@ -6,21 +6,15 @@ import pytest
 import soundfile
 import torch
 
-from melody_diffusers.audio import (
+from melody_diffusers.audio import crop_or_pad, limit_peak, load_audio, resample, rms_db, save_audio, to_mono
+from melody_diffusers.spectra import (
     SPECTRAL_FRAME_SIZE,
-    crop_or_pad,
     griffin_lim,
     inverse_stft_frames,
-    limit_peak,
-    load_audio,
     log_mel_spectrogram,
     mel_filterbank,
-    resample,
-    rms_db,
-    save_audio,
     spectral_frames,
     stft_frames,
-    to_mono,
 )
 
 

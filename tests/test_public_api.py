@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import melody_diffusers
+from melody_diffusers.hf.registry import CLASSES
 
 ROOT = Path(__file__).parents[1]
 
@@ -19,6 +20,7 @@ PUBLIC = """
     AngleScheduler AudioVAEGAN AudioVAEGANConfig DualPathDiffusionModel MELODY_TINY MeLoDyInpaintPipeline
     MeLoDyInputError MeLoDyPipeline MuLanConfig MuLanModel MultiPeriodDiscriminator MultiResolutionDiscriminator
     ResidualQuantizer SemanticLM SemanticLMConfig SemanticTokenizer SemanticTokenizerConfig Timebase __version__
+    register
 """
 
 
@@ -40,7 +42,7 @@ def test_the_names_for_type_checkers_are_the_same():
     tree = ast.parse(Path(melody_diffusers.__file__).read_text())
     (block,) = (node for node in tree.body if isinstance(node, ast.If))
     checked = {alias.name: "." * node.level + node.module for node in block.body for alias in node.names}
-    assert checked == melody_diffusers._MODULES
+    assert checked == {name: entry.module for name, entry in CLASSES.items()}
 
 
 def test_unknown_names_are_attribute_errors():

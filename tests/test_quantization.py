@@ -13,7 +13,7 @@ from torch import nn
 import melody_diffusers
 from melody_diffusers import MeLoDyPipeline
 from melody_diffusers.conversion_utils import difference, trial_outputs
-from melody_diffusers.loading import SLOTS
+from melody_diffusers.hf.loading import SLOTS
 
 pytest.importorskip("torchao", exc_type=ImportError)
 

@@ -8,10 +8,10 @@ from transformers import AutoTokenizer
 
 from melody_diffusers.data.datasets import EncodedClips
 from melody_diffusers.data.encode import ClipEncoder, encode_dataset, process_state
+from melody_diffusers.models.audio_vae import AudioVAEGAN
 from melody_diffusers.models.mulan import MuLanModel
 from melody_diffusers.models.residual_quantizer import ResidualQuantizer
 from melody_diffusers.models.semantic_tokenizer import SemanticTokenizer
-from melody_diffusers.models.vae_gan import AudioVAEGAN
 from melody_diffusers.training_utils import load_config, parse_args
 
 

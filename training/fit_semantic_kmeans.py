@@ -20,9 +20,9 @@ from sklearn.metrics import average_precision_score
 from torch.nn.functional import one_hot
 from tqdm.auto import tqdm
 
-from melody_diffusers.audio import spectral_frames
 from melody_diffusers.data.datasets import AudioClips
 from melody_diffusers.models.semantic_tokenizer import SemanticTokenizer, SemanticTokenizerConfig
+from melody_diffusers.spectra import spectral_frames
 from melody_diffusers.training_utils import load_config, parse_args
 
 

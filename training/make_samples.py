@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 import melody_diffusers
 from melody_diffusers import MeLoDyPipeline
-from melody_diffusers.audio import spectrogram_image
+from melody_diffusers.spectra import spectrogram_image
 
 PAGE = """# Samples
 

@@ -29,7 +29,7 @@ from melody_diffusers import MELODY_TINY, MeLoDyPipeline
 from melody_diffusers.audio import save_audio
 from melody_diffusers.data.encode import ClipEncoder
 from melody_diffusers.data.recordings import read_recordings
-from melody_diffusers.lora import base_digest
+from melody_diffusers.hf.lora import base_digest
 from melody_diffusers.losses import token_nll, velocity_loss
 from melody_diffusers.schedulers.angle import AngleScheduler
 from melody_diffusers.training_utils import OptimConfig, RunConfig, TrainingRun, load_config

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from melody_diffusers.audio import spectral_frames
 from melody_diffusers.data.datasets import AudioClips
 from melody_diffusers.losses import masked_prediction_loss
 from melody_diffusers.models.semantic_tokenizer import SemanticTokenizer, SemanticTokenizerConfig
+from melody_diffusers.spectra import spectral_frames
 from melody_diffusers.training_utils import OptimConfig, RunConfig, TrainingRun, load_config, parse_args
 
 

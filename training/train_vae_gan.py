@@ -28,8 +28,8 @@ from melody_diffusers.losses import (
     stft_magnitude_pairs,
     waveform_loss,
 )
+from melody_diffusers.models.audio_vae import AudioVAEGAN, AudioVAEGANConfig
 from melody_diffusers.models.discriminators import MultiPeriodDiscriminator, MultiResolutionDiscriminator
-from melody_diffusers.models.vae_gan import AudioVAEGAN, AudioVAEGANConfig
 from melody_diffusers.training_utils import OptimConfig, RunConfig, TrainingRun, load_config, parse_args
 
 

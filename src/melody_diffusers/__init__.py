@@ -3,79 +3,44 @@
 Every public name is imported when it is first used, so that `import melody_diffusers` takes milliseconds.
 """
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import hub
+from .hf import hub
+from .hf.registry import CLASSES as _CLASSES
+from .hf.registry import MELODY_TINY, added_class, register
 
-if TYPE_CHECKING:
-    from .models.discriminators import MultiPeriodDiscriminator, MultiResolutionDiscriminator
-    from .models.dual_path import DualPathDiffusionModel
-    from .models.mulan import MuLanConfig, MuLanModel
-    from .models.residual_quantizer import ResidualQuantizer
-    from .models.semantic_lm import SemanticLM, SemanticLMConfig
-    from .models.semantic_tokenizer import SemanticTokenizer, SemanticTokenizerConfig
-    from .models.vae_gan import AudioVAEGAN, AudioVAEGANConfig
-    from .pipelines.checks import MeLoDyInputError
-    from .pipelines.inpaint import MeLoDyInpaintPipeline
-    from .pipelines.text_to_music import MeLoDyPipeline
-    from .schedulers.angle import AngleScheduler
-    from .timebase import Timebase
+if TYPE_CHECKING:  # for type checkers; a test holds it to the registry
+    from .models.audio_vae import AudioVAEGAN as AudioVAEGAN
+    from .models.audio_vae import AudioVAEGANConfig as AudioVAEGANConfig
+    from .models.discriminators import MultiPeriodDiscriminator as MultiPeriodDiscriminator
+    from .models.discriminators import MultiResolutionDiscriminator as MultiResolutionDiscriminator
+    from .models.dual_path import DualPathDiffusionModel as DualPathDiffusionModel
+    from .models.mulan import MuLanConfig as MuLanConfig
+    from .models.mulan import MuLanModel as MuLanModel
+    from .models.residual_quantizer import ResidualQuantizer as ResidualQuantizer
+    from .models.semantic_lm import SemanticLM as SemanticLM
+    from .models.semantic_lm import SemanticLMConfig as SemanticLMConfig
+    from .models.semantic_tokenizer import SemanticTokenizer as SemanticTokenizer
+    from .models.semantic_tokenizer import SemanticTokenizerConfig as SemanticTokenizerConfig
+    from .pipelines.inpaint import MeLoDyInpaintPipeline as MeLoDyInpaintPipeline
+    from .pipelines.request import MeLoDyInputError as MeLoDyInputError
+    from .pipelines.text_to_music import MeLoDyPipeline as MeLoDyPipeline
+    from .schedulers.angle import AngleScheduler as AngleScheduler
+    from .timebase import Timebase as Timebase
 
 __version__ = "0.1.0"
 
-MELODY_TINY: str = os.path.join(os.path.dirname(os.path.abspath(__file__)), "checkpoints", "melody-tiny")
-"""Folder of the checkpoint that ships with the package; for `MeLoDyPipeline.from_pretrained`."""
-
-_MODULES = {
-    "AngleScheduler": ".schedulers.angle",
-    "AudioVAEGAN": ".models.vae_gan",
-    "AudioVAEGANConfig": ".models.vae_gan",
-    "DualPathDiffusionModel": ".models.dual_path",
-    "MeLoDyInputError": ".pipelines.checks",
-    "MeLoDyInpaintPipeline": ".pipelines.inpaint",
-    "MeLoDyPipeline": ".pipelines.text_to_music",
-    "MuLanConfig": ".models.mulan",
-    "MuLanModel": ".models.mulan",
-    "MultiPeriodDiscriminator": ".models.discriminators",
-    "MultiResolutionDiscriminator": ".models.discriminators",
-    "ResidualQuantizer": ".models.residual_quantizer",
-    "SemanticLM": ".models.semantic_lm",
-    "SemanticLMConfig": ".models.semantic_lm",
-    "SemanticTokenizer": ".models.semantic_tokenizer",
-    "SemanticTokenizerConfig": ".models.semantic_tokenizer",
-    "Timebase": ".timebase",
-}
-
-__all__ = [
-    "MELODY_TINY",
-    "AngleScheduler",
-    "AudioVAEGAN",
-    "AudioVAEGANConfig",
-    "DualPathDiffusionModel",
-    "MeLoDyInpaintPipeline",
-    "MeLoDyInputError",
-    "MeLoDyPipeline",
-    "MuLanConfig",
-    "MuLanModel",
-    "MultiPeriodDiscriminator",
-    "MultiResolutionDiscriminator",
-    "ResidualQuantizer",
-    "SemanticLM",
-    "SemanticLMConfig",
-    "SemanticTokenizer",
-    "SemanticTokenizerConfig",
-    "Timebase",
-    "__version__",
-]
+__all__ = ["MELODY_TINY", "__version__", "register", *_CLASSES]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        value = getattr(import_module(_MODULES[name], __name__), name)
+    if name in _CLASSES:
+        value = getattr(import_module(_CLASSES[name].module, __name__), name)
     elif name in hub.BASE_CLASSES:
         value = getattr(import_module(hub.BASE_CLASSES[name]), name)
+    elif (added := added_class(name)) is not None:
+        return added
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
@@ -86,4 +51,4 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-hub.register()
+hub.connect()

@@ -172,7 +172,7 @@ def write_spectrogram(path: Path, waveform: "torch.Tensor", sample_rate: int) ->
     """A PNG of the waveform (1, T), its bands three pixels high."""
     from PIL import Image
 
-    from .audio import spectrogram_image
+    from .spectra import spectrogram_image
 
     image = Image.fromarray(spectrogram_image(waveform, sample_rate))
     image.resize((image.width, 3 * image.height), Image.Resampling.BILINEAR).save(path, format="PNG")

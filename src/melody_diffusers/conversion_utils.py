@@ -4,26 +4,18 @@ import json
 import math
 import os
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .models.dual_path import DualPathDiffusionModel
-from .models.mulan import MuLanModel
-from .models.residual_quantizer import ResidualQuantizer
-from .models.semantic_lm import SemanticLM
-from .models.semantic_tokenizer import SemanticTokenizer
-from .models.vae_gan import AudioVAEGAN
+from . import AudioVAEGAN, MuLanModel, ResidualQuantizer, SemanticLM, SemanticTokenizer
+from .hf.registry import CLASSES, PACKAGE
 
-COMPONENTS: tuple[Any, ...] = (
-    AudioVAEGAN,
-    MuLanModel,
-    ResidualQuantizer,
-    SemanticTokenizer,
-    SemanticLM,
-    DualPathDiffusionModel,
+COMPONENTS: tuple[Any, ...] = tuple(
+    getattr(import_module(PACKAGE), name) for name, entry in CLASSES.items() if entry.slot not in (None, "scheduler")
 )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from .audio import log_mel_spectrogram
+from .spectra import log_mel_spectrogram
 
 # The seven resolutions of the paper's multi-resolution spectral loss (section 4 and appendix).
 STFT_FFT_SIZES = (8192, 4096, 2048, 512, 128, 64, 32)

@@ -20,7 +20,7 @@ from melody_diffusers.data.encode import ClipEncoder, encode_dataset
 from melody_diffusers.models.mulan import MuLanConfig, MuLanModel
 from melody_diffusers.models.residual_quantizer import ResidualQuantizer
 from melody_diffusers.models.semantic_tokenizer import SemanticTokenizer, SemanticTokenizerConfig
-from melody_diffusers.models.vae_gan import AudioVAEGAN, AudioVAEGANConfig
+from melody_diffusers.models.audio_vae import AudioVAEGAN, AudioVAEGANConfig
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 

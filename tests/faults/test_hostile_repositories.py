@@ -187,7 +187,7 @@ for what, entry in {
     "a file elsewhere": ["../../evil", "Evil"],
     "another model": ["diffusers", "UNet1DModel"],
     "another of our models": ["melody_diffusers", "MuLanModel"],
-    "a module of ours": ["melody_diffusers.models.vae_gan", "AudioVAEGAN"],
+    "a module of ours": ["melody_diffusers.models.audio_vae", "AudioVAEGAN"],
     "one of our other classes": ["melody_diffusers", "MeLoDyPipeline"],
     "text": "AudioVAEGAN",
     "nothing": [None, None],
@@ -421,7 +421,8 @@ import torch  # noqa: E402 (the process above imports in its own time)
 from diffusers import DiffusionPipeline  # noqa: E402
 
 import melody_diffusers  # noqa: E402
-from melody_diffusers import AudioVAEGAN, MeLoDyPipeline, loading  # noqa: E402
+from melody_diffusers import AudioVAEGAN, MeLoDyPipeline  # noqa: E402
+from melody_diffusers.hf import loading  # noqa: E402
 
 # --- the tests --------------------------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ from transformers import PreTrainedTokenizerBase
 from ..models.mulan import MuLanModel
 from ..models.residual_quantizer import ResidualQuantizer
 from ..models.semantic_tokenizer import SemanticTokenizer
-from ..models.vae_gan import AudioVAEGAN
+from ..models.audio_vae import AudioVAEGAN
 from ..timebase import Timebase
 from .datasets import AudioClips, tag_list
 

@@ -13,8 +13,9 @@ from collections.abc import Callable
 import torch
 from transformers import AutoFeatureExtractor, ClapModel
 
-from melody_diffusers.audio import log_mel_spectrogram, resample
+from melody_diffusers.audio import resample
 from melody_diffusers.models.mulan import MuLanModel
+from melody_diffusers.spectra import log_mel_spectrogram
 
 Embedding = Callable[[torch.Tensor, int], torch.Tensor]
 

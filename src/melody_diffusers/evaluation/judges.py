@@ -18,7 +18,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 
-from melody_diffusers.audio import log_mel_spectrogram
+from melody_diffusers.spectra import log_mel_spectrogram
 
 OCTAVE_RATIOS = (1 / 2, 1, 2)
 TRIPLE_RATIOS = (1 / 3, 1 / 2, 1, 2, 3)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from melody_diffusers.audio import log_mel_spectrogram
+from melody_diffusers.spectra import log_mel_spectrogram
 
 
 def si_sdr(estimate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:

@@ -36,7 +36,7 @@ from melody_diffusers.evaluation.rows import (
 )
 from melody_diffusers.evaluation.sampling import compare_sampling
 from melody_diffusers.evaluation.speed import measure_load_seconds, measure_speed
-from melody_diffusers.publishing import model_card
+from melody_diffusers.hf.publishing import model_card
 
 
 def as_markdown(report: dict) -> str:

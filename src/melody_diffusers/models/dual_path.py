@@ -12,18 +12,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.attention import AttentionMixin, AttentionModuleMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.attention import AttentionModuleMixin
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.embeddings import apply_rotary_emb, get_1d_rotary_pos_embed
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput, apply_lora_scale
 from einops import rearrange
 from torch import nn
 
-from ..loading import CheckedLoading
-from ..lora import LoraModelMixin
-from ..publishing import PortableConfigMixin, PublishMixin
+from ..hf.bases import DiffusersModel
 from .segmentation import merge_segments, num_segments, overlap_add, repeat_segments, segment
 from .sru import SRU
 
@@ -208,9 +205,7 @@ class DualPathDiffusionOutput(BaseOutput):
     sample: torch.Tensor
 
 
-class DualPathDiffusionModel(
-    CheckedLoading, LoraModelMixin, PublishMixin, PortableConfigMixin, ModelMixin, ConfigMixin, AttentionMixin
-):
+class DualPathDiffusionModel(DiffusersModel):
     """Velocity of noisy latents (paper, eq. 5 and section 4.2). The defaults have 296.6 M parameters within 0.1 %.
 
     The paper gives the hidden width, the blocks and K; it leaves open the depth of the coarse transformer, the SRU's

@@ -8,7 +8,6 @@ Shapes: B batch, T samples, W windows, F mel frames, M mel bands, P tokens of a 
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -17,15 +16,13 @@ from einops import rearrange
 from torch import Tensor, nn
 from transformers import ASTConfig, ASTModel, BertConfig, BertModel, PretrainedConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput
 
-from ..audio import crop_or_pad, log_mel_spectrogram
-from ..loading import CheckedConfig, CheckedLoading
-from ..losses import contrastive_loss
-from ..publishing import PortableConfigMixin, PublishMixin
+from ..audio import crop_or_pad
+from ..hf.bases import TransformersConfig, TransformersModel
+from ..spectra import log_mel_spectrogram
 
 
-class MuLanConfig(PortableConfigMixin, CheckedConfig, PretrainedConfig):
+class MuLanConfig(TransformersConfig, PretrainedConfig):
     """Sizes of the two towers and the audio front end; the defaults are the paper's (AST base, BERT base uncased).
 
     Args:
@@ -72,17 +69,7 @@ def _sub_config(config: PretrainedConfig | dict | None, config_class: type[Pretr
     return config_class(**({} if config is None else config))
 
 
-@dataclass
-class MuLanOutput(ModelOutput):
-    """The contrastive loss (scalar), both embeddings (B, E) of unit length, and the logits (B, B), audio by text."""
-
-    loss: Tensor | None = None
-    audio_embeds: Tensor | None = None
-    text_embeds: Tensor | None = None
-    logits: Tensor | None = None
-
-
-class MuLanModel(CheckedLoading, PublishMixin, PreTrainedModel):
+class MuLanModel(TransformersModel, PreTrainedModel):
     """Embeds music and text into one space, in which those that belong together are close."""
 
     config_class = MuLanConfig
@@ -180,10 +167,3 @@ class MuLanModel(CheckedLoading, PublishMixin, PreTrainedModel):
         weight = attention_mask.to(hidden.dtype).unsqueeze(-1)
         pooled = (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1)  # (B, H)
         return F.normalize(self.text_projection(pooled).float(), dim=-1)  # (B, E)
-
-    def forward(self, waveform: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> MuLanOutput:
-        """Contrastive loss of B pairs: waveforms (B, 1, T) and the tokens (B, P) of their texts."""
-        audio_embeds = self.get_audio_features(waveform)
-        text_embeds = self.get_text_features(input_ids, attention_mask)
-        loss, logits = contrastive_loss(audio_embeds, text_embeds, self.logit_scale)
-        return MuLanOutput(loss=loss, audio_embeds=audio_embeds, text_embeds=text_embeds, logits=logits)

@@ -6,15 +6,13 @@ Shapes: B batch (points), Q codebooks, V entries of each, E embedding width.
 """
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
-from ..loading import CheckedLoading
-from ..publishing import PortableConfigMixin, PublishMixin
+from ..hf.bases import DiffusersModel
 
 
-class ResidualQuantizer(CheckedLoading, PublishMixin, PortableConfigMixin, ModelMixin, ConfigMixin):
+class ResidualQuantizer(DiffusersModel):
     """Embeddings (B, E) to tokens (B, Q) and back; the codebooks are fitted by k-means, not by gradients.
 
     Args:

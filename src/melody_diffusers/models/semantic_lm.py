@@ -17,12 +17,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.cache_utils import Cache, DynamicLayer
 
-from ..loading import CheckedConfig, CheckedLoading
-from ..lora import LoraModelMixin
-from ..publishing import PublishMixin
+from ..hf.bases import TransformersConfig, TransformersModel
 
 
-class SemanticLMConfig(CheckedConfig, LlamaConfig):
+class SemanticLMConfig(TransformersConfig, LlamaConfig):
     """Configuration of `SemanticLM`: LLaMA's, with the token layout instead of `vocab_size`.
 
     The defaults make 430.0 M parameters (paper: 429.5 M): vocabulary 12 x 1024 + 1024, untied embeddings. Positions
@@ -90,7 +88,7 @@ class _PreallocatedLayer(DynamicLayer):
         return self.filled
 
 
-class SemanticLM(CheckedLoading, LoraModelMixin, PublishMixin, LlamaForCausalLM):
+class SemanticLM(TransformersModel, LlamaForCausalLM):
     """LLaMA over MuLan and semantic tokens, with its own sampling loop."""
 
     config_class = SemanticLMConfig

@@ -15,9 +15,8 @@ from transformers import PretrainedConfig, PreTrainedModel, Wav2Vec2ConformerCon
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from ..audio import SPECTRAL_FRAME_SIZE, spectral_frames
-from ..loading import CheckedConfig, CheckedLoading
-from ..publishing import PortableConfigMixin, PublishMixin
+from ..hf.bases import TransformersConfig, TransformersModel
+from ..spectra import SPECTRAL_FRAME_SIZE, spectral_frames
 
 # 199.5 M parameters at 25 Hz. The paper gives the count and the rate; width, depth and strides are our choice.
 PAPER_ENCODER = {
@@ -38,7 +37,7 @@ PAPER_ENCODER = {
 }
 
 
-class SemanticTokenizerConfig(PortableConfigMixin, CheckedConfig, PretrainedConfig):
+class SemanticTokenizerConfig(TransformersConfig, PretrainedConfig):
     """Configuration of `SemanticTokenizer`; the defaults are the paper's sizes.
 
     Args:
@@ -104,7 +103,7 @@ class SemanticTokenizerOutput(ModelOutput):
     layers: tuple[torch.Tensor, ...] | None = None
 
 
-class SemanticTokenizer(CheckedLoading, PublishMixin, PreTrainedModel):
+class SemanticTokenizer(TransformersModel, PreTrainedModel):
     """Waveform (B, 1, T) to semantic tokens (B, S) in 0..C-1, 25 a second.
 
     Buffers: `centroids` (C, H) in the standardised space, `feature_mean` and `feature_std` (H,); and, with

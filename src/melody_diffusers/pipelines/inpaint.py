@@ -10,8 +10,8 @@ from typing import Any, Literal
 import torch
 
 from ..audio import limit_peak
-from . import checks
-from .checks import MeLoDyInputError
+from . import request as checks
+from .request import MeLoDyInputError
 from .text_to_music import MeLoDyPipeline, MeLoDyPipelineOutput, OutputType
 
 BEND_SECONDS = 0.02

@@ -9,7 +9,6 @@ Shapes: B batch, N MuLan tokens, S semantic tokens, L latent frames, D latent ch
 """
 
 import itertools
-import os
 import threading
 from collections.abc import Callable
 from copy import deepcopy
@@ -18,26 +17,23 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import BaseOutput, logging
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..audio import limit_peak, rms_db
-from ..loading import check_index, check_pipeline
-from ..lora import LoraPipelineMixin
+from ..hf.bases import Pipeline
+from ..models.audio_vae import AudioVAEGAN
 from ..models.dual_path import DualPathDiffusionModel
 from ..models.mulan import MuLanModel
 from ..models.residual_quantizer import ResidualQuantizer
 from ..models.semantic_lm import SemanticLM
 from ..models.semantic_tokenizer import SemanticTokenizer
-from ..models.vae_gan import AudioVAEGAN
-from ..publishing import PortableConfigMixin, PublishMixin
 from ..schedulers.angle import AngleScheduler
 from ..timebase import Timebase
-from . import checks
-from .checks import MeLoDyInputError
+from . import request as checks
 from .denoise import denoise, plan_windows
+from .request import MeLoDyInputError
 
 logger = logging.get_logger(__name__)
 
@@ -50,7 +46,6 @@ SAMPLING_DEFAULTS = {
     "top_p": 1.0,
     "lm_guidance_scale": 1.0,
 }
-NOT_BY_FORWARD = ["vae", "mulan", "mulan_quantizer", "semantic_tokenizer"]  # asked by `encode` and the like
 SILENCE_DB = -70.0
 _TOKENIZER_LOCK = threading.Lock()  # a fast tokenizer keeps padding and truncation as state and refuses a second caller
 
@@ -80,7 +75,7 @@ class _Call(threading.local):
 _CALL = _Call()
 
 
-class MeLoDyPipeline(LoraPipelineMixin, PublishMixin, PortableConfigMixin, DiffusionPipeline):
+class MeLoDyPipeline(Pipeline):
     """Generates music from a text prompt or a clip of music.
 
     Args:
@@ -105,6 +100,7 @@ class MeLoDyPipeline(LoraPipelineMixin, PublishMixin, PortableConfigMixin, Diffu
     _exclude_from_cpu_offload = ["mulan_quantizer"]
     _optional_components = ["semantic_tokenizer"]
     _callback_tensor_inputs = ["latents"]
+    _not_by_forward = ["vae", "mulan", "mulan_quantizer", "semantic_tokenizer"]
 
     def __init__(
         self,
@@ -147,48 +143,6 @@ class MeLoDyPipeline(LoraPipelineMixin, PublishMixin, PortableConfigMixin, Diffu
             scheduler=scheduler,
         )
         self.register_to_config(token_rate=token_rate, sampling=sampling)
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
-        """`DiffusionPipeline.from_pretrained`, which refuses a folder that is not safe and whole (see `loading`)."""
-        if os.path.isdir(pretrained_model_name_or_path):
-            check_pipeline(pretrained_model_name_or_path, kwargs)
-        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-
-    @classmethod
-    def download(cls, pretrained_model_name, **kwargs):
-        """`DiffusionPipeline.download`, which refuses a repository that is not safe and whole (see `loading`)."""
-        folder = super().download(pretrained_model_name, **kwargs)
-        check_pipeline(folder, kwargs)
-        return folder
-
-    @classmethod
-    def extract_init_dict(cls, config_dict, **kwargs):
-        """As upstream's. `DiffusionPipeline.from_pretrained`, too, calls it before it loads what the index names."""
-        check_index(config_dict)
-        slots, *others = super().extract_init_dict(config_dict, **kwargs)
-        return dict(sorted(slots.items(), key=lambda slot: slot[0] == "tokenizer")), *others  # after what checks it
-
-    @classmethod
-    def from_pipe(cls, pipeline, **kwargs):
-        """`DiffusionPipeline.from_pipe`; without a `dtype`, it leaves the shared components in theirs."""
-        if not isinstance(pipeline, MeLoDyPipeline) or {"dtype", "torch_dtype"} & set(kwargs):
-            return super().from_pipe(pipeline, **kwargs)
-        config = {name: pipeline.config[name] for name in ("token_rate", "sampling")}
-        new = cls(**(pipeline.components | config | kwargs))
-        new.register_to_config(_name_or_path=pipeline.name_or_path)
-        return new
-
-    def enable_group_offload(self, *args, exclude_modules: str | list[str] | None = None, **kwargs) -> None:
-        """`DiffusionPipeline.enable_group_offload` for `semantic_lm` and `dual_path`, the two largest parts.
-
-        Group offloading brings weights back at `forward`. The other models are asked by `encode`, `decode` and the
-        like; they go to the onload device and stay there.
-        """
-        if isinstance(exclude_modules, str):
-            exclude_modules = [exclude_modules]
-        excluded = NOT_BY_FORWARD if exclude_modules is None else NOT_BY_FORWARD + exclude_modules
-        super().enable_group_offload(*args, exclude_modules=excluded, **kwargs)
 
     @property
     def sample_rate(self) -> int:

@@ -12,11 +12,10 @@ import math
 from typing import Literal
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.schedulers.scheduling_utils import SchedulerMixin, SchedulerOutput
+from diffusers.configuration_utils import register_to_config
+from diffusers.schedulers.scheduling_utils import SchedulerOutput
 
-from ..loading import CheckedLoading
-from ..publishing import PortableConfigMixin, PublishMixin
+from ..hf.bases import DiffusersScheduler
 
 Schedule = Literal["linear", "uniform"]
 
@@ -40,7 +39,7 @@ def _rotate(x: torch.Tensor, y: torch.Tensor, angle: torch.Tensor | float) -> to
     return (angle.cos() * x + angle.sin() * y).to(x.dtype)
 
 
-class AngleScheduler(CheckedLoading, PublishMixin, PortableConfigMixin, SchedulerMixin, ConfigMixin):
+class AngleScheduler(DiffusersScheduler):
     """The paper's sampler, in the shape of a diffusers scheduler whose `timesteps` are angles in radians.
 
     `step` keeps no state: the angle it is given tells which step to take.

@@ -35,7 +35,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, SequentialSampler
 from tqdm.auto import tqdm
 
-from ..audio import spectrogram_image
+from ..spectra import spectrogram_image
 from .checkpoint import named_tensors, newest_checkpoint, read_checkpoint, write_checkpoint
 from .config import Config, OptimConfig, RunConfig, learning_rate
 from .sharding import full, shard, split_like, unsharded

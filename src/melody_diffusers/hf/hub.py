@@ -8,7 +8,7 @@ After `import melody_diffusers`, before or after theirs, all of these work on fo
 and a saved pipeline's model_index.json says `["melody_diffusers", "AudioVAEGAN"]`, not where in the package the class
 lives. Only names are registered: nothing of ours is imported before it is used, and nothing of theirs is imported here.
 Each registration runs as soon as the module it concerns is there. Some of it needs names that are not public; where an
-upgrade has changed one, a warning says what no longer works, and the rest goes on. tests/test_hub.py then fails.
+upgrade has changed one, a warning says what no longer works, and the rest goes on. tests/hf/test_hub.py then fails.
 """
 
 import sys
@@ -19,27 +19,10 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-PACKAGE = "melody_diffusers"
-
-DIFFUSERS_CLASSES = (
-    "AngleScheduler",
-    "DualPathDiffusionModel",
-    "MeLoDyInpaintPipeline",
-    "MeLoDyPipeline",
-    "ResidualQuantizer",
-)
-"""Names that diffusers looks up on itself when it finds them in a configuration file."""
+from .registry import CLASSES, PACKAGE
 
 AUTO_PIPELINE = ("melody", "MeLoDyPipeline")
 """Our entry among the text-to-audio pipelines."""
-
-AUTO_MODELS = {
-    "melody_audio_vae_gan": ("AudioVAEGANConfig", "AudioVAEGAN", "MODEL_MAPPING"),
-    "melody_mulan": ("MuLanConfig", "MuLanModel", "MODEL_MAPPING"),
-    "semantic_tokenizer": ("SemanticTokenizerConfig", "SemanticTokenizer", "MODEL_MAPPING"),
-    "semantic_lm": ("SemanticLMConfig", "SemanticLM", "MODEL_FOR_CAUSAL_LM_MAPPING"),
-}
-"""`model_type` in config.json -> configuration class, model class, and the table of transformers it belongs to."""
 
 BASE_CLASSES = {
     "ModelMixin": "diffusers",
@@ -54,7 +37,7 @@ BASE_CLASSES = {
 """The loader asks the library that a class comes from for these, and takes the class's loading method from them."""
 
 
-def register() -> None:
+def connect() -> None:
     """Register with what has been imported already, and with the rest when it will be. May be called again."""
     for name, add in _REGISTRATIONS.items():
         if name in sys.modules:
@@ -104,7 +87,7 @@ def _add_attributes(diffusers: ModuleType) -> None:
         return
 
     def __getattr__(name: str) -> Any:
-        if name in DIFFUSERS_CLASSES:
+        if name in CLASSES and CLASSES[name].library == "diffusers":
             return _our(name)
         if previous is not None:
             return previous(name)
@@ -123,17 +106,19 @@ def _add_auto_pipeline(auto_pipeline: ModuleType) -> None:
 
 
 def _add_auto_configs(configuration_auto: ModuleType) -> None:
-    for model_type, (config, _, _) in AUTO_MODELS.items():
-        configuration_auto.CONFIG_MAPPING_NAMES.setdefault(model_type, config)
-        configuration_auto.CONFIG_MAPPING._modules[model_type] = import_module(PACKAGE)
+    for name, entry in CLASSES.items():
+        if entry.model_type is not None:
+            configuration_auto.CONFIG_MAPPING_NAMES.setdefault(entry.model_type, entry.config)
+            configuration_auto.CONFIG_MAPPING._modules[entry.model_type] = import_module(PACKAGE)
 
 
 def _add_auto_models(modeling_auto: ModuleType) -> None:
-    for model_type, (config, model, table_name) in AUTO_MODELS.items():
-        table = getattr(modeling_auto, table_name)
-        table._reverse_config_mapping.setdefault(config, model_type)
-        table._model_mapping.setdefault(model_type, model)
-        table._modules[model_type] = import_module(PACKAGE)
+    for name, entry in CLASSES.items():
+        if entry.auto_table is not None:
+            table = getattr(modeling_auto, entry.auto_table)
+            table._reverse_config_mapping.setdefault(entry.config, entry.model_type)
+            table._model_mapping.setdefault(entry.model_type, name)
+            table._modules[entry.model_type] = import_module(PACKAGE)
 
 
 _REGISTRATIONS: dict[str, Callable[[ModuleType], None]] = {

@@ -25,11 +25,12 @@ from huggingface_hub import (
     file_exists,
     upload_folder,
 )
+from torch import nn
+
+from .registry import MELODY_TINY
 
 LIBRARY = "melody-diffusers"
 """`library_name` of our cards. Under the name diffusers the Hub would show code that does not import our classes."""
-
-MELODY_TINY = os.path.join(os.path.dirname(os.path.realpath(__file__)), "checkpoints", "melody-tiny")
 
 PAPER = "[MeLoDy](https://arxiv.org/abs/2305.15719)"
 
@@ -110,9 +111,11 @@ class PublishMixin:
         lies there included; `repo_id` is the folder's name by default, and the rest is as in `push_to_hub`.
 
         Raises:
-            ValueError: a model is quantized; nothing has been written then.
+            ValueError: a model is quantized or holds LoRA layers; nothing has been written then.
         """
-        _refuse_quantized(getattr(self, "components", {type(self).__name__: self}))
+        components = getattr(self, "components", {type(self).__name__: self})
+        _refuse_adapters(components)
+        _refuse_quantized(components)
         options = {name: kwargs.pop(name) for name in signature(upload).parameters if push_to_hub and name in kwargs}
         named = {"variant": variant, "max_shard_size": max_shard_size}
         kwargs |= {name: value for name, value in named.items() if value is not None}
@@ -172,6 +175,18 @@ class PortableConfigMixin:
     def to_json_string(self, *args, **kwargs) -> str:
         config = json.loads(super().to_json_string(*args, **kwargs))  # type: ignore[misc]
         return json.dumps(_without_paths(config), indent=2, sort_keys=True) + "\n"
+
+
+def _refuse_adapters(components: Mapping[str, Any]) -> None:
+    """Raise ValueError if a model among `components` holds LoRA layers: saved as it is, it could not be loaded."""
+    for name, model in components.items():
+        if isinstance(model, nn.Module) and any(hasattr(module, "base_layer") for module in model.modules()):
+            adapters = ", ".join(getattr(model, "peft_config", {})) or "none is left"
+            raise ValueError(
+                f"{name} holds LoRA layers (adapters: {adapters}), with which save_pretrained would write a folder "
+                "that cannot be loaded. To save an adapter, call pipe.save_lora_weights(folder). To save the base, "
+                "call pipe.unload_lora_weights() first; to save both as one, pipe.fuse_lora() and then that."
+            )
 
 
 def _refuse_quantized(components: Mapping[str, Any]) -> None:
@@ -303,7 +318,7 @@ def _code(model: Any, repo_id: str, base: str | None, adapter: bool) -> list[str
     if not hasattr(model, "components"):
         return [f"from melody_diffusers import {class_name}", "", f'model = {class_name}.from_pretrained("{repo_id}")']
     source = f'"{base or "the pipeline it was trained on"}"' if adapter else f'"{repo_id}"'
-    if adapter and model.name_or_path and os.path.realpath(model.name_or_path) == MELODY_TINY:
+    if adapter and model.name_or_path and os.path.realpath(model.name_or_path) == os.path.realpath(MELODY_TINY):
         source = "melody_diffusers.MELODY_TINY"
     regions = "regions" in signature(type(model).__call__).parameters
     call = '"recording.wav", regions=[(3.0, 4.5)]' if regions else '"a cheerful solo piano waltz"'

@@ -18,9 +18,9 @@ from melody_diffusers import (
     MeLoDyPipeline,
     SemanticTokenizerConfig,
 )
-from melody_diffusers.publishing import METRICS, model_card
+from melody_diffusers.hf.publishing import METRICS, model_card
 
-DOCS = Path(__file__).parents[1] / "docs/loading.md"
+DOCS = Path(__file__).parents[2] / "docs/loading.md"
 COMPONENTS = {  # name -> loader of their own library
     "vae": "AutoModel",
     "mulan": "AutoModel",

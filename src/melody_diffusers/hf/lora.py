@@ -2,7 +2,7 @@
 
 An adapter is one file, `pytorch_lora_weights.safetensors`. Its tensors begin with `dual_path.` or `semantic_lm.`; its
 header names rank, alpha and target modules of each, and the base it was trained on: the name, and a digest of the
-weights of each model. `LoraModelMixin` belongs to those two models, `LoraPipelineMixin` to the pipelines.
+weights of each model.
 """
 
 import hashlib
@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.loaders import PeftAdapterMixin
 from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE, LoraBaseMixin, _fetch_state_dict
 from torch import nn
 
@@ -51,36 +50,6 @@ def base_digest(model: nn.Module) -> str:
         plain = weight.detach() if type(weight.data) is torch.Tensor else weight.detach().dequantize()
         digest.update(np.packbits(torch.signbit(plain).cpu().numpy()).tobytes())
     return digest.hexdigest()
-
-
-def refuse_adapters(components: Mapping[str, Any]) -> None:
-    """Raise ValueError if a model among `components` holds LoRA layers: saved as it is, it could not be loaded."""
-    for name, model in components.items():
-        if isinstance(model, nn.Module) and any(hasattr(module, "base_layer") for module in model.modules()):
-            adapters = ", ".join(getattr(model, "peft_config", {})) or "none is left"
-            raise ValueError(
-                f"{name} holds LoRA layers (adapters: {adapters}), with which save_pretrained would write a folder "
-                "that cannot be loaded. To save an adapter, call pipe.save_lora_weights(folder). To save the base, "
-                "call pipe.unload_lora_weights() first; to save both as one, pipe.fuse_lora() and then that."
-            )
-
-
-class LoraModelMixin(PeftAdapterMixin):
-    """diffusers' methods for adapters, on models of diffusers and transformers alike."""
-
-    def save_pretrained(
-        self,
-        save_directory: str | os.PathLike,
-        *args,
-        variant: str | None = None,  # a pipeline of diffusers passes on these two where it finds their names
-        max_shard_size: int | str | None = None,
-        **kwargs,
-    ):
-        """The model's own `save_pretrained`; ValueError while it holds LoRA layers."""
-        refuse_adapters({type(self).__name__: self})
-        if max_shard_size is not None:
-            kwargs["max_shard_size"] = max_shard_size
-        return super().save_pretrained(save_directory, *args, variant=variant, **kwargs)
 
 
 class LoraPipelineMixin(LoraBaseMixin):
@@ -284,11 +253,6 @@ class LoraPipelineMixin(LoraBaseMixin):
     def unfuse_lora(self, components: list[str] | None = None) -> None:
         """Subtract what `fuse_lora` added."""
         super().unfuse_lora(components=COMPONENTS if components is None else components)
-
-    def save_pretrained(self, save_directory: str | os.PathLike, *args, **kwargs):
-        """`DiffusionPipeline.save_pretrained`; ValueError, before anything is written, while there are LoRA layers."""
-        refuse_adapters(self.components)
-        return super().save_pretrained(save_directory, *args, **kwargs)
 
     def _check_base(self, source: str, digests: dict[str, str], metadata: dict[str, Any]) -> None:
         if all(metadata.get(f"base.{part}") == digest for part, digest in digests.items()):

@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.autoencoders.vae import AutoencoderMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from diffusers.utils.torch_utils import randn_tensor
@@ -28,16 +27,16 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
-from ..audio import griffin_lim, inverse_stft_frames, stft_frames
-from ..loading import CheckedConfig, CheckedLoading
-from ..publishing import PublishMixin
+from ..hf.bases import TransformersAutoencoder, TransformersConfig
+from ..spectra import griffin_lim
+from .heads.hifigan import HiFiGANDecoder, HiFiGANEncoder
+from .heads.istft import ISTFTDecoder, ISTFTEncoder
+from .heads.magnitude import MagnitudeDecoder, MagnitudeEncoder
 
 HEADS = ("hifigan", "istft", "magnitude")
-_SLOPE = 0.1  # of every leaky rectifier of the HiFi-GAN head
-_RECTIFIER_GAIN = math.sqrt(2 / (1 + _SLOPE**2))  # undoes the rectifier's loss of variance
 
 
-class AudioVAEGANConfig(CheckedConfig, PreTrainedConfig):
+class AudioVAEGANConfig(TransformersConfig, PreTrainedConfig):
     """Configuration of `AudioVAEGAN`; the defaults are the paper's numbers.
 
     The paper gives rates, channels, kernels and the two parameter counts, and leaves the residual stacks open. Ours:
@@ -130,271 +129,6 @@ class AudioVAEGANConfig(CheckedConfig, PreTrainedConfig):
         return math.prod(self.encoder_rates) if self.head == "hifigan" else self.istft_hop
 
 
-# --- the paper's head -------------------------------------------------------------------------------------------------
-
-
-class ResidualStack(nn.Module):
-    """HiFi-GAN's multi-receptive-field fusion: the mean of one residual branch per kernel, (B, C, T) -> (B, C, T)."""
-
-    def __init__(self, channels: int, kernels: Sequence[int], dilations: Sequence[int]):
-        super().__init__()
-        self.branches = nn.ModuleList(
-            nn.ModuleList(
-                nn.Conv1d(channels, channels, kernel, dilation=dilation, padding=(kernel - 1) * dilation // 2)
-                for dilation in dilations
-            )
-            for kernel in kernels
-        )
-        for conv in (conv for branch in self.branches for conv in branch):
-            conv.init_gain = 1 / math.sqrt(len(dilations))  # a branch at most doubles the variance, whatever its depth
-        self.context_samples = (max(kernels) - 1) * sum(dilations) // 2  # seen on each side
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        total = 0
-        for branch in self.branches:
-            y = x
-            for conv in branch:
-                y = y + conv(F.leaky_relu(y, _SLOPE))
-            total = total + y
-        return total / len(self.branches)
-
-
-class StridedConv(nn.Conv1d):
-    """Convolution from T samples to exactly T / rate (T a multiple of rate): padded by kernel - rate in all."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, rate: int):
-        super().__init__(inputs, outputs, kernel, stride=rate)
-        self.pad = ((kernel - rate) // 2, (kernel - rate + 1) // 2)
-        self.init_gain = _RECTIFIER_GAIN
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(F.pad(x, self.pad))  # (B, C', T / rate)
-
-
-class UpsampleConv(nn.ConvTranspose1d):
-    """Transposed convolution from T samples to exactly T * rate: the kernel - rate samples too many are cut off."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, rate: int):
-        super().__init__(inputs, outputs, kernel, stride=rate)
-        self.surplus = (kernel - rate) // 2
-        self.init_gain = _RECTIFIER_GAIN
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x)[..., self.surplus : self.surplus + x.shape[-1] * self.stride[0]]  # (B, C', T * rate)
-
-
-class HiFiGANEncoder(nn.Module):
-    """Waveform (B, 1, T) -> means and log-variances (B, L, 2D)."""
-
-    def __init__(self, config: AudioVAEGANConfig):
-        super().__init__()
-        widths = [*config.encoder_channels, 2 * config.encoder_channels[-1]]
-        self.first = nn.Conv1d(1, widths[0], 7, padding=3)
-        self.downsamplers, self.stacks = nn.ModuleList(), nn.ModuleList()
-        context, samples_per_step = 3, 1
-        for index, (rate, kernel) in enumerate(zip(config.encoder_rates, config.encoder_kernels, strict=True)):
-            self.downsamplers.append(StridedConv(widths[index], widths[index + 1], kernel, rate))
-            self.stacks.append(ResidualStack(widths[index + 1], config.residual_kernels, config.encoder_dilations))
-            context += kernel * samples_per_step
-            samples_per_step *= rate
-            context += self.stacks[-1].context_samples * samples_per_step
-        kernel = config.encoder_bottleneck_kernel
-        self.bottleneck = nn.Conv1d(widths[-1], widths[-1], kernel, padding=kernel // 2)
-        self.last = nn.Conv1d(widths[-1], 2 * config.latent_dim, 1)
-        self.context_frames = -(-context // samples_per_step) + kernel // 2
-
-    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
-        x = self.first(waveform)  # (B, C, T)
-        for downsample, stack in zip(self.downsamplers, self.stacks, strict=True):
-            x = stack(downsample(F.leaky_relu(x, _SLOPE)))  # (B, C', T / rate)
-        x = self.bottleneck(F.leaky_relu(x, _SLOPE))
-        return self.last(F.leaky_relu(x, _SLOPE)).transpose(1, 2)  # (B, L, 2D)
-
-
-class HiFiGANDecoder(nn.Module):
-    """Latents (B, L, D) -> waveform (B, 1, L * hop), within [-1, 1]."""
-
-    def __init__(self, config: AudioVAEGANConfig):
-        super().__init__()
-        widths = [config.decoder_channels[0], *config.decoder_channels]
-        kernel = config.decoder_bottleneck_kernel
-        self.first = nn.Conv1d(config.latent_dim, widths[0], 7, padding=3)
-        self.bottleneck = nn.Conv1d(widths[0], widths[0], kernel, padding=kernel // 2)
-        self.upsamplers, self.stacks = nn.ModuleList(), nn.ModuleList()
-        context, frames_per_step = 3.0 + kernel // 2, 1.0
-        for index, (rate, kernel) in enumerate(zip(config.decoder_rates, config.decoder_kernels, strict=True)):
-            self.upsamplers.append(UpsampleConv(widths[index], widths[index + 1], kernel, rate))
-            self.stacks.append(ResidualStack(widths[index + 1], config.residual_kernels, config.decoder_dilations))
-            context += -(-kernel // rate) * frames_per_step
-            frames_per_step /= rate
-            context += self.stacks[-1].context_samples * frames_per_step
-        self.last = nn.Conv1d(widths[-1], 1, 7, padding=3)
-        self.context_frames = math.ceil(context + 3 * frames_per_step)
-
-    def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        x = self.bottleneck(F.leaky_relu(self.first(latents.transpose(1, 2)), _SLOPE))  # (B, C, L)
-        for upsample, stack in zip(self.upsamplers, self.stacks, strict=True):
-            x = stack(upsample(F.leaky_relu(x, _SLOPE)))  # (B, C', rate * T')
-        return torch.tanh(self.last(F.leaky_relu(x, _SLOPE)))  # (B, 1, L * hop)
-
-
-# --- the inverse-STFT head --------------------------------------------------------------------------------------------
-
-
-class ConvNeXtBlock(nn.Module):
-    """Depthwise convolution over 7 frames, LayerNorm and a GELU layer, added to the input: (B, L, C) -> (B, L, C)."""
-
-    kernel = 7
-
-    def __init__(self, width: int, expansion: int, num_layers: int):
-        super().__init__()
-        self.depthwise = nn.Conv1d(width, width, self.kernel, padding=self.kernel // 2, groups=width)
-        self.norm = nn.LayerNorm(width)
-        self.widen = nn.Linear(width, expansion * width)
-        self.narrow = nn.Linear(expansion * width, width)
-        self.narrow.init_gain = 1 / math.sqrt(num_layers)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.depthwise(x.transpose(1, 2)).transpose(1, 2)  # (B, L, C)
-        return x + self.narrow(F.gelu(self.widen(self.norm(y))))
-
-
-class ISTFTEncoder(nn.Module):
-    """Waveform (B, 1, T) -> compressed spectrum -> ConvNeXt blocks at frame rate -> means and log-variances (B, L, 2D).
-
-    A linear map of the spectrum is added to the means.
-    """
-
-    compression = 0.3  # magnitudes are raised to this power: partials 60 dB apart come to lie 18 dB apart
-
-    def __init__(self, config: AudioVAEGANConfig):
-        super().__init__()
-        self.n_fft, self.hop = config.istft_n_fft, config.istft_hop
-        width, layers = config.istft_width, config.istft_encoder_layers
-        self.first = nn.Linear(3 * (self.n_fft // 2 + 1), width)
-        self.first_norm = nn.LayerNorm(width)
-        self.blocks = nn.ModuleList(ConvNeXtBlock(width, config.istft_expansion, layers) for _ in range(layers))
-        self.last_norm = nn.LayerNorm(width)
-        self.last = nn.Linear(width, 2 * config.latent_dim)
-        self.linear = nn.Linear(2 * (self.n_fft // 2 + 1), config.latent_dim, bias=False)
-        self.context_frames = layers * (ConvNeXtBlock.kernel // 2) + self.n_fft // self.hop
-
-    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
-        spectrum = torch.view_as_real(stft_frames(waveform[:, 0], self.n_fft, self.hop))  # (B, L, F, 2)
-        magnitude = (spectrum.square().sum(-1, keepdim=True) + 1e-10).sqrt()
-        compressed = magnitude.pow(self.compression)
-        features = torch.cat([compressed, spectrum / magnitude * compressed], dim=-1)  # (B, L, F, 3)
-        x = self.first_norm(self.first(features.flatten(2).to(self.first.weight.dtype)))  # (B, L, C)
-        for block in self.blocks:
-            x = block(x)
-        mean, logvar = self.last(self.last_norm(x)).chunk(2, dim=-1)
-        mean = mean + self.linear(spectrum.flatten(2).to(self.linear.weight.dtype))
-        return torch.cat([mean, logvar], dim=-1)  # (B, L, 2D)
-
-
-class ISTFTDecoder(nn.Module):
-    """Latents (B, L, D) -> ConvNeXt blocks -> magnitude and phase -> inverse STFT -> waveform (B, 1, L * hop).
-
-    A linear map of the latents is added to the spectrum.
-    """
-
-    max_magnitude = 1e2  # as in Vocos: keeps exp() finite early in training
-
-    def __init__(self, config: AudioVAEGANConfig):
-        super().__init__()
-        self.n_fft, self.hop = config.istft_n_fft, config.istft_hop
-        width, layers = config.istft_width, config.istft_decoder_layers
-        self.first = nn.Linear(config.latent_dim, width)
-        self.first_norm = nn.LayerNorm(width)
-        self.blocks = nn.ModuleList(ConvNeXtBlock(width, config.istft_expansion, layers) for _ in range(layers))
-        self.last_norm = nn.LayerNorm(width)
-        self.magnitude = nn.Linear(width, self.n_fft // 2 + 1)
-        self.magnitude.init_bias = -4.0  # a start near the level of music, so that no step is lost to loudness
-        self.phase = nn.Linear(width, 2 * (self.n_fft // 2 + 1))
-        self.linear = nn.Linear(config.latent_dim, 2 * (self.n_fft // 2 + 1), bias=False)
-        self.linear.init_gain = 0.1  # a start below the level of music
-        self.context_frames = layers * (ConvNeXtBlock.kernel // 2) + self.n_fft // self.hop
-
-    def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        x = self.first_norm(self.first(latents))  # (B, L, C)
-        for block in self.blocks:
-            x = block(x)
-        x = self.last_norm(x)
-        magnitude = self.magnitude(x).float().exp().clamp(max=self.max_magnitude)  # (B, L, F)
-        direction = self.phase(x).float().unflatten(-1, (2, -1))  # (B, L, 2, F), towards (cos, sin) of the phase
-        direction = direction / (1 + direction.square().sum(2, keepdim=True)).sqrt()  # shorter than 1 where in doubt
-        cosine, sine = direction.unbind(2)
-        linear = self.linear(latents).float().unflatten(-1, (-1, 2))  # (B, L, F, 2)
-        spectrum = torch.complex(magnitude * cosine, magnitude * sine) + torch.view_as_complex(linear)
-        return inverse_stft_frames(spectrum, self.hop).unsqueeze(1)  # (B, 1, L * hop)
-
-
-# --- the magnitude head -----------------------------------------------------------------------------------------------
-
-
-class MagnitudeEncoder(nn.Module):
-    """Waveform (B, 1, T) -> log magnitudes, four to a window -> ConvNeXt blocks -> (B, L, 2D). Hears no phase."""
-
-    floor = 1e-4
-
-    def __init__(self, config: AudioVAEGANConfig):
-        super().__init__()
-        self.n_fft, self.hop = config.istft_n_fft, config.istft_n_fft // 4
-        self.frames_per_latent = config.istft_hop // self.hop
-        width, layers = config.istft_width, config.istft_encoder_layers
-        self.first = nn.Linear(self.frames_per_latent * (self.n_fft // 2 + 1), width)
-        self.first_norm = nn.LayerNorm(width)
-        self.blocks = nn.ModuleList(ConvNeXtBlock(width, config.istft_expansion, layers) for _ in range(layers))
-        self.last_norm = nn.LayerNorm(width)
-        self.last = nn.Linear(width, 2 * config.latent_dim)
-        self.context_frames = layers * (ConvNeXtBlock.kernel // 2) + -(-self.n_fft // config.istft_hop)
-
-    def magnitude(self, waveform: torch.Tensor) -> torch.Tensor:
-        """(B, 1, T) -> (B, N, F), N = T / (n_fft / 4)."""
-        return stft_frames(waveform[:, 0], self.n_fft, self.hop).abs()
-
-    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
-        log = self.magnitude(waveform).clamp_min(self.floor).log() / 3 + 2  # about zero mean, unit deviation
-        features = log.unflatten(1, (-1, self.frames_per_latent)).flatten(2)  # (B, L, frames_per_latent F)
-        x = self.first_norm(self.first(features.to(self.first.weight.dtype)))
-        for block in self.blocks:
-            x = block(x)
-        return self.last(self.last_norm(x))  # (B, L, 2D)
-
-
-class MagnitudeDecoder(nn.Module):
-    """Latents (B, L, D) -> ConvNeXt blocks -> magnitudes, to which Griffin-Lim finds phases -> (B, 1, L * hop).
-
-    A deterministic network at 50 frames a second can only tell phase if the latents carry it, and then most of a latent
-    is phase, which no semantic token foretells. Without it, latents follow from the plan far more closely.
-    """
-
-    def __init__(self, config: AudioVAEGANConfig):
-        super().__init__()
-        self.n_fft, self.hop = config.istft_n_fft, config.istft_n_fft // 4
-        self.frames_per_latent = config.istft_hop // self.hop
-        self.num_iterations = config.griffin_lim_iterations
-        width, layers = config.istft_width, config.istft_decoder_layers
-        self.first = nn.Linear(config.latent_dim, width)
-        self.first_norm = nn.LayerNorm(width)
-        self.blocks = nn.ModuleList(ConvNeXtBlock(width, config.istft_expansion, layers) for _ in range(layers))
-        self.last_norm = nn.LayerNorm(width)
-        self.last = nn.Linear(width, self.frames_per_latent * (self.n_fft // 2 + 1))
-        self.last.init_bias = -4.0
-        self.context_frames = layers * (ConvNeXtBlock.kernel // 2) + -(-self.n_fft // config.istft_hop)
-
-    def magnitude(self, latents: torch.Tensor) -> torch.Tensor:
-        """(B, L, D) -> (B, N, F), what the training compares with `MagnitudeEncoder.magnitude`."""
-        x = self.first_norm(self.first(latents))
-        for block in self.blocks:
-            x = block(x)
-        log = self.last(self.last_norm(x)).float().clamp(max=5.0)
-        return log.unflatten(-1, (self.frames_per_latent, -1)).flatten(1, 2).exp()
-
-
-# --- the model --------------------------------------------------------------------------------------------------------
-
-
 class LatentGaussian:
     """The encoder's answer: a diagonal Gaussian of raw latents z_bar, and the map from those to latents z.
 
@@ -441,7 +175,7 @@ class AudioVAEGANDecoderOutput(BaseOutput):
     sample: torch.Tensor
 
 
-class AudioVAEGAN(CheckedLoading, PublishMixin, PreTrainedModel, AutoencoderMixin):
+class AudioVAEGAN(TransformersAutoencoder, PreTrainedModel):
     """Variational autoencoder of audio: `encode` gives latents of `latent_dim` numbers a frame, `decode` the waveform.
 
     Long audio: `enable_tiling()` works through it in windows that overlap by what the convolutions can see, with the

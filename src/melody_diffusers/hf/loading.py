@@ -30,18 +30,10 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
+from .registry import PACKAGE, SLOTS, classes_for
+
 logger = logging.get_logger(__name__)
 
-PACKAGE = "melody_diffusers"
-SLOTS = {  # the class, of this package, that a pipeline's index may name
-    "vae": "AudioVAEGAN",
-    "mulan": "MuLanModel",
-    "mulan_quantizer": "ResidualQuantizer",
-    "semantic_tokenizer": "SemanticTokenizer",
-    "semantic_lm": "SemanticLM",
-    "dual_path": "DualPathDiffusionModel",
-    "scheduler": "AngleScheduler",
-}
 TOKENIZERS = (  # of transformers
     "BertTokenizer",
     "BertTokenizerFast",
@@ -277,7 +269,7 @@ def check_tokenizer(folder: Path, repository: Path) -> None:
 
 def check_index(index: Mapping[str, Any]) -> None:
     """Raise ValueError unless each slot in a pipeline's model_index.json names the one class that belongs there."""
-    allowed: dict[str, list] = {slot: [[PACKAGE, name]] for slot, name in SLOTS.items()}
+    allowed: dict[str, list] = {slot: [[PACKAGE, name] for name in classes_for(slot)] for slot in SLOTS}
     allowed["tokenizer"] = [["transformers", name] for name in TOKENIZERS]
     allowed["semantic_tokenizer"].append([None, None])  # needed for inpainting only
     for key, value in index.items():
@@ -296,8 +288,9 @@ def check_pipeline(folder: str | os.PathLike, given: Mapping[str, Any]) -> None:
     check_files(repository, repository)
     index = read_json(repository / "model_index.json")
     check_index(index)
-    for slot, name in SLOTS.items():
-        if index.get(slot, [None])[0] is not None and slot not in given:
+    for slot in SLOTS:
+        _, name = index.get(slot) or (None, None)
+        if name is not None and slot not in given:
             check_files(repository / slot, repository)
             variant = given.get("variant")
             if not any(f".{variant}" in file for file in os.listdir(repository / slot)):

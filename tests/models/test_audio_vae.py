@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from melody_diffusers.audio import griffin_lim, stft_frames
-from melody_diffusers.models.vae_gan import AudioVAEGAN, AudioVAEGANConfig
+from melody_diffusers.models.audio_vae import AudioVAEGAN, AudioVAEGANConfig
+from melody_diffusers.spectra import griffin_lim, stft_frames
 
 HIFIGAN = dict(
     head="hifigan",

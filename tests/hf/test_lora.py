@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from melody_diffusers import MeLoDyPipeline
-from melody_diffusers.lora import base_digest
+from melody_diffusers.hf.lora import base_digest
 
 peft = pytest.importorskip("peft")
 

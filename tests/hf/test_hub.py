@@ -16,7 +16,9 @@ from huggingface_hub import HfApi
 from transformers.models.auto import configuration_auto, modeling_auto
 
 import melody_diffusers
-from melody_diffusers import MeLoDyPipeline, hub
+from melody_diffusers import MeLoDyPipeline
+from melody_diffusers.hf import hub
+from melody_diffusers.hf.registry import CLASSES
 
 GOLDEN_INDEX = {
     "_class_name": "MeLoDyPipeline",
@@ -157,13 +159,15 @@ def test_upstream_still_has_every_name_we_hold_on_to():
     assert pipeline_loading_utils.LOADABLE_CLASSES["melody_diffusers"] == {}
     assert "melody_diffusers" in pipeline_loading_utils.LOADABLE_CLASSES
     assert auto_pipeline.AUTO_TEXT2AUDIO_PIPELINES_MAPPING["melody"] is MeLoDyPipeline
-    for name in hub.DIFFUSERS_CLASSES:
+    for name in [name for name, entry in CLASSES.items() if entry.library == "diffusers"]:
         assert getattr(diffusers, name) is getattr(melody_diffusers, name)
-    for model_type, (config_name, model_name, table_name) in hub.AUTO_MODELS.items():
-        config_class, model_class = getattr(melody_diffusers, config_name), getattr(melody_diffusers, model_name)
-        assert config_class.model_type == model_type
-        assert configuration_auto.CONFIG_MAPPING[model_type] is config_class
-        table = getattr(modeling_auto, table_name)
+    for name, entry in CLASSES.items():
+        if entry.library != "transformers":
+            continue
+        config_class, model_class = getattr(melody_diffusers, entry.config), getattr(melody_diffusers, name)
+        assert config_class.model_type == entry.model_type
+        assert configuration_auto.CONFIG_MAPPING[entry.model_type] is config_class
+        table = getattr(modeling_auto, entry.auto_table)
         assert config_class in table and table[config_class] is model_class
     assert isinstance(modeling_auto.AutoModel._model_mapping, type(modeling_auto.MODEL_MAPPING))
 
@@ -177,15 +181,15 @@ def test_the_root_answers_for_every_base_class_the_loader_may_ask_for():
 
 
 def test_our_subpackages_are_not_taken_for_pipelines_of_diffusers():
-    for module in melody_diffusers._MODULES.values():
-        assert not hasattr(diffusers.pipelines, module.split(".")[1]), module
+    for entry in CLASSES.values():
+        assert not hasattr(diffusers.pipelines, entry.module.split(".")[1]), entry.module
     assert not hasattr(diffusers.pipelines, "melody_diffusers")
 
 
 def test_registering_again_changes_nothing():
     attribute = vars(diffusers)["__getattr__"]
     finders, libraries = list(sys.meta_path), dict(pipeline_loading_utils.LOADABLE_CLASSES)
-    hub.register()
+    hub.connect()
     assert sys.meta_path == finders
     assert pipeline_loading_utils.LOADABLE_CLASSES == libraries
     assert vars(diffusers)["__getattr__"] is attribute

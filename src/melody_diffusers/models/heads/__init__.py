@@ -1,0 +1,1 @@
+"""The encoders and decoders of `AudioVAEGAN`, one file for each head."""

@@ -1,0 +1,119 @@
+"""The paper's head (section 4.3): HiFi-GAN's convolutions at audio rate, strided down and transposed up.
+
+Shapes: B batch, T samples, L latent frames, D latent width, C channels, F frequency bins.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+_SLOPE = 0.1  # of every leaky rectifier
+_RECTIFIER_GAIN = math.sqrt(2 / (1 + _SLOPE**2))  # undoes the rectifier's loss of variance
+
+
+class ResidualStack(nn.Module):
+    """HiFi-GAN's multi-receptive-field fusion: the mean of one residual branch per kernel, (B, C, T) -> (B, C, T)."""
+
+    def __init__(self, channels: int, kernels: Sequence[int], dilations: Sequence[int]):
+        super().__init__()
+        self.branches = nn.ModuleList(
+            nn.ModuleList(
+                nn.Conv1d(channels, channels, kernel, dilation=dilation, padding=(kernel - 1) * dilation // 2)
+                for dilation in dilations
+            )
+            for kernel in kernels
+        )
+        for conv in (conv for branch in self.branches for conv in branch):
+            conv.init_gain = 1 / math.sqrt(len(dilations))  # a branch at most doubles the variance, whatever its depth
+        self.context_samples = (max(kernels) - 1) * sum(dilations) // 2  # seen on each side
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        total = 0
+        for branch in self.branches:
+            y = x
+            for conv in branch:
+                y = y + conv(F.leaky_relu(y, _SLOPE))
+            total = total + y
+        return total / len(self.branches)
+
+
+class StridedConv(nn.Conv1d):
+    """Convolution from T samples to exactly T / rate (T a multiple of rate): padded by kernel - rate in all."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, rate: int):
+        super().__init__(inputs, outputs, kernel, stride=rate)
+        self.pad = ((kernel - rate) // 2, (kernel - rate + 1) // 2)
+        self.init_gain = _RECTIFIER_GAIN
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(F.pad(x, self.pad))  # (B, C', T / rate)
+
+
+class UpsampleConv(nn.ConvTranspose1d):
+    """Transposed convolution from T samples to exactly T * rate: the kernel - rate samples too many are cut off."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, rate: int):
+        super().__init__(inputs, outputs, kernel, stride=rate)
+        self.surplus = (kernel - rate) // 2
+        self.init_gain = _RECTIFIER_GAIN
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x)[..., self.surplus : self.surplus + x.shape[-1] * self.stride[0]]  # (B, C', T * rate)
+
+
+class HiFiGANEncoder(nn.Module):
+    """Waveform (B, 1, T) -> means and log-variances (B, L, 2D)."""
+
+    def __init__(self, config):
+        super().__init__()
+        widths = [*config.encoder_channels, 2 * config.encoder_channels[-1]]
+        self.first = nn.Conv1d(1, widths[0], 7, padding=3)
+        self.downsamplers, self.stacks = nn.ModuleList(), nn.ModuleList()
+        context, samples_per_step = 3, 1
+        for index, (rate, kernel) in enumerate(zip(config.encoder_rates, config.encoder_kernels, strict=True)):
+            self.downsamplers.append(StridedConv(widths[index], widths[index + 1], kernel, rate))
+            self.stacks.append(ResidualStack(widths[index + 1], config.residual_kernels, config.encoder_dilations))
+            context += kernel * samples_per_step
+            samples_per_step *= rate
+            context += self.stacks[-1].context_samples * samples_per_step
+        kernel = config.encoder_bottleneck_kernel
+        self.bottleneck = nn.Conv1d(widths[-1], widths[-1], kernel, padding=kernel // 2)
+        self.last = nn.Conv1d(widths[-1], 2 * config.latent_dim, 1)
+        self.context_frames = -(-context // samples_per_step) + kernel // 2
+
+    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
+        x = self.first(waveform)  # (B, C, T)
+        for downsample, stack in zip(self.downsamplers, self.stacks, strict=True):
+            x = stack(downsample(F.leaky_relu(x, _SLOPE)))  # (B, C', T / rate)
+        x = self.bottleneck(F.leaky_relu(x, _SLOPE))
+        return self.last(F.leaky_relu(x, _SLOPE)).transpose(1, 2)  # (B, L, 2D)
+
+
+class HiFiGANDecoder(nn.Module):
+    """Latents (B, L, D) -> waveform (B, 1, L * hop), within [-1, 1]."""
+
+    def __init__(self, config):
+        super().__init__()
+        widths = [config.decoder_channels[0], *config.decoder_channels]
+        kernel = config.decoder_bottleneck_kernel
+        self.first = nn.Conv1d(config.latent_dim, widths[0], 7, padding=3)
+        self.bottleneck = nn.Conv1d(widths[0], widths[0], kernel, padding=kernel // 2)
+        self.upsamplers, self.stacks = nn.ModuleList(), nn.ModuleList()
+        context, frames_per_step = 3.0 + kernel // 2, 1.0
+        for index, (rate, kernel) in enumerate(zip(config.decoder_rates, config.decoder_kernels, strict=True)):
+            self.upsamplers.append(UpsampleConv(widths[index], widths[index + 1], kernel, rate))
+            self.stacks.append(ResidualStack(widths[index + 1], config.residual_kernels, config.decoder_dilations))
+            context += -(-kernel // rate) * frames_per_step
+            frames_per_step /= rate
+            context += self.stacks[-1].context_samples * frames_per_step
+        self.last = nn.Conv1d(widths[-1], 1, 7, padding=3)
+        self.context_frames = math.ceil(context + 3 * frames_per_step)
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        x = self.bottleneck(F.leaky_relu(self.first(latents.transpose(1, 2)), _SLOPE))  # (B, C, L)
+        for upsample, stack in zip(self.upsamplers, self.stacks, strict=True):
+            x = stack(upsample(F.leaky_relu(x, _SLOPE)))  # (B, C', rate * T')
+        return torch.tanh(self.last(F.leaky_relu(x, _SLOPE)))  # (B, 1, L * hop)

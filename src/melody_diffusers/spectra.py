@@ -1,0 +1,232 @@
+"""Spectra of waveforms: mel, semitones, short-time Fourier transforms and their inverses; knows nothing about models.
+
+Shapes: B batch, T samples, N frames, F frequency bins.
+"""
+
+import math
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SPECTROGRAM_COLOURS = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))  # quiet to loud
+SPECTROGRAM_RANGE_DB = 80.0
+
+
+@lru_cache(maxsize=32)
+def _mel_weights(sample_rate: int, n_fft: int, num_mels: int, f_min: float, f_max: float) -> np.ndarray:
+    # numpy, not torch: a tensor first built under inference_mode could never again take part in training
+    def hz_to_mel(hz: np.ndarray) -> np.ndarray:  # Slaney: linear up to 1 kHz, 27 mels per factor 6.4 above
+        linear = hz * 3.0 / 200.0
+        return np.where(hz < 1000.0, linear, 15.0 + 27.0 * np.log(np.maximum(hz, 1000.0) / 1000.0) / math.log(6.4))
+
+    def mel_to_hz(mel: np.ndarray) -> np.ndarray:
+        return np.where(mel < 15.0, mel * 200.0 / 3.0, 1000.0 * 6.4 ** ((np.maximum(mel, 15.0) - 15.0) / 27.0))
+
+    lowest, highest = hz_to_mel(np.array([f_min, f_max]))
+    corners = mel_to_hz(np.linspace(lowest, highest, num_mels + 2))  # lower corner, peaks, upper corner
+    frequencies = np.linspace(0.0, sample_rate / 2, n_fft // 2 + 1)[:, None]
+    rising = (frequencies - corners[:-2]) / (corners[1:-1] - corners[:-2])
+    falling = (corners[2:] - frequencies) / (corners[2:] - corners[1:-1])
+    weights = np.maximum(0.0, np.minimum(rising, falling)) * 2.0 / (corners[2:] - corners[:-2])  # equal areas
+    return weights.astype(np.float32)
+
+
+def mel_filterbank(
+    sample_rate: int, n_fft: int, num_mels: int, f_min: float = 0.0, f_max: float | None = None
+) -> Tensor:
+    """Triangular mel filters (n_fft // 2 + 1, num_mels) on Slaney's scale, each of unit area in Hz.
+
+    `f_max` defaults to half the sample rate. Magnitudes (..., n_fft // 2 + 1) @ filterbank give (..., num_mels).
+    """
+    f_max = sample_rate / 2 if f_max is None else f_max
+    if not 0.0 <= f_min < f_max <= sample_rate / 2:
+        raise ValueError(f"Need 0 <= f_min < f_max <= {sample_rate / 2}, got {f_min} and {f_max}.")
+    return torch.tensor(_mel_weights(sample_rate, n_fft, num_mels, float(f_min), float(f_max)))
+
+
+def log_mel_spectrogram(
+    waveform: Tensor,
+    *,
+    sample_rate: int = 24000,
+    n_fft: int = 1024,
+    hop_length: int = 240,
+    num_mels: int = 64,
+    floor: float = 1e-5,
+) -> Tensor:
+    """Natural logarithm of mel magnitudes, (..., T) to (..., T // hop_length, num_mels); differentiable.
+
+    Frame i is centred on sample i * hop_length (Hann window of n_fft samples, zeros outside the waveform). Computed in
+    float32 also under autocast, since bf16 has too few digits for a spectrum.
+    """
+    with torch.autocast(waveform.device.type, enabled=False):
+        flat = waveform.float().reshape(-1, waveform.shape[-1])
+        spectrum = torch.stft(
+            flat,
+            n_fft,
+            hop_length,
+            window=torch.hann_window(n_fft, device=flat.device),
+            center=True,
+            pad_mode="constant",
+            return_complex=True,
+        )  # (B, n_fft // 2 + 1, T // hop_length + 1)
+        magnitude = spectrum.abs()[..., : waveform.shape[-1] // hop_length].transpose(-1, -2)
+        mel = magnitude @ mel_filterbank(sample_rate, n_fft, num_mels).to(flat.device)
+        return mel.clamp(min=floor).log().reshape(*waveform.shape[:-1], -1, num_mels)
+
+
+def spectrogram_image(waveform: Tensor, sample_rate: int = 24000) -> np.ndarray:
+    """A picture of the waveform (1, T), as (128, columns, 3) uint8: time to the right, mel bands upwards, the loudest
+    80 dB in colour."""
+    hop = max(sample_rate // 100, waveform.shape[-1] // 4000)  # 100 columns a second, at most about 4000 in all
+    mel = log_mel_spectrogram(waveform[0], sample_rate=sample_rate, n_fft=2048, hop_length=hop, num_mels=128)
+    decibels = (20 / math.log(10) * mel).T.flip(0).numpy()
+    loudness = np.clip(1 + (decibels - decibels.max()) / SPECTROGRAM_RANGE_DB, 0, 1)
+    stops = np.linspace(0, 1, len(SPECTROGRAM_COLOURS))
+    channels = [np.interp(loudness, stops, colour) for colour in zip(*SPECTROGRAM_COLOURS)]
+    return np.stack(channels, -1).astype(np.uint8)
+
+
+def semitone_spectrogram(
+    waveform: Tensor,
+    sample_rate: int = 24000,
+    hop_size: int = 960,
+    num_semitones: int = 72,
+    lowest_hz: float = 65.4,
+) -> Tensor:
+    """Natural-log magnitudes of the semitones from C2 up: waveform (B, 1, T) to (B, ceil(T / hop_size), num_semitones).
+
+    Frame i covers samples i * hop_size to (i + 1) * hop_size, its centre under the centre of a Hann window of 170 ms
+    (4096 samples at 24 kHz), the shortest that parts semitones from about A2 up. A semitone's magnitude is the root of
+    the energy under a Gaussian of a third of a semitone around it.
+    """
+    fft_size = 2 ** round(math.log2(0.17 * sample_rate))
+    num_frames = -(-waveform.shape[-1] // hop_size)
+    left = (fft_size - hop_size) // 2
+    right = num_frames * hop_size - waveform.shape[-1] + fft_size - hop_size - left
+    frames = F.pad(waveform[:, 0].float(), (left, right)).unfold(-1, fft_size, hop_size)  # (B, N, fft_size)
+    window = torch.hann_window(fft_size, device=waveform.device)
+    energy = torch.view_as_real(torch.fft.rfft(frames * window)).square().sum(-1) / window.square().sum()  # (B, N, F)
+    hertz = torch.arange(1, fft_size // 2 + 1, device=waveform.device) * (sample_rate / fft_size)
+    distance = 12 * torch.log2(hertz / lowest_hz)[:, None] - torch.arange(num_semitones, device=waveform.device)
+    weight = torch.exp(-0.5 * (distance * 3).square())  # (F - 1, num_semitones)
+    weight = weight / weight.sum(0)
+    return 0.5 * (energy[..., 1:] @ weight + 1e-8).log()
+
+
+def spectral_frames(waveform: Tensor, sample_rate: int = 24000, hop_size: int = 960) -> Tensor:
+    """What sounds during each span of `hop_size` samples, as logarithms: (B, 1, T) to (B, ceil(T / hop_size), 201).
+
+    Two log-mel frames of 64 bands (the first and second half of the span: timbre, and what changes within it), 72
+    semitones (pitch), and the increase of the log-mel spectrum since the half-span before, averaged over the bands
+    (onsets).
+    """
+    num_frames = -(-waveform.shape[-1] // hop_size)
+    padded = F.pad(waveform, (0, num_frames * hop_size - waveform.shape[-1]))  # (B, 1, hop_size N)
+    half = hop_size // 2
+    centred = F.pad(padded[:, 0, half // 2 :], (0, half // 2))  # frame i of the mel spectrogram is centred on i * half
+    mel = log_mel_spectrogram(
+        centred, sample_rate=sample_rate, n_fft=1024, hop_length=half, num_mels=64, floor=1e-4
+    )  # (B, 2 N, 64)
+    rise = F.pad(mel.diff(dim=1), (0, 0, 1, 0)).clamp_min(0).mean(-1)  # (B, 2 N)
+    semitones = semitone_spectrogram(padded, sample_rate, hop_size)  # (B, N, 72)
+    return torch.cat([mel.unflatten(1, (-1, 2)).flatten(2), semitones, rise.unflatten(1, (-1, 2)).amax(-1, True)], -1)
+
+
+SPECTRAL_FRAME_SIZE = 201
+
+
+def stft_frames(waveform: Tensor, n_fft: int, hop_length: int) -> Tensor:
+    """Short-time spectrum (B, T) -> complex (B, T / hop_length, F), Hann window of norm 1; T a multiple of the hop.
+
+    Frame i is centred on the middle of its own hop, and zeros surround the waveform.
+    """
+    margin = n_fft - hop_length
+    padded = F.pad(waveform.float(), (margin // 2, margin - margin // 2))
+    window = torch.hann_window(n_fft, device=waveform.device)
+    return torch.fft.rfft(padded.unfold(-1, n_fft, hop_length) * (window / window.norm()))
+
+
+def inverse_stft_frames(spectrum: Tensor, hop_length: int) -> Tensor:
+    """Waveform (B, N * hop_length) of frames (B, N, F): inverts `stft_frames`, by least squares where none fits."""
+    n_fft = 2 * (spectrum.shape[-1] - 1)
+    window = torch.hann_window(n_fft, device=spectrum.device)
+    frames = torch.fft.irfft(spectrum, n=n_fft) * (window * window.norm())
+    squares = window.square().expand(1, spectrum.shape[1], -1)
+    start, length = (n_fft - hop_length) // 2, spectrum.shape[1] * hop_length
+
+    def overlap_add(frames: Tensor) -> Tensor:
+        parts = frames.unflatten(-1, (-1, hop_length)).unbind(2)  # n_fft / hop parts of (B, N, hop)
+        shifted = [F.pad(part, (0, 0, i, len(parts) - 1 - i)) for i, part in enumerate(parts)]
+        return torch.stack(shifted).sum(0).flatten(1)[:, start : start + length]
+
+    return overlap_add(frames) / overlap_add(squares)
+
+
+def _phase_of_partials(magnitude: Tensor, hop_length: int, turns_before: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
+    """Phases (B, N, F) at which the spectral peaks run on from frame to frame (single-pass inversion, Beauregard 2015).
+
+    Each bin belongs to its nearest peak, turns at the peak's interpolated frequency, and within a Hann window's main
+    lobe neighbouring bins have opposite signs. The second result, (B, 1, F), is `turns_before` of what comes next.
+    """
+    num_bins = magnitude.shape[-1]
+    log = magnitude.clamp_min(1e-7).log()
+    low, mid, high = log[..., :-2], log[..., 1:-1], log[..., 2:]
+    is_peak = F.pad((mid > low) & (mid >= high), (1, 1))
+    curvature = low - 2 * mid + high
+    offset = torch.where(curvature < -1e-6, 0.5 * (low - high) / curvature.clamp(max=-1e-6), 0.0)
+    bins = torch.arange(num_bins, device=magnitude.device, dtype=magnitude.dtype)
+    frequency = bins + F.pad(offset.clamp(-0.5, 0.5), (1, 1))
+    below = torch.where(is_peak, bins, -num_bins).cummax(-1).values
+    above = torch.where(is_peak, bins, 2.0 * num_bins).flip(-1).cummin(-1).values.flip(-1)
+    peak = torch.where(bins - below <= above - bins, below, above)
+    peak = torch.where((peak >= 0) & (peak < num_bins), peak, bins)  # a frame without peaks: each bin for itself
+    turns = frequency.gather(-1, peak.long()) * (hop_length / (2 * (num_bins - 1)))
+    many = torch.float32 if turns.device.type == "mps" else torch.float64  # a long piece makes many turns
+    turns = (turns_before + (turns % 1).cumsum(1, dtype=many)) % 1
+    return 2 * math.pi * turns.float() + math.pi * (bins - peak), turns[:, -1:]
+
+
+def griffin_lim(
+    magnitude: Tensor,
+    hop_length: int,
+    num_iterations: int = 16,
+    momentum: float = 0.99,
+    tile_frames: int | None = None,
+) -> Tensor:
+    """A waveform (B, N * hop_length) whose short-time magnitudes come near (B, N, F).
+
+    The fast Griffin-Lim algorithm (Perraudin et al. 2013), from phases in which partials run on; deterministic. With
+    real magnitudes of music and a hop of a quarter window, 16 iterations leave 1 % of the energy wrong.
+
+    Args:
+        tile_frames: work on so many frames at a time, which takes less memory and gives the same waveform: partials run
+            on from tile to tile, and a tile is worked on with as many frames around it as the iterations reach.
+    """
+    num_frames, tile = magnitude.shape[1], tile_frames or magnitude.shape[1]
+    reach = (num_iterations + 1) * (2 * (magnitude.shape[-1] - 1) // hop_length)
+    phases, turns = [], 0.0
+    for part in magnitude.float().split(tile, dim=1):
+        phase, turns = _phase_of_partials(part, hop_length, turns)
+        phases.append(phase)
+    phase = torch.cat(phases, dim=1)
+    pieces = []
+    for start in range(0, num_frames, tile):
+        first, end = max(0, start - reach), min(start + tile, num_frames)
+        around = slice(first, min(end + reach, num_frames))
+        piece = _griffin_lim(magnitude[:, around].float(), phase[:, around], hop_length, num_iterations, momentum)
+        pieces.append(piece[:, (start - first) * hop_length : (end - first) * hop_length])
+    return torch.cat(pieces, dim=1)
+
+
+def _griffin_lim(magnitude: Tensor, phase: Tensor, hop_length: int, num_iterations: int, momentum: float) -> Tensor:
+    spectrum = torch.polar(magnitude, phase)
+    n_fft, previous = 2 * (magnitude.shape[-1] - 1), None
+    for _ in range(num_iterations):
+        consistent = stft_frames(inverse_stft_frames(spectrum, hop_length), n_fft, hop_length)
+        ahead = consistent if previous is None else consistent + momentum * (consistent - previous)
+        previous = consistent
+        spectrum = magnitude * ahead / ahead.abs().clamp_min(1e-8)
+    return inverse_stft_frames(spectrum, hop_length)
