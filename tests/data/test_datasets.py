@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from melody_diffusers.audio import load_audio
 from melody_diffusers.data.datasets import AudioClips, EncodedClips, tags_of
+from melody_diffusers.timebase import Timebase
 
 FEATURES = Features(
     {
@@ -159,18 +160,27 @@ def test_bytes_survive_the_trip_through_parquet(folder):
     assert torch.equal(load_audio(stored, 8000), (torch.arange(4000.0)[None] + 300) / 32768)
 
 
+ENCODED_FEATURES = Features(
+    {
+        "latents": Array2D((None, 3), "float16"),
+        "semantic_tokens": List(Value("int32")),
+        "mulan_tokens_audio": List(List(Value("int32"))),
+        "mulan_tokens_text": List(List(Value("int32"))),
+        "style": Value("string"),
+    }
+)
+
+
+def write_encoded(folder, rows: list[dict], hop_samples: int) -> None:
+    datasets.Dataset.from_list(rows, features=ENCODED_FEATURES).save_to_disk(folder / "train")
+    rates = {"sample_rate": 24000, "hop_samples": hop_samples, "token_rate": 25}
+    settings = {"timebase": rates, "window_seconds": 10.0, "window_stride_seconds": 2.5}
+    (folder / "encoding.json").write_text(json.dumps(settings))
+
+
 @pytest.fixture
 def encoded(tmp_path):
-    """Codes that count: frame i of clip c is i / 1000 in every channel, token t is t, window w says w."""
-    features = Features(
-        {
-            "latents": Array2D((None, 3), "float16"),
-            "semantic_tokens": List(Value("int32")),
-            "mulan_tokens_audio": List(List(Value("int32"))),
-            "mulan_tokens_text": List(List(Value("int32"))),
-            "style": Value("string"),
-        }
-    )
+    """Codes that count: frame i of clip c is i / 1024 in every channel, token t is t, window w says w."""
     rows = [
         {
             "latents": np.repeat(np.arange(1250)[:, None] / 1024, 3, axis=1).astype(np.float16),
@@ -181,10 +191,7 @@ def encoded(tmp_path):
         }
         for clip in range(3)
     ]
-    datasets.Dataset.from_list(rows, features=features).save_to_disk(tmp_path / "train")
-    rates = {"sample_rate": 24000, "hop_samples": 384, "token_rate": 25}  # 2.5 frames to a token
-    settings = {"timebase": rates, "window_seconds": 10.0, "window_stride_seconds": 2.5}
-    (tmp_path / "encoding.json").write_text(json.dumps(settings))
+    write_encoded(tmp_path, rows, hop_samples=384)  # 2.5 frames to a token
     return tmp_path
 
 
@@ -221,6 +228,36 @@ def test_conditions_come_from_captions_as_often_as_asked(encoded):
     assert clips.rows[0] == {"style": "waltz"} and len(list(clips)) == 3
     batch = next(iter(DataLoader(clips, batch_size=3)))
     assert batch["latents"].shape == (3, 25, 3) and batch["mulan_tokens"].shape == (3, 2)
+
+
+@pytest.mark.parametrize("hop_samples", [96, 384, 480])
+def test_crops_of_clips_of_any_length_have_the_frames_of_their_tokens(tmp_path, hop_samples):
+    timebase, rows = Timebase(24000, hop_samples, 25), []
+    for left in (0, 1, hop_samples, 480, 481, 959):  # samples of the last token that the clip holds
+        num_samples = 14 * 960 + left
+        frames = np.arange(timebase.samples_to_frames(num_samples)) / 1024
+        rows.append(
+            {
+                "latents": np.repeat(frames[:, None], 3, axis=1).astype(np.float16),
+                "semantic_tokens": list(range(timebase.samples_to_tokens(num_samples))),
+                "mulan_tokens_audio": [[0]],
+                "mulan_tokens_text": [],
+                "style": None,
+            }
+        )
+    write_encoded(tmp_path, rows, hop_samples)
+    clips, last = EncodedClips(tmp_path, "train", num_tokens=10), set()
+    for epoch in range(40):
+        clips.set_epoch(epoch)
+        batch = next(iter(DataLoader(clips, batch_size=len(rows))))
+        assert batch["latents"].shape == (len(rows), timebase.tokens_to_frames(10), 3)
+        for tokens, latents in zip(batch["semantic_tokens"], batch["latents"], strict=True):
+            assert round(float(latents[0, 0]) * 1024) * hop_samples == int(tokens[0]) * 960
+            last.add(int(tokens[-1]))
+    # a 15th token is used where all its frames are there, if a crop may end after it
+    assert max(last) == (13 if timebase.token_alignment == 2 else 14)
+    with pytest.raises(ValueError, match="from 1 to 14 "):
+        EncodedClips(tmp_path, "train", num_tokens=16)
 
 
 @pytest.mark.parametrize("num_tokens", [0, 3, 502])
