@@ -321,6 +321,7 @@ def _mono_blocks(file: soundfile.SoundFile, to_rate: int, facts: dict[str, Any])
     from_rate = file.samplerate
     resampler = None if from_rate == to_rate else soxr.ResampleStream(from_rate, to_rate, 1, "float32", "HQ")
     num_read, num_given, peak = 0, 0, 0.0
+    file.seekable = lambda: False  # else soundfile seeks after each block, and an MP3 comes out wrong there
     while True:
         block = file.read(from_rate, dtype="float32", always_2d=True)  # (T, C)
         num_read += len(block)
