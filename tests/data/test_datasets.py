@@ -1,5 +1,12 @@
 import io
 import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -10,7 +17,8 @@ from datasets import Array2D, Audio, Features, List, Value
 from torch.utils.data import DataLoader
 
 from melody_diffusers.audio import load_audio
-from melody_diffusers.data.datasets import AudioClips, EncodedClips, tags_of
+from melody_diffusers.data import datasets as module
+from melody_diffusers.data.datasets import AudioClips, EncodedClips, _decode, tags_of
 from melody_diffusers.timebase import Timebase
 
 FEATURES = Features(
@@ -153,6 +161,65 @@ def test_a_few_clips_that_cannot_be_decoded_are_left_out_and_noted(tmp_path):
     lazy = AudioClips(many, "train", None, 8000, preload=False)
     with pytest.raises(ValueError, match="3 of 200"):
         lazy[10]
+
+
+@pytest.fixture
+def own_folder(folder, tmp_path):
+    """A copy of the data set that a test may change."""
+    return Path(shutil.copytree(folder, tmp_path / "mine" / "set"))
+
+
+def test_of_several_processes_one_decodes(own_folder, monkeypatch):
+    decoded = []
+
+    def decode_slowly(audio, sample_rate):
+        time.sleep(0.02)
+        decoded.append(audio["path"])
+        return _decode(audio, sample_rate)
+
+    monkeypatch.setattr(module, "_decode", decode_slowly)
+    with ThreadPoolExecutor(4) as pool:  # locks of files hold between threads as between processes
+        made = list(pool.map(lambda _: AudioClips(own_folder, "train", None, 8000), range(4)))
+    assert sorted(decoded) == [f"{i}.flac" for i in range(5)]
+    for clips in made:
+        assert torch.equal(clips.clip(3), made[0].clip(3)) and len(clips) == 5
+
+
+def test_a_killed_process_holds_nobody_up_and_outdated_samples_go(own_folder):
+    cache = own_folder.parent / ".cache"
+    for split, rate in (("train", 8000), ("train", 4000), ("test_font", 8000)):
+        AudioClips(own_folder, split, None, rate)
+    before = {path.name for path in cache.iterdir()}
+    assert len(before) == 9
+    code = "import filelock, sys; filelock.FileLock(sys.argv[1]).acquire(); print(flush=True); input()"
+    command = [sys.executable, "-c", code, str(cache / "set-train-8000.lock")]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    holder.stdout.readline()
+    left = cache / f"set-train-8000-{'0' * 24}.tmp"
+    left.write_bytes(bytes(10))
+    (cache / "set-train-8000-notes.i16").write_bytes(b"somebody else's")
+    holder.kill()
+    holder.communicate()
+    os.utime(own_folder / "data" / "train-00000-of-00001.parquet", (1, 1))
+    one, two = AudioClips(own_folder, "train", None, 8000), AudioClips(own_folder, "train", None, 8000)
+    assert torch.equal(one.clip(1), two.clip(1))
+    after = {path.name for path in cache.iterdir()}
+    assert len(after) == 10 and not left.exists() and "set-train-8000-notes.i16" in after
+    changed = {name for name in before - after}
+    assert len(changed) == 2 and all(name.startswith("set-train-8000-") for name in changed)
+
+
+def test_where_nothing_can_be_written_samples_and_notes_go_to_the_users_cache(own_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    (own_folder.parent / ".cache").write_text("a file in its place, which stops root as well")
+    clips = AudioClips(own_folder, "train", None, 8000)
+    assert clips.clip(0).shape == (1, 4000)
+    clips._bad = set()
+    with pytest.raises(ValueError, match="more than one in a hundred"):
+        clips._quarantine(2, ValueError("spoilt"))
+    (place,) = (tmp_path / "home" / "melody_diffusers").iterdir()
+    assert sorted(path.suffix for path in place.iterdir()) == [".i16", ".jsonl", ".lock", ".npy"]
+    assert json.loads((place / "quarantine.jsonl").read_text())["row"] == 2
 
 
 def test_bytes_survive_the_trip_through_parquet(folder):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from melody_diffusers.data.decoding import REASONS, Decoder, DecodeLimits
+from melody_diffusers.data.decoding import REASONS, DecodeLimits, Decoder
 
 posix = pytest.mark.skipif(not hasattr(os, "WUNTRACED"), reason="needs POSIX signals")
 

@@ -27,12 +27,9 @@ from datasets import Audio, Features, List, Value
 from tqdm.auto import tqdm
 
 from .captions import LIST_COLUMNS, TEXT_COLUMNS, describe, merge, read_metadata, read_sidecar, widen
-from .decoding import Decoder, DecodeLimits
+from .decoding import DecodeLimits, Decoder
+from .recordings import AUDIO_SUFFIXES, audio_files
 
-AUDIO_SUFFIXES = (
-    *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64"),
-    *(".m4a", ".aac", ".mp4", ".wma", ".ape", ".wv"),  # libsndfile cannot decode these, and the manifest says so
-)
 CLIPS_PER_SHARD = 512
 CLIPS_PER_ROW_GROUP = 32
 MANIFEST = "manifest.jsonl"
@@ -91,7 +88,9 @@ class BuildSummary:
     def __str__(self) -> str:
         lines = [f"{split}: {n} clips, {self.seconds[split] / 3600:.3g} h" for split, n in self.clips.items()]
         counts = ", ".join(f"{count} {reason}" for reason, count in self.refused.items())
-        lines.append(f"refused {sum(self.refused.values())} of {self.recordings} recordings" + (counts and f": {counts}"))
+        lines.append(
+            f"refused {sum(self.refused.values())} of {self.recordings} recordings" + (counts and f": {counts}")
+        )
         return "\n".join([*lines, f"{self.hours_per_hour:.0f} hours of music per hour"])
 
 
@@ -117,7 +116,7 @@ def build_dataset(
     Args:
         source: a folder of audio files, also in subfolders (links to folders are not followed), or a Hugging Face data
             set with an audio column: a folder, or a name on the Hub.
-        validation_share: share of the recordings for validation, one at least if there are three; likewise `test_share`.
+        validation_share: of the recordings, for validation, one at least if there are three; likewise `test_share`.
         split: which split of a Hugging Face data set is read.
         streaming: do not download the whole of it first.
         max_recordings: stop after so many inputs.
@@ -183,25 +182,13 @@ def _recordings(
     source: str | os.PathLike, split: str, streaming: bool, limit: int | None, spools: Path
 ) -> Iterator[Recording]:
     folder = Path(source)
-    paths = _audio_paths(folder) if folder.is_dir() else []
+    paths = audio_files(folder) if folder.is_dir() else []
     if paths:
         yield from _folder_recordings(folder, paths[:limit])
     elif folder.is_dir() and not any(folder.rglob("*.parquet")) and not any(folder.rglob("*.arrow")):
         raise ValueError(f"{source} holds neither audio files ({', '.join(AUDIO_SUFFIXES)}) nor a data set.")
     else:
         yield from _dataset_recordings(source, split, streaming, limit, spools)
-
-
-def _audio_paths(folder: Path) -> list[Path]:
-    """Everything below the folder that is called like an audio file, in one order on every machine."""
-    found: list[Path] = []
-    for parent, folders, files in os.walk(folder, onerror=lambda error: found.append(Path(error.filename))):
-        found += [
-            Path(parent, name)
-            for name in files + folders
-            if Path(name).suffix.lower() in AUDIO_SUFFIXES and not name.startswith(".")  # such are notes of file systems
-        ]
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def _folder_recordings(folder: Path, paths: list[Path]) -> Iterator[Recording]:

@@ -5,10 +5,12 @@ nor on where a run was resumed. Both datasets work with torch's own collate func
 become a list.
 """
 
+import contextlib
 import hashlib
 import json
 import os
-import uuid
+import re
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
@@ -77,12 +80,13 @@ class AudioClips(Dataset):
         folder: a folder that `datasets.load_dataset` reads, with a column `audio` and, if there are any, `captions`.
         split: one of its splits.
         crop_seconds: length of the crop; shorter clips are padded with zeros. None gives whole clips.
-        preload: decode all clips once into one file of 16-bit samples beside the folder, which every process that
-            trains from it maps and shares; False decodes each clip when it is asked for.
+        preload: decode all clips once into one file of 16-bit samples, which every process that trains from it maps
+            and shares; False decodes each clip when it is asked for.
         tag_share: probability that the caption is the list of tags in random order.
 
-    A clip that cannot be decoded is noted in .cache/quarantine.jsonl beside the folder. It is left out, or, without
-    preloading, the next one takes its place; more than one in a hundred raise ValueError.
+    A clip that cannot be decoded is noted in quarantine.jsonl. It is left out, or, without preloading, the next one
+    takes its place; more than one in a hundred raise ValueError. Notes and samples lie in the folder .cache beside the
+    data set, or, where that cannot be written, in ~/.cache/melody_diffusers ($XDG_CACHE_HOME/melody_diffusers).
     """
 
     def __init__(
@@ -171,9 +175,17 @@ class AudioClips(Dataset):
             ) from error
 
     def _cache_folder(self) -> Path:
-        folder = self.folder.absolute().parent / ".cache"
-        folder.mkdir(exist_ok=True)
-        return folder
+        """.cache beside the data set or, where nothing can be written there, a folder in the user's own cache."""
+        beside = self.folder.absolute().parent / ".cache"
+        try:
+            beside.mkdir(exist_ok=True)
+            with tempfile.TemporaryFile(dir=beside):
+                return beside
+        except OSError:
+            place = hashlib.blake2b(os.fsencode(beside), digest_size=6).hexdigest()
+            own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "melody_diffusers" / place
+            own.mkdir(parents=True, exist_ok=True)
+            return own
 
     def _caption(self, index: int, random: np.random.Generator) -> str:
         row = self.rows[index]
@@ -184,30 +196,35 @@ class AudioClips(Dataset):
 
     def _map_samples(self) -> tuple[np.memmap, np.ndarray]:
         """All clips end to end as int16, and where each ends; decoded once for the data as they are now."""
-        cache = self._cache_folder() / self.fingerprint()
-        samples_file, ends_file = cache.with_suffix(".i16"), cache.with_suffix(".ends.npy")
-        if not samples_file.is_file():
-            aside = cache.with_suffix(f".tmp-{uuid.uuid4().hex[:8]}")
-            lengths = []
-            try:
-                with open(aside, "wb") as file:
-                    rows = tqdm(self._dataset.select_columns("audio"), desc=f"decode {self.split}", unit="clip")
-                    for index, row in enumerate(rows):
-                        samples = np.zeros(0, np.int16)
-                        try:
-                            samples = _decode(row["audio"], self.sample_rate)
-                        except ValueError as error:
-                            self._quarantine(index, error)
-                        lengths.append(len(samples))
-                        samples.tofile(file)
-                with open(f"{aside}.ends", "wb") as file:
-                    np.save(file, np.cumsum(lengths, dtype=np.int64))
-                os.replace(f"{aside}.ends", ends_file)
-                os.replace(aside, samples_file)  # last: whoever sees it finds the ends as well
-            finally:
-                for left in (aside, Path(f"{aside}.ends")):
-                    left.unlink(missing_ok=True)
+        folder, name = self._cache_folder(), f"{self.folder.name}-{self.split}-{self.sample_rate}"
+        samples_file = folder / f"{name}-{self.fingerprint()}.i16"
+        ends_file = samples_file.with_suffix(".npy")
+        with FileLock(folder / f"{name}.lock"):  # one process decodes; the system frees the lock when it dies
+            if not samples_file.is_file():
+                for old in folder.iterdir():  # of the data as they were, or left by a process that died
+                    of_this_split = re.fullmatch(re.escape(name) + r"-[0-9a-f]{24}\.(i16|npy|tmp)", old.name)
+                    if of_this_split:
+                        with contextlib.suppress(OSError):  # on Windows: in use
+                            old.unlink()
+                aside = samples_file.with_suffix(".tmp")
+                np.save(ends_file, np.cumsum(self._decode_to(aside), dtype=np.int64))
+                os.replace(aside, samples_file)  # last: who sees it finds the ends as well
         return np.memmap(samples_file, dtype=np.int16, mode="r"), np.load(ends_file)
+
+    def _decode_to(self, path: Path) -> list[int]:
+        """Writes the samples of all clips to a file, and gives their numbers: 0 for a clip that cannot be decoded."""
+        lengths = []
+        with open(path, "wb") as file:
+            rows = tqdm(self._dataset.select_columns("audio"), desc=f"decode {self.split}", unit="clip")
+            for index, row in enumerate(rows):
+                samples = np.zeros(0, np.int16)
+                try:
+                    samples = _decode(row["audio"], self.sample_rate)
+                except ValueError as error:
+                    self._quarantine(index, error)
+                lengths.append(len(samples))
+                samples.tofile(file)
+        return lengths
 
 
 def _column_of_tensors(dataset: datasets.Dataset, name: str) -> list[Tensor]:

@@ -7,7 +7,30 @@ from torch import Tensor
 
 from ..audio import load_audio
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
+AUDIO_SUFFIXES = (
+    *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64"),
+    *(
+        ".m4a",
+        ".aac",
+        ".mp4",
+        ".wma",
+        ".ape",
+        ".wv",
+    ),  # libsndfile cannot decode these, and an error or a manifest says so
+)
+
+
+def audio_files(folder: Path) -> list[Path]:
+    """All paths below the folder that are named like audio files, in one order on every machine.
+
+    Among them are folders with such names and folders that cannot be listed, so that whoever opens them says so. Links
+    to folders are not followed.
+    """
+    found: list[Path] = []
+    for parent, folders, files in os.walk(folder, onerror=lambda error: found.append(Path(error.filename))):
+        names = [name for name in files + folders if not name.startswith(".")]  # such are notes of file systems
+        found.extend(Path(parent, name) for name in names if Path(name).suffix.lower() in AUDIO_SUFFIXES)
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def read_recordings(
@@ -18,7 +41,7 @@ def read_recordings(
     A caption is the text in `name.txt` beside `name.wav`.
 
     Args:
-        folder: WAV, FLAC, MP3 and Ogg files, also in subfolders; taken in the order of their names.
+        folder: holds recordings, also in subfolders; taken in the order of their names.
         sample_rate: of the clips.
         max_seconds: recordings are cut into clips of this length; the last one is what remains.
         min_seconds: shorter clips are left out.
@@ -29,9 +52,7 @@ def read_recordings(
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"There is no folder of recordings at {folder}.")
-    files = [path for path in sorted(Path(folder).rglob("*")) if path.suffix.lower() in AUDIO_SUFFIXES]
-    files = [path for path in files if not path.name.startswith(".")]  # such are notes of file systems
-    clips = []
+    files, clips = audio_files(Path(folder)), []
     for path in files:
         text = path.with_suffix(".txt")
         caption = text.read_text(encoding="utf-8").strip() if text.is_file() else ""
