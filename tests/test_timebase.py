@@ -74,3 +74,10 @@ def test_chunks_partition_any_length():
 def test_bad_input_is_named(call):
     with pytest.raises(ValueError, match="got"):
         call()
+
+
+def test_whole_tokens_end_where_a_frame_ends():
+    tiny, paper = Timebase(24000, 480, 25), Timebase()
+    assert (tiny.frame_alignment, paper.frame_alignment) == (2, 10)
+    assert [tiny.whole_token_frames(n) for n in (0, 1, 2, 625)] == [0, 2, 2, 626]
+    assert Timebase(24000, 512, 25).whole_token_frames(1) == 15  # 8 tokens

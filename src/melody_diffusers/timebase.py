@@ -63,6 +63,16 @@ class Timebase:
         """Smallest number of tokens that ends exactly on a frame border; a crop may start at its multiples."""
         return self.hop_samples // math.gcd(self.samples_per_token, self.hop_samples)
 
+    @property
+    def frame_alignment(self) -> int:
+        """Latent frames of `token_alignment` tokens."""
+        return self.tokens_to_frames(self.token_alignment)
+
+    def whole_token_frames(self, num_frames: int) -> int:
+        """`num_frames` or the next number of latent frames that ends exactly on a token border."""
+        _check_count("num_frames", num_frames)
+        return _ceil_div(num_frames, self.frame_alignment) * self.frame_alignment
+
     def seconds_to_samples(self, seconds: float) -> int:
         """Nearest number of samples."""
         _check_seconds(seconds)
@@ -120,3 +130,7 @@ class Timebase:
         if not 1 <= num_chunks <= num_frames:
             raise ValueError(f"num_chunks must lie between 1 and num_frames = {num_frames}, got {num_chunks}.")
         return tuple(m * num_frames // num_chunks for m in range(num_chunks + 1))
+
+
+def chunk_boundaries(num_frames: int, num_chunks: int) -> tuple[int, ...]:
+    return Timebase().chunk_boundaries(num_frames, num_chunks)

@@ -106,7 +106,7 @@ def _add_auto_pipeline(auto_pipeline: ModuleType) -> None:
 
 
 def _add_auto_configs(configuration_auto: ModuleType) -> None:
-    for name, entry in CLASSES.items():
+    for entry in CLASSES.values():
         if entry.model_type is not None:
             configuration_auto.CONFIG_MAPPING_NAMES.setdefault(entry.model_type, entry.config)
             configuration_auto.CONFIG_MAPPING._modules[entry.model_type] = import_module(PACKAGE)

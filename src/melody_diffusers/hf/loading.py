@@ -276,7 +276,8 @@ def check_index(index: Mapping[str, Any]) -> None:
         names_class = isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)
         if (key in allowed or names_class) and value not in allowed.get(key, ()):
             choice = " or ".join(map(str, allowed.get(key, ["no class"])))
-            raise ValueError(f"model_index.json: `{key}` must be {choice}; got {value!r:.80}.")
+            advice = " A class of your own joins by melody_diffusers.register(cls, slot=...)." if key in SLOTS else ""
+            raise ValueError(f"model_index.json: `{key}` must be {choice}; got {value!r:.80}.{advice}")
 
 
 def check_pipeline(folder: str | os.PathLike, given: Mapping[str, Any]) -> None:

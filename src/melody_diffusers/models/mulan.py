@@ -152,6 +152,17 @@ class MuLanModel(TransformersModel, PreTrainedModel):
         """Unit-length float32 embeddings (B, E) of waveforms (B, 1, T) at `sample_rate`, of any length."""
         return self.embed_log_mel(self.log_mel(waveform))
 
+    def tokenize(self, tokenizer, texts):
+        limit = self.config.text_config.max_position_embeddings
+        return tokenizer(
+            texts,
+            padding="max_length",  # one length for every batch, so that a batch equals its single samples
+            truncation=True,
+            max_length=min(tokenizer.model_max_length, limit),
+            return_tensors="pt",
+            return_token_type_ids=False,
+        )
+
     @apply_forward_hook
     def get_text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Unit-length float32 embeddings (B, E) of token ids (B, P); 0 in the mask marks padding."""

@@ -12,6 +12,7 @@ Shapes: B batch, N MuLan tokens, S semantic tokens, V and C the sizes of a MuLan
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -57,6 +58,14 @@ class SemanticLMConfig(TransformersConfig, LlamaConfig):
             )
         self.vocab_size = vocab_size
         super().__post_init__(**kwargs)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+    guidance_scale: float = 1.0
 
 
 class _PreallocatedLayer(DynamicLayer):
@@ -129,10 +138,7 @@ class SemanticLM(TransformersModel, LlamaForCausalLM):
         mulan_tokens: torch.Tensor,
         num_tokens: int,
         prefix_tokens: torch.Tensor | None = None,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float = 1.0,
-        guidance_scale: float = 1.0,
+        sampling: Sampling = Sampling(),
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         callback: Callable[[int, int], None] | None = None,
     ) -> torch.Tensor:
@@ -153,6 +159,12 @@ class SemanticLM(TransformersModel, LlamaForCausalLM):
             generator: one for all samples, which then draw from it in turn, or a list with one per sample.
             callback: called as callback(step, num_tokens) after each token, step from 1.
         """
+        temperature, top_k, top_p, guidance_scale = (
+            sampling.temperature,
+            sampling.top_k,
+            sampling.top_p,
+            sampling.guidance_scale,
+        )
         self._check_sampling(
             mulan_tokens, num_tokens, prefix_tokens, temperature, top_k, top_p, guidance_scale, generator
         )
