@@ -272,7 +272,7 @@ class DualPathDiffusionModel(DiffusersModel):
     def forward(
         self,
         latents: torch.Tensor,
-        angle: torch.Tensor,
+        angle: torch.Tensor | float,
         semantic_tokens: torch.Tensor | None = None,
         attention_kwargs: dict[str, Any] | None = None,
         return_dict: bool = True,
@@ -281,7 +281,7 @@ class DualPathDiffusionModel(DiffusersModel):
 
         Args:
             latents: noisy latents z_d, (B, L, D).
-            angle: d in [0, pi/2] for each frame, in radians: (B, L), or anything that broadcasts to it.
+            angle: d in [0, pi/2] for each frame, in radians: (B, L), or anything that broadcasts to it, on any device.
             semantic_tokens: (B_c, S) with B_c <= B, spread evenly over the L frames. The first B_c samples are
                 conditional; the rest, all of them when it is None, hear no token: their cross-attention attends to
                 their own sequence and their FiLM drops the tokens' mean.
@@ -293,7 +293,8 @@ class DualPathDiffusionModel(DiffusersModel):
         """
         batch_size, num_frames, _ = latents.shape
         dtype = self.dtype  # the compute dtype, also where layerwise casting stores weights in another
-        angles = self.angle_embedding(torch.broadcast_to(angle, (batch_size, num_frames)))  # (B, L, H)
+        angle = torch.as_tensor(angle, dtype=torch.float32, device=latents.device)
+        angles = self.angle_embedding(angle.expand(batch_size, num_frames))  # (B, L, H)
         x = self.proj_in(latents.to(dtype)) + angles
         tokens = None
         film = angles[:, self._segment_starts(num_frames, latents.device)]  # (B, N, H)
