@@ -94,9 +94,7 @@ def main() -> None:
         return {"log_mel": log_mel_statistics(waveforms, sample_rate=pipe.sample_rate), "mulan": torch.cat(parts)}
 
     recordings = embeddings(torch.stack(windows))
-    limit = min(pipe.tokenizer.model_max_length, pipe.mulan.config.text_config.max_position_embeddings)
-    inputs = pipe.tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="pt").to(pipe.device)
-    text_embeds = pipe.mulan.get_text_features(inputs["input_ids"], inputs["attention_mask"]).float().cpu()
+    text_embeds = pipe.mulan.embed_texts(pipe.tokenizer, texts).float().cpu()
     report: dict[str, dict[str, float]] = {}
     with tqdm(total=2, desc="evaluate") as bar:
         for folder, switch in {"base": pipe.disable_lora, "adapter": pipe.enable_lora}.items():

@@ -56,12 +56,8 @@ def embed_split(
             audio.append(mulan.get_audio_features(batch["waveform"].to(mulan.device)).cpu())
             audio_styles += [clips.rows[i].get("style") for i in batch["index"].tolist()]
     captions = [(caption, row.get("style")) for row in clips.rows for caption in row.get("captions") or []]
-    texts = [audio[0][:0]]  # where there are no captions
-    for start in range(0, len(captions), 256):
-        chunk = [caption for caption, _ in captions[start : start + 256]]
-        tokens = tokenizer(chunk, padding=True, truncation=True, return_tensors="pt").to(mulan.device)
-        texts.append(mulan.get_text_features(tokens["input_ids"], tokens["attention_mask"]).cpu())
-    return torch.cat(audio), audio_styles, torch.cat(texts), [style for _, style in captions]
+    texts = mulan.embed_texts(tokenizer, [caption for caption, _ in captions]).cpu()
+    return torch.cat(audio), audio_styles, texts, [style for _, style in captions]
 
 
 def style_accuracy(

@@ -21,6 +21,7 @@ from torch.nn.functional import one_hot
 from tqdm.auto import tqdm
 
 from melody_diffusers.data.datasets import AudioClips
+from melody_diffusers.models.clustering import nearest
 from melody_diffusers.models.semantic_tokenizer import SemanticTokenizer, SemanticTokenizerConfig
 from melody_diffusers.spectra import spectral_frames
 from melody_diffusers.training_utils import load_config, parse_args
@@ -28,13 +29,13 @@ from melody_diffusers.training_utils import load_config, parse_args
 
 @dataclass(kw_only=True)
 class DataConfig:
-    """The encoder to take, and how many clips are clustered and probed."""
+    """The encoder to take, and how many clips are clustered, and how many of the validation split are probed."""
 
     folder: str
     encoder: str
     crop_seconds: float = 10.0
     train_clips: int = 1200
-    test_clips: int = 112
+    heldout_clips: int = 112
 
 
 @dataclass(kw_only=True)
@@ -116,11 +117,6 @@ def frame_map(points: torch.Tensor, references: torch.Tensor, weights: torch.Ten
     reading = torch.linalg.solve(gram, points.T @ frames) * weights  # (H, 213)
     values, vectors = torch.linalg.eigh(reading @ reading.T)
     return vectors * values.clamp_min(0).sqrt() @ vectors.T
-
-
-def nearest(points: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
-    """Index of the nearest centroid, (..., H) to (...)."""
-    return (centroids.square().sum(-1) - 2.0 * points @ centroids.T).argmin(-1)
 
 
 def chroma(references: torch.Tensor) -> torch.Tensor:
@@ -213,7 +209,9 @@ def main() -> None:
     tokenizer = SemanticTokenizer.from_pretrained(data.encoder, dtype=torch.float32).to(device).eval()
     rate = tokenizer.config.sample_rate
     train = describe(tokenizer, AudioClips(data.folder, "train", data.crop_seconds, rate, seed), data.train_clips)
-    test = describe(tokenizer, AudioClips(data.folder, "test", data.crop_seconds, rate, seed), data.test_clips)
+    # the layer is chosen by what these clips say: those of "test" judge the whole model, and may not choose any part
+    heldout = AudioClips(data.folder, "validation", data.crop_seconds, rate, seed)
+    test = describe(tokenizer, heldout, data.heldout_clips)
     spaces = {f"layer {i}": (train.layers[i - 1], test.layers[i - 1]) for i in config.cluster.feature_layers}
     spaces["log-mel"] = (train.references[..., :128], test.references[..., :128])
 

@@ -113,11 +113,8 @@ class ClipEncoder:
     @torch.inference_mode()
     def encode_texts(self, texts: list[str]) -> Tensor:
         """MuLan tokens (B, N) of captions, all padded to one fixed length."""
-        limit = min(self.tokenizer.model_max_length, self.mulan.config.text_config.max_position_embeddings)
-        inputs = self.tokenizer(texts, padding="max_length", truncation=True, max_length=limit, return_tensors="pt")
-        inputs = inputs.to(self.mulan.device)
         with torch.autocast(self.mulan.device.type, torch.bfloat16, enabled=self.mixed_precision == "bf16"):
-            embeddings = self.mulan.get_text_features(inputs["input_ids"], inputs["attention_mask"])
+            embeddings = self.mulan.embed_texts(self.tokenizer, texts)
         return self.mulan_quantizer.encode(embeddings.float()).cpu()
 
     def _texts(self, row: dict[str, Any], index: int) -> list[str]:

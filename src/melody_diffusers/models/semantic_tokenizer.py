@@ -17,6 +17,7 @@ from transformers.utils import ModelOutput
 
 from ..hf.bases import TransformersConfig, TransformersModel
 from ..spectra import SPECTRAL_FRAME_SIZE, spectral_frames
+from .clustering import nearest
 
 # 199.5 M parameters at 25 Hz. The paper gives the count and the rate; width, depth and strides are our choice.
 PAPER_ENCODER = {
@@ -209,7 +210,4 @@ class SemanticTokenizer(TransformersModel, PreTrainedModel):
         standardised = (features.float() - self.feature_mean.float()) / self.feature_std.float()
         if self.config.weigh_features:
             standardised = standardised @ self.feature_map.float()
-        centroids = self.centroids.float()
-        # |x - c|^2 = |x|^2 - 2 x.c + |c|^2, and |x|^2 is the same for every c
-        distance = centroids.square().sum(-1) - 2.0 * standardised @ centroids.T  # (B, S, C)
-        return distance.argmin(dim=-1)
+        return nearest(standardised, self.centroids.float())

@@ -164,7 +164,7 @@ class Stages(Pipeline):
             inputs = self.mulan.tokenize(self.tokenizer, check_prompt(prompt))
             if inputs["attention_mask"][:, -1].any():
                 logger.warning("A prompt is longer than the text model reads and was cut: put what matters first.")
-            embeddings = self.mulan.get_text_features(**inputs.to(device))
+            embeddings = self.mulan.get_text_features(**{name: tokens.to(device) for name, tokens in inputs.items()})
         _require_finite(embeddings, "MuLan embedding")
         return self.mulan_quantizer.encode(embeddings.to(self.mulan_quantizer.dtype))
 
