@@ -39,7 +39,7 @@ class RMSNorm(nn.RMSNorm):
 
 
 class MLP(nn.Module):
-    """RMSNorm(W2 GELU(x W1 + b1) + b2), the paper's block for embeddings and FiLM."""
+    """MLP(x) = RMSNorm(W2 GELU(x W1 + b1) + b2), the block of all embeddings and of FiLM (paper, section 4.2)."""
 
     def __init__(self, in_size: int, inner_size: int, out_size: int):
         super().__init__()
@@ -52,7 +52,8 @@ class MLP(nn.Module):
 
 
 class AngleEmbedding(nn.Module):
-    """E = MLP(cos(d) * e_start + sin(d) * e_end): angles (B, L) in radians -> (B, L, H), a Slerp between two vectors.
+    """E = MLP(cos(d) * e_start + sin(d) * e_end): angles (B, L) in radians -> (B, L, H), a Slerp between two learnt vectors
+    (paper, section 4.2).
 
     Sine and cosine are taken in float32 whatever the weights' dtype, so that small angles stay apart.
     """
@@ -193,7 +194,7 @@ class DualPathBlock(nn.Module):
         x = self.fine_norm(x + coarse)
 
         fine = self.sru(x.flatten(0, 1)).unflatten(0, x.shape[:2])  # along K
-        # FiLM(x, m) = MLP3(x * MLP1(m) + MLP2(m))
+        # FiLM(x, m) = MLP3(x * MLP1(m) + MLP2(m)) with m the angle and the mean of the tokens (paper, section 4.2)
         fine = self.film_out(fine * self.film_scale(condition.film) + self.film_shift(condition.film))
         return self.out_norm(x + fine)
 

@@ -11,13 +11,13 @@ from torch.utils.data import DataLoader
 
 from ..losses import velocity_loss
 from ..schedulers.angle import AngleScheduler
-from ..timebase import Timebase
+from ..timebase import chunk_boundaries
 from .run import TrainingRun
 
 
 def chunk_angles(draws: Tensor, num_frames: int) -> Tensor:
     """One angle for each chunk, d ~ Uniform[0, pi/2], from uniform draws (B, M), repeated over its frames: (B, L)."""
-    ends = Timebase().chunk_boundaries(num_frames, draws.shape[1])
+    ends = chunk_boundaries(num_frames, draws.shape[1])
     lengths = torch.tensor(ends, device=draws.device).diff()
     return (draws * (math.pi / 2)).repeat_interleave(lengths, dim=1)
 
