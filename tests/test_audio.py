@@ -1,5 +1,7 @@
 import io
 import math
+import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -172,3 +174,36 @@ def test_spectral_frames_tell_a_note_and_its_onset():
     semitones = frames[0, 30, 128:200]  # from C2 up: A4 is 33 semitones above
     assert int(semitones.argmax()) == 33
     assert int(frames[0, :, 200].argmax()) in (24, 25)  # windows reach across the border at 1 s
+
+
+def test_a_file_that_is_too_long_is_refused_by_its_header(tmp_path):
+    """Ten hours of silence: half a gigabyte, of which nothing is read."""
+    num_bytes = 10 * 3600 * 8000 * 2
+    file = tmp_path / "long.wav"
+    with open(file, "wb") as stream:
+        stream.write(
+            struct.pack(
+                "<4sI4s4sIHHIIHH4sI",
+                b"RIFF",
+                36 + num_bytes,
+                b"WAVE",
+                b"fmt ",
+                16,
+                1,
+                1,
+                8000,
+                16000,
+                2,
+                16,
+                b"data",
+                num_bytes,
+            )
+        )
+        stream.truncate(44 + num_bytes)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="long.wav: it lasts 36000.0 s; at most 3600 s"):
+        load_audio(file, max_seconds=3600.0)
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
+    save_audio(tmp_path / "short.wav", torch.zeros(1, 24000))
+    assert load_audio(tmp_path / "short.wav", max_seconds=1.0).shape == (1, 24000)

@@ -14,6 +14,7 @@ LAYERS = {
     "timebase": 1,
     "audio": 1,
     "spectra": 1,
+    "files": 1,
     "hf": 1,
     "losses": 2,
     "schedulers": 2,
@@ -33,7 +34,7 @@ THIRD_PARTY = {  # what a layer may import besides what the layers below it may
 }
 BY_UNIT = {  # and a unit besides: it is there for that, or an extra installs it
     "hf": {"diffusers", "huggingface_hub", "peft", "safetensors", "transformers"},
-    "data": {"accelerate", "datasets", "fsspec", "pyarrow"},
+    "data": {"accelerate", "datasets", "filelock", "fsspec", "pyarrow"},
     "evaluation": {"datasets", "librosa", "matplotlib"},
     "training_utils": {"accelerate", "pydantic", "safetensors"},
 }

@@ -20,12 +20,18 @@ from torch import Tensor
 AudioSource = str | os.PathLike | bytes | BinaryIO
 
 
-def load_audio(source: AudioSource, sample_rate: int = 24000, mono: bool = True) -> Tensor:
+def load_audio(
+    source: AudioSource, sample_rate: int = 24000, mono: bool = True, max_seconds: float | None = None
+) -> Tensor:
     """Audio of a file, a file object or encoded bytes as (1, T) float32 at `sample_rate` ((C, T) unless `mono`).
+
+    Args:
+        max_seconds: what lasts longer, as its header says, is refused before it is decoded.
 
     Raises:
         FileNotFoundError: the path does not exist.
-        ValueError: the audio cannot be decoded, ends early, is empty or holds NaN or infinity; names file and cause.
+        ValueError: the audio cannot be decoded, ends early, is empty, too long, or holds NaN or infinity; names file
+            and cause.
     """
     name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else getattr(source, "name", "the given bytes")
     if isinstance(source, (str, os.PathLike)) and not Path(source).is_file():
@@ -33,6 +39,10 @@ def load_audio(source: AudioSource, sample_rate: int = 24000, mono: bool = True)
     try:
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
             file_rate, expected = file.samplerate, file.frames
+            if max_seconds is not None and expected > max_seconds * file_rate:
+                raise ValueError(
+                    f"Cannot use {name}: it lasts {expected / file_rate:.1f} s; at most {max_seconds:g} s."
+                )
             samples = file.read(dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
         raise ValueError(f"Cannot decode {name}: {getattr(error, 'error_string', error)}") from error

@@ -1,5 +1,10 @@
 import io
 import json
+import os
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -10,6 +15,7 @@ from datasets import Array2D, Audio, Features, List, Value
 from torch.utils.data import DataLoader
 
 from melody_diffusers.audio import load_audio
+from melody_diffusers.data import datasets as datasets_module
 from melody_diffusers.data.datasets import AudioClips, EncodedClips, tags_of
 
 FEATURES = Features(
@@ -232,3 +238,62 @@ def test_crops_that_cannot_be_are_refused(encoded, num_tokens):
 def test_a_missing_split_is_named(encoded):
     with pytest.raises(FileNotFoundError, match="'test'"):
         EncodedClips(encoded, "test", 10)
+
+
+@pytest.mark.parametrize("frames", [999, 1000])
+def test_a_token_that_the_clips_end_cuts_is_left_out(tmp_path, encoded, frames):
+    """Two frames to a token, and clips that end half a token after 499 or exactly after 500."""
+    features = datasets.load_from_disk(str(encoded / "train")).features
+    rows = [
+        {
+            "latents": np.repeat(np.arange(frames)[:, None], 3, axis=1).astype(np.float16),
+            "semantic_tokens": list(range(500)),
+            "mulan_tokens_audio": [[0, 0]],
+            "mulan_tokens_text": [],
+            "style": "waltz",
+        }
+    ]
+    folder = tmp_path / "odd"
+    datasets.Dataset.from_list(rows, features=features).save_to_disk(folder / "train")
+    rates = {"sample_rate": 24000, "hop_samples": 480, "token_rate": 25}
+    settings = {"timebase": rates, "window_seconds": 10.0, "window_stride_seconds": 2.5}
+    (folder / "encoding.json").write_text(json.dumps(settings))
+    clips, ends = EncodedClips(folder, "train", num_tokens=frames // 2), set()
+    for epoch in range(60):
+        clips.set_epoch(epoch)
+        item = clips[0]
+        assert item["latents"].shape[0] == 2 * len(item["semantic_tokens"])
+        assert item["latents"][0, 0] == 2 * item["semantic_tokens"][0]
+        ends.add(int(item["semantic_tokens"][-1]))
+    assert max(ends) == (498 if frames == 999 else 499)
+    assert EncodedClips(folder, "train", None)[0]["semantic_tokens"].shape == (frames // 2,)
+
+
+def copy_of(folder: Path, place: Path) -> Path:
+    return Path(shutil.copytree(folder, place))
+
+
+def test_of_several_processes_one_decodes_and_what_is_outdated_goes(folder, tmp_path, monkeypatch):
+    own, decoded = copy_of(folder, tmp_path / "own"), []
+    load = datasets_module.load_audio
+    monkeypatch.setattr(datasets_module, "load_audio", lambda *a: time.sleep(0.01) or decoded.append(1) or load(*a))
+    with ThreadPoolExecutor(4) as threads:  # each opens the lock for itself, as a process would
+        together = list(threads.map(lambda _: AudioClips(own, "train", None, 8000), range(4)))
+    assert len(decoded) == len(together[0]) and all(torch.equal(c.clip(1), together[0].clip(1)) for c in together)
+    cached = {file.name for file in (tmp_path / ".cache").glob("own-train-*.i16")}
+    (own / "notes.txt").write_text("the data has changed")
+    AudioClips(own, "train", None, 8000)
+    AudioClips(own, "test_font", None, 8000)
+    after = {file.name for file in (tmp_path / ".cache").glob("own-train-*.i16")}
+    assert len(cached) == len(after) == 1 and cached != after
+    assert len(list((tmp_path / ".cache").glob("*.i16"))) == 2  # the other split's stays
+
+
+def test_a_folder_where_nothing_may_be_written_is_decoded_elsewhere(folder, tmp_path, monkeypatch):
+    own = copy_of(folder, tmp_path / "readonly" / "own")
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != own.parent and access(path, mode))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    clips = AudioClips(own, "train", None, 8000)
+    assert clips.clip(0).shape == (1, 4000) and not (own.parent / ".cache").exists()
+    assert len(list((tmp_path / "cache" / "melody_diffusers").glob("*.i16"))) == 1

@@ -26,13 +26,11 @@ import pyarrow.parquet as pq
 from datasets import Audio, Features, List, Value
 from tqdm.auto import tqdm
 
+from ..files import put_in_place
 from .captions import LIST_COLUMNS, TEXT_COLUMNS, describe, merge, read_metadata, read_sidecar, widen
 from .decoding import Decoder, DecodeLimits
+from .recordings import AUDIO_SUFFIXES, audio_paths
 
-AUDIO_SUFFIXES = (
-    *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64"),
-    *(".m4a", ".aac", ".mp4", ".wma", ".ape", ".wv"),  # libsndfile cannot decode these, and the manifest says so
-)
 CLIPS_PER_SHARD = 512
 CLIPS_PER_ROW_GROUP = 32
 MANIFEST = "manifest.jsonl"
@@ -172,8 +170,7 @@ def build_dataset(
             file.writelines(json.dumps(line) + "\n" for line in manifest)
         _write_card(partial, out.name, summary, [line for line, *_ in accepted], limits)
         shutil.rmtree(spools)
-        shutil.rmtree(out, ignore_errors=True)
-        os.replace(partial, out)
+        put_in_place(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return summary
@@ -183,25 +180,13 @@ def _recordings(
     source: str | os.PathLike, split: str, streaming: bool, limit: int | None, spools: Path
 ) -> Iterator[Recording]:
     folder = Path(source)
-    paths = _audio_paths(folder) if folder.is_dir() else []
+    paths = audio_paths(folder) if folder.is_dir() else []
     if paths:
         yield from _folder_recordings(folder, paths[:limit])
     elif folder.is_dir() and not any(folder.rglob("*.parquet")) and not any(folder.rglob("*.arrow")):
         raise ValueError(f"{source} holds neither audio files ({', '.join(AUDIO_SUFFIXES)}) nor a data set.")
     else:
         yield from _dataset_recordings(source, split, streaming, limit, spools)
-
-
-def _audio_paths(folder: Path) -> list[Path]:
-    """Everything below the folder that is called like an audio file, in one order on every machine."""
-    found: list[Path] = []
-    for parent, folders, files in os.walk(folder, onerror=lambda error: found.append(Path(error.filename))):
-        found += [
-            Path(parent, name)
-            for name in files + folders
-            if Path(name).suffix.lower() in AUDIO_SUFFIXES and not name.startswith(".")  # such are notes of file systems
-        ]
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def _folder_recordings(folder: Path, paths: list[Path]) -> Iterator[Recording]:

@@ -8,7 +8,6 @@ become a list.
 import hashlib
 import json
 import os
-import uuid
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
@@ -171,9 +171,12 @@ class AudioClips(Dataset):
             ) from error
 
     def _cache_folder(self) -> Path:
-        folder = self.folder.absolute().parent / ".cache"
-        folder.mkdir(exist_ok=True)
-        return folder
+        """Beside the data set, or in the user's own cache where nothing may be written there."""
+        beside = self.folder.absolute().parent / ".cache"
+        if not os.access(beside if beside.is_dir() else beside.parent, os.W_OK):
+            beside = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "melody_diffusers"
+        beside.mkdir(parents=True, exist_ok=True)
+        return beside
 
     def _caption(self, index: int, random: np.random.Generator) -> str:
         row = self.rows[index]
@@ -183,31 +186,37 @@ class AudioClips(Dataset):
         return captions[int(random.integers(len(captions)))] if captions else ""
 
     def _map_samples(self) -> tuple[np.memmap, np.ndarray]:
-        """All clips end to end as int16, and where each ends; decoded once for the data as they are now."""
-        cache = self._cache_folder() / self.fingerprint()
-        samples_file, ends_file = cache.with_suffix(".i16"), cache.with_suffix(".ends.npy")
-        if not samples_file.is_file():
-            aside = cache.with_suffix(f".tmp-{uuid.uuid4().hex[:8]}")
-            lengths = []
-            try:
-                with open(aside, "wb") as file:
-                    rows = tqdm(self._dataset.select_columns("audio"), desc=f"decode {self.split}", unit="clip")
-                    for index, row in enumerate(rows):
-                        samples = np.zeros(0, np.int16)
-                        try:
-                            samples = _decode(row["audio"], self.sample_rate)
-                        except ValueError as error:
-                            self._quarantine(index, error)
-                        lengths.append(len(samples))
-                        samples.tofile(file)
-                with open(f"{aside}.ends", "wb") as file:
-                    np.save(file, np.cumsum(lengths, dtype=np.int64))
-                os.replace(f"{aside}.ends", ends_file)
-                os.replace(aside, samples_file)  # last: whoever sees it finds the ends as well
-            finally:
-                for left in (aside, Path(f"{aside}.ends")):
-                    left.unlink(missing_ok=True)
+        """All clips end to end as int16, and where each ends; decoded once for the data as they are now.
+
+        Of several processes one decodes while the others wait. What was decoded of the same split before its files
+        changed is removed.
+        """
+        key = json.dumps([str(self.folder.absolute()), self.split, self.sample_rate]).encode()
+        prefix = f"{self.folder.name}-{self.split}-{hashlib.blake2b(key, digest_size=4).hexdigest()}"
+        cache = self._cache_folder() / f"{prefix}-{self.fingerprint()}"
+        samples_file, ends_file = (cache.with_name(cache.name + end) for end in (".i16", ".ends.npy"))
+        with FileLock(cache.with_name(f"{prefix}.lock")):  # the system frees it if its holder is killed
+            if not samples_file.is_file():
+                for outdated in cache.parent.glob(f"{prefix}-*"):
+                    outdated.unlink()
+                self._decode_all(samples_file, ends_file)
         return np.memmap(samples_file, dtype=np.int16, mode="r"), np.load(ends_file)
+
+    def _decode_all(self, samples_file: Path, ends_file: Path) -> None:
+        aside = samples_file.with_name(samples_file.name + ".tmp")
+        lengths = []
+        with open(aside, "wb") as file:
+            rows = tqdm(self._dataset.select_columns("audio"), desc=f"decode {self.split}", unit="clip")
+            for index, row in enumerate(rows):
+                samples = np.zeros(0, np.int16)
+                try:
+                    samples = _decode(row["audio"], self.sample_rate)
+                except ValueError as error:
+                    self._quarantine(index, error)
+                lengths.append(len(samples))
+                samples.tofile(file)
+        np.save(ends_file, np.cumsum(lengths, dtype=np.int64))
+        os.replace(aside, samples_file)  # last: whoever sees it finds the ends as well
 
 
 def _column_of_tensors(dataset: datasets.Dataset, name: str) -> list[Tensor]:
@@ -235,7 +244,7 @@ class EncodedClips(Dataset):
     """Crops of the clips that `encode_dataset` wrote: latents and semantic tokens of one stretch, and a condition.
 
     Item i is {"latents": (L, D) float32, "semantic_tokens": (S,), "mulan_tokens": (N,), "index": i}. A crop starts at a
-    token that starts with a frame, and holds the frames of exactly its tokens. Its MuLan tokens come from one of the
+    token that starts with a frame, and holds the frames of exactly its tokens; a token that the clip's end cuts is left out. Its MuLan tokens come from one of the
     clip's captions or tag lists with probability `text_share`, else from the audio window whose centre is nearest to the crop's.
     Latents are read from the mapped files, all else stays in memory. `rows` holds all other columns.
 
@@ -269,6 +278,11 @@ class EncodedClips(Dataset):
         self._audio = [tokens.long() for tokens in _column_of_tensors(encoded, "mulan_tokens_audio")]
         self._text = [tokens.long() for tokens in _column_of_tensors(encoded, "mulan_tokens_text")]
         self.rows: list[dict[str, Any]] = encoded.remove_columns(ENCODED_COLUMNS).to_list()
+        self._alignment = self.timebase.token_alignment
+        for i, latents in enumerate(self._latents):  # a clip may end within a token, of which it has not all frames
+            units = min(len(latents) // self.timebase.frame_alignment, len(self._semantic[i]) // self._alignment)
+            self._latents[i] = latents[: units * self.timebase.frame_alignment]
+            self._semantic[i] = self._semantic[i][: units * self._alignment]
         shortest = min((len(tokens) for tokens in self._semantic), default=0)
         if num_tokens is not None and (num_tokens % self.timebase.token_alignment or not 0 < num_tokens <= shortest):
             raise ValueError(
@@ -276,7 +290,6 @@ class EncodedClips(Dataset):
                 f"clip of {split}), got {num_tokens}."
             )
 
-        self._alignment = self.timebase.token_alignment
         self.set_epoch(0)
 
     def __len__(self) -> int:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from ..files import put_in_place
 from ..models.mulan import MuLanModel
 from ..models.residual_quantizer import ResidualQuantizer
 from ..models.semantic_tokenizer import SemanticTokenizer
@@ -216,7 +217,6 @@ def _encode_split(
     hours = sum(gather_object([seconds])) / 3600  # and waits until all parts are there
     if state.is_main_process:
         whole = datasets.concatenate_datasets([datasets.load_from_disk(str(part)) for part in parts])
-        shutil.rmtree(finished, ignore_errors=True)
         _save_aside(whole, finished, source)
         shutil.rmtree(parts_folder)
         rate = hours / ((time.monotonic() - began) / 3600)
@@ -234,7 +234,7 @@ def _save_aside(dataset: datasets.Dataset, folder: Path, source: str) -> None:
     finally:
         datasets.enable_progress_bars()
     (aside / "source.json").write_text(source, encoding="utf-8")
-    os.replace(aside, folder)
+    put_in_place(aside, folder)
 
 
 def _digest(model: nn.Module) -> str:

@@ -7,7 +7,22 @@ from torch import Tensor
 
 from ..audio import load_audio
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
+AUDIO_SUFFIXES = (
+    *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64"),
+    *(".m4a", ".aac", ".mp4", ".wma", ".ape", ".wv"),  # libsndfile cannot decode these, and the manifest says so
+)
+
+
+def audio_paths(folder: Path) -> list[Path]:
+    """Everything below the folder that is called like an audio file, in one order on every machine."""
+    found: list[Path] = []
+    for parent, folders, files in os.walk(folder, onerror=lambda error: found.append(Path(error.filename))):
+        found += [
+            Path(parent, name)
+            for name in files + folders
+            if Path(name).suffix.lower() in AUDIO_SUFFIXES and not name.startswith(".")  # such are notes of file systems
+        ]
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def read_recordings(
@@ -18,7 +33,7 @@ def read_recordings(
     A caption is the text in `name.txt` beside `name.wav`.
 
     Args:
-        folder: WAV, FLAC, MP3 and Ogg files, also in subfolders; taken in the order of their names.
+        folder: audio files, also in subfolders; taken in the order of their names.
         sample_rate: of the clips.
         max_seconds: recordings are cut into clips of this length; the last one is what remains.
         min_seconds: shorter clips are left out.
@@ -29,8 +44,7 @@ def read_recordings(
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"There is no folder of recordings at {folder}.")
-    files = [path for path in sorted(Path(folder).rglob("*")) if path.suffix.lower() in AUDIO_SUFFIXES]
-    files = [path for path in files if not path.name.startswith(".")]  # such are notes of file systems
+    files = audio_paths(Path(folder))
     clips = []
     for path in files:
         text = path.with_suffix(".txt")

@@ -52,8 +52,9 @@ class MLP(nn.Module):
 
 
 class AngleEmbedding(nn.Module):
-    """E = MLP(cos(d) * e_start + sin(d) * e_end): angles (B, L) in radians -> (B, L, H), a Slerp between two learnt vectors
-    (paper, section 4.2).
+    """E = MLP(cos(d) * e_start + sin(d) * e_end), a Slerp between two learnt vectors (paper, section 4.2).
+
+    Angles (B, L) in radians -> (B, L, H).
 
     Sine and cosine are taken in float32 whatever the weights' dtype, so that small angles stay apart.
     """

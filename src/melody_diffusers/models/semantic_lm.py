@@ -126,13 +126,14 @@ def uniform_draws(
     """
     num_tokens, batch_size, vocabulary = shape
     generators = list(generator) if isinstance(generator, Sequence) else [generator] * batch_size
-    drawn = torch.empty(shape, device=device)
+    samples: list[torch.Tensor] = [torch.empty(0)] * batch_size
     for each in dict.fromkeys(generators):
         mine = [i for i, other in enumerate(generators) if other is each]
         source = "cpu" if each is None else each.device
-        numbers = torch.rand(num_tokens, len(mine), vocabulary, generator=each, device=source)
-        drawn[:, mine] = numbers.to(device)
-    return drawn
+        numbers = torch.rand(num_tokens, len(mine), vocabulary, generator=each, device=source).to(device)
+        for i, drawn in zip(mine, numbers.unbind(1)):
+            samples[i] = drawn
+    return torch.stack(samples, dim=1)
 
 
 class _PreallocatedLayer(DynamicLayer):

@@ -85,9 +85,10 @@ def check_audio(
                 f"{name}_sampling_rate", sampling_rate, "be left out for a file, which states its own rate"
             )
         try:
-            waveform = load_audio(audio, sample_rate)
+            waveform = load_audio(audio, sample_rate, max_seconds=max_seconds)
         except (ValueError, OSError) as error:
-            raise MeLoDyInputError(name, audio, "be an audio file that can be read", str(error).rstrip(".")) from error
+            allowed = f"be an audio file that can be read and lasts at most {max_seconds:g} s"
+            raise MeLoDyInputError(name, audio, allowed, str(error).rstrip(".")) from error
     elif isinstance(audio, (np.ndarray, torch.Tensor)):
         rate = int(check_number(f"{name}_sampling_rate", sampling_rate, 4000, 384000, integer=True))
         if isinstance(audio, np.ndarray):
