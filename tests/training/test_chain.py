@@ -59,9 +59,7 @@ def test_every_stage_trains_on_the_last_ones_output_and_the_whole_makes_music(da
         run_script(monkeypatch, script, "--config", CONFIGS / config / "tiny.yaml", "--set", *overrides)
 
     data = f"data.folder={dataset}"
-    stage(
-        "train_vae_gan.py", "vae_gan", data, "loss.gan_start_step=1", "data.statistics_clips=4", "data.heldout_clips=2"
-    )
+    stage("train_vae_gan.py", "vae_gan", data, "data.statistics_clips=4", "data.heldout_clips=2")
     stage(
         "train_mulan.py",
         "mulan",

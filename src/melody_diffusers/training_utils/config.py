@@ -148,8 +148,9 @@ def _build_section(target: Callable, values: dict, where: str) -> Any:
         for name, parameter in inspect.signature(target).parameters.items()
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) and name != "self"
     }
-    allowed = ", ".join(parameters)
-    if unknown := [str(key) for key in values if key not in parameters]:
+    known = target.known_options(values) if hasattr(target, "known_options") else parameters
+    allowed = ", ".join(known)
+    if unknown := [str(key) for key in values if key not in known]:
         raise ValueError(f"{where}: unknown key {', '.join(unknown)}. Allowed: {allowed}.")
     required = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
     if missing := [name for name in required if name not in values]:
