@@ -38,7 +38,7 @@ BY_UNIT = {  # and a unit besides: it is there for that, or an extra installs it
     "hf": {"diffusers", "huggingface_hub", "peft", "safetensors", "transformers"},
     "data": {"accelerate", "datasets", "fsspec", "pyarrow"},
     "evaluation": {"datasets", "librosa", "matplotlib"},
-    "training_utils": {"accelerate", "pydantic", "safetensors"},
+    "training_utils": {"accelerate", "psutil", "pydantic", "safetensors"},
 }
 BLOCKS = {  # in models/, only these files import others: what they are built of
     "dual_path": {"segmentation", "sru"},
