@@ -24,8 +24,8 @@ def test_a_resumed_run_equals_one_that_never_stopped(tmp_path, settings):
         train(tmp_path / f"{stop}", 11, stop_after=stop, **settings)
         resumed, again, _ = train(tmp_path / f"{stop}", 11, **settings)
         assert torch.equal(resumed, whole)
-        for key, average in run._averages["model"].items():
-            assert torch.equal(average, again._averages["model"][key])
+        for key, average in run._averages.tensors["model"].items():
+            assert torch.equal(average, again._averages.tensors["model"][key])
     assert torch.equal(train(tmp_path / "whole", 11, **settings)[0], whole)  # done: nothing left to do
 
 

@@ -31,6 +31,8 @@ class RunConfig:
         trackers: where figures, sounds and spectrograms go; wandb and trackio have to be installed.
         fsdp: split parameters, gradients and optimiser states over the processes (FSDP2), for a model that one device
             cannot hold.
+        gradient_checkpointing: compute the blocks of a model again in the backward pass instead of keeping what they
+            computed: a third more operations, a fraction of the memory. The gradients are the same.
         timeout_minutes: a process that waits this long for the others gives up, with an error.
     """
 
@@ -52,6 +54,7 @@ class RunConfig:
         default_factory=lambda: ["tensorboard"]
     )
     fsdp: bool = False
+    gradient_checkpointing: bool = False
     timeout_minutes: float = 10.0
 
     def __post_init__(self) -> None:
