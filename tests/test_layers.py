@@ -15,6 +15,7 @@ LAYERS = {
     "audio": 1,
     "spectra": 1,
     "files": 1,
+    "devices": 1,
     "hf": 1,
     "losses": 2,
     "schedulers": 2,

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from melody_diffusers.data.datasets import EncodedClips
-from melody_diffusers.evaluation.speed import synchronize
+from melody_diffusers.devices import synchronize
 from melody_diffusers.evaluation.velocity import velocity_figures
 from melody_diffusers.models.dual_path import DualPathDiffusionModel
 from melody_diffusers.training_utils import OptimConfig, RunConfig, TrainingRun, load_config, parse_args

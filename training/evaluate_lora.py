@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from melody_diffusers import MELODY_TINY, MeLoDyPipeline
 from melody_diffusers.audio import save_audio
 from melody_diffusers.data.recordings import read_recordings
+from melody_diffusers.devices import default_device
 from melody_diffusers.evaluation.cycle_consistency import mulan_cycle_consistency
 from melody_diffusers.evaluation.embeddings import log_mel_statistics
 from melody_diffusers.evaluation.frechet import frechet_distance
@@ -42,7 +43,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--num_inference_steps", type=int, help="default: the pipeline's")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", help="(default: cuda where there is one, else cpu)")
     arguments = parser.parse_args()
     if arguments.clips < 2 or min(arguments.prompts_per_class, arguments.batch_size) < 1:
         parser.error("--clips is at least 2, --prompts_per_class and --batch_size at least 1")
@@ -57,7 +58,7 @@ def batches(items: list, size: int) -> Iterator[list]:
 @torch.no_grad()
 def main() -> None:
     args = parse_arguments()
-    pipe = MeLoDyPipeline.from_pretrained(args.model).to(args.device)
+    pipe = MeLoDyPipeline.from_pretrained(args.model).to(args.device or default_device())
     pipe.set_progress_bar_config(disable=True)
     pipe.load_lora_weights(args.lora)
     windows = [clip for clip, _ in read_recordings(args.data, pipe.sample_rate, SECONDS, SECONDS)]

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from melody_diffusers.data.datasets import AudioClips
+from melody_diffusers.devices import default_device
 from melody_diffusers.models.mulan import MuLanModel
 from melody_diffusers.models.residual_quantizer import ResidualQuantizer
 from melody_diffusers.training_utils import load_config, parse_args
@@ -76,7 +77,7 @@ def main() -> None:
     sections = {"model": ResidualQuantizer, "data": DataConfig, "run": RunConfig}
     config = load_config(args.config, sections, args.set)
     data, run = config.data, config.run
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     mulan = MuLanModel.from_pretrained(data.mulan, dtype=torch.float32).to(device).eval()
     tokenizer = AutoTokenizer.from_pretrained(data.tokenizer)
     quantizer = ResidualQuantizer(**config.model)

@@ -21,6 +21,7 @@ from torch.nn.functional import one_hot
 from tqdm.auto import tqdm
 
 from melody_diffusers.data.datasets import AudioClips
+from melody_diffusers.devices import default_device
 from melody_diffusers.models.clustering import nearest
 from melody_diffusers.models.semantic_tokenizer import SemanticTokenizer, SemanticTokenizerConfig
 from melody_diffusers.spectra import (
@@ -211,7 +212,7 @@ def main() -> None:
     args = parse_args(__doc__)
     config = load_config(args.config, {"data": DataConfig, "cluster": ClusterConfig, "run": RunConfig}, args.set)
     data, seed, size = config.data, config.run.seed, config.cluster.num_centroids
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     tokenizer = SemanticTokenizer.from_pretrained(data.encoder, dtype=torch.float32).to(device).eval()
     rate = tokenizer.config.sample_rate
     train = describe(tokenizer, AudioClips(data.folder, "train", data.crop_seconds, rate, seed), data.train_clips)
