@@ -224,7 +224,7 @@ def _phase_of_partials(magnitude: Tensor, hop_length: int, turns_before: Tensor 
     peak = torch.where(bins - below <= above - bins, below, above)
     peak = torch.where((peak >= 0) & (peak < num_bins), peak, bins)  # a frame without peaks: each bin for itself
     turns = frequency.gather(-1, peak.long()) * (hop_length / (2 * (num_bins - 1)))
-    many = torch.float32 if turns.device.type == "mps" else torch.float64  # a long piece makes many turns
+    many = torch.float64 if turns.device.type in ("cpu", "cuda") else torch.float32  # a long piece makes many turns
     turns = (turns_before + (turns % 1).cumsum(1, dtype=many)) % 1
     return 2 * math.pi * turns.float() + math.pi * (bins - peak), turns[:, -1:]
 

@@ -74,6 +74,16 @@ class Generator(torch._C.Generator):
     device = property(lambda self: self.of)
 
 
+def _enter_without_gradients(self) -> None:
+    """In place of inference mode, whose tensors a subclass cannot be."""
+    self.before = torch.is_grad_enabled()
+    torch.set_grad_enabled(False)
+
+
+def _leave(self, *error) -> None:
+    torch.set_grad_enabled(self.before)
+
+
 class _Generators(TorchFunctionMode):
     """A draw on one device from a generator of another is an error."""
 
@@ -96,6 +106,9 @@ class FakeDevice(TorchDispatchMode):
         self.swap = torch.__future__.get_swap_module_params_on_conversion()
         torch.__future__.set_swap_module_params_on_conversion(True)  # module.to("fake") keeps tied weights tied
         self.generator, torch.Generator = torch.Generator, Generator
+        inference = torch.inference_mode
+        self.inference = {name: getattr(inference, name) for name in ("__enter__", "__exit__")}
+        inference.__enter__, inference.__exit__ = _enter_without_gradients, _leave
         self.functions = _Generators()
         self.functions.__enter__()
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device="fake") then comes by here
@@ -106,6 +119,8 @@ class FakeDevice(TorchDispatchMode):
         torch._C._set_only_lift_cpu_tensors(False)
         self.functions.__exit__(*args)
         torch.Generator = self.generator
+        for name, method in self.inference.items():
+            setattr(torch.inference_mode, name, method)
         torch.__future__.set_swap_module_params_on_conversion(self.swap)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):

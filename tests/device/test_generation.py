@@ -3,8 +3,9 @@
 import pytest
 import torch
 from conftest import make_pipe
+from fake_device import FakeDevice
 
-from melody_diffusers import AngleScheduler, MeLoDyInpaintPipeline
+from melody_diffusers import AngleScheduler, AudioVAEGAN, AudioVAEGANConfig, MeLoDyInpaintPipeline
 
 QUICK = {"num_inference_steps": 2, "output_type": "pt"}
 CLIP = 0.1 * torch.sin(torch.arange(24000) * 0.05)
@@ -81,6 +82,24 @@ def test_lower_precision(device, dtype):
     pipe = make_pipe().to("fake", dtype)
     audios = pipe("slow rock", audio_duration=0.5, generator=fake(), **QUICK).audios
     assert audios.dtype == torch.float32 and audios.cpu().isfinite().all()
+
+
+def test_nothing_asks_for_float64(monkeypatch):
+    """Apple's devices have none. The magnitude head, as melody-tiny's, finds phases by long sums."""
+    sizes = dict(istft_hop=480, istft_n_fft=960, istft_width=8, istft_encoder_layers=1, istft_decoder_layers=1)
+    vae = AudioVAEGAN(AudioVAEGANConfig(head="magnitude", latent_dim=8, griffin_lim_iterations=2, **sizes)).eval()
+    with FakeDevice(has_float64=False) as device:
+        with pytest.raises(TypeError, match="no float64"):
+            torch.zeros(2, device="fake").double()
+        pipe = make_pipe()
+        pipe.register_modules(vae=vae)
+        pipe = pipe.to("fake")
+        audios = pipe("rock", audio_duration=0.5, generator=fake(), **QUICK).audios
+        inpaint = MeLoDyInpaintPipeline.from_pipe(pipe)
+        inpaint(CLIP, audio_sampling_rate=24000, regions=[(0.4, 0.6)], **QUICK)
+        pipe(audio_prompt=CLIP, audio_prompt_sampling_rate=24000, audio_duration=0.5, **QUICK)
+        pipe.vae.fit_latent_statistics(torch.randn(10, 8, device="fake"))
+        assert audios.cpu().isfinite().all() and device.launches
 
 
 # --- waits ------------------------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def _seed_centres(points: Tensor, num_centres: int, generator: torch.Generator |
         # by inversion of the cumulative sum, on the CPU, which knows float64; multinomial caps its categories
         cumulative = weight.cpu().double().cumsum(0)
         device = torch.device("cpu") if generator is None else generator.device
-        kind = torch.float32 if device.type == "mps" else torch.float64
+        kind = torch.float64 if device.type in ("cpu", "cuda") else torch.float32  # not all devices have both
         threshold = torch.rand((), generator=generator, device=device, dtype=kind).cpu() * cumulative[-1]
         return torch.searchsorted(cumulative, threshold, right=True).clamp(max=len(weight) - 1)
 
