@@ -22,7 +22,8 @@ def checkpoint_gradients(models: Mapping[str, nn.Module]) -> None:
         if getattr(model, "_supports_gradient_checkpointing", False):  # diffusers
             model.enable_gradient_checkpointing()
         elif getattr(model, "supports_gradient_checkpointing", False):  # transformers
-            model.gradient_checkpointing_enable({"use_reentrant": False})  # or else backward(inputs=) fails
+            kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"  # its older name
+            getattr(model, f"{kind}_checkpointing_enable")({"use_reentrant": False})  # or else backward(inputs=) fails
         elif hasattr(model, "save_pretrained") or len(models) == 1:
             unable.append(name)
     if unable:
