@@ -42,7 +42,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--num_inference_steps", type=int, help="default: the pipeline's")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu")
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=default, help="cpu, cuda, mps, ... (default: cuda where there is one)")
     arguments = parser.parse_args()
     if arguments.clips < 2 or min(arguments.prompts_per_class, arguments.batch_size) < 1:
         parser.error("--clips is at least 2, --prompts_per_class and --batch_size at least 1")

@@ -1,8 +1,11 @@
 """The recipe makes what is not there and what has changed, and nothing else."""
 
 import json
+import os
 import runpy
+import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -214,6 +217,18 @@ def test_what_would_run_is_listed(capsys, tmp_path):
     assert why == "# semantic_encoder: start, because it is not there"
     assert command.startswith("python") and "--max_minutes 9 --set data.folder=data/synthetic" in command
     assert command.endswith("run.max_steps=7") and not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize("given", [{}, {"VIRTUAL_ENV": "/somewhere"}, {"VENV": "/elsewhere"}])
+def test_make_calls_the_recipe_in_the_right_environment(given):
+    environment = {"PATH": os.environ["PATH"]} | given
+    command = ["make", "-n", "model", "DATA=my songs", "MINUTES=9", "SET=run.max_steps=3 run.batch_size=4"]
+    printed = subprocess.run(command, cwd=TRAINING.parent, env=environment, capture_output=True, text=True, check=True)
+    words = shlex.split(printed.stdout.splitlines()[-1])
+    assert words[0] == f"{given.get('VENV') or given.get('VIRTUAL_ENV') or '.venv'}/bin/python"
+    assert words[1:4] == ["training/recipe.py", "--data", "my songs"]
+    assert words[-7:] == ["--max_minutes", "9", "--set", "run.max_steps=3", "run.batch_size=4", "--until", "pipeline"]
 
 
 def test_a_song_set_of_one_s_own_needs_no_synthetic_one(tmp_path):
