@@ -23,8 +23,8 @@ class DataConfig:
     """Windows of `num_tokens` semantic tokens.
 
     Args:
-        start: folder or name of a SemanticLM of these sizes to go on from. The embeddings of MuLan tokens are made anew,
-            because the tokens of another MuLan mean something else.
+        start: folder or name of a SemanticLM of these sizes to go on from. The embeddings of MuLan tokens are made
+            anew, because the tokens of another MuLan mean something else.
         keep_mulan: keeps these embeddings as well, where MuLan and its quantizer are still the same.
         mulan_quantizer: folder or name of the ResidualQuantizer the MuLan tokens come from; with it
             embeddings that are not kept begin as its centroids.

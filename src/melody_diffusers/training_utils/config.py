@@ -14,15 +14,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
-from pydantic import (
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import is_pydantic_dataclass
 
 STRICT = ConfigDict(extra="forbid", strict=True)

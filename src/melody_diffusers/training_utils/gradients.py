@@ -4,9 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
-
-from .sharding import full
+from torch import nn
 
 
 def checkpoint_gradients(models: Mapping[str, nn.Module]) -> None:
@@ -44,8 +42,3 @@ def average_gradients(parameters: Sequence[nn.Parameter], accelerator: Accelerat
         flat = accelerator.reduce(torch.cat([g.flatten() for g in same]), reduction="mean")
         for gradient, mean in zip(same, flat.split([g.numel() for g in same])):
             gradient.copy_(mean.view_as(gradient))
-
-
-def clip_gradients(parameters: Sequence[nn.Parameter], clip: float) -> Tensor:
-    """Scales gradients down to a norm of `clip`; gives the norm they had."""
-    return full(nn.utils.clip_grad_norm_(parameters, clip))
