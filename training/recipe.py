@@ -11,7 +11,6 @@ by hand as well.
 
 import argparse
 import hashlib
-import importlib.metadata
 import json
 import os
 import re
@@ -158,37 +157,25 @@ class Recipe:
         of_user = self.overrides if stage.is_training and stage.folder is None else []
         return dict(setting.split("=", 1) for setting in [*stage.sets.split(), *of_user])
 
-    def command(self, stage: Stage, is_short: bool = False) -> list[str]:
-        """The command line; `is_short` leaves out what the configuration says already."""
+    def command(self, stage: Stage) -> list[str]:
         places = {**self.places, "out": self.places[stage.name]}
         script, *words = stage.script.split()
         command = [script, *words] if words else ["python", os.path.relpath(TRAINING / script)]
         if stage.config is not None:
             command += ["--config", os.path.relpath(stage.config_file())]
         command += [word.format(**places) for word in stage.arguments.split()]
-        settings = {key: value.format(**places) for key, value in self._settings(stage).items()}
-        if is_short and stage.config is not None:
-            given = flatten(yaml.safe_load(stage.config_file().read_text(encoding="utf-8")))
-            settings = {key: value for key, value in settings.items() if given.get(key) != value}
+        settings = [f"{key}={value.format(**places)}" for key, value in self._settings(stage).items()]
         if stage.is_training and self.minutes is not None:
             command += ["--max_minutes", f"{self.minutes:g}"]
-        return command + (["--set", *(f"{k}={v}" for k, v in settings.items())] if settings else [])
-
-    def table(self) -> str:
-        """The rows of training/README.md: what each stage makes, its command, and where the result goes."""
-        rows = [
-            f"| {stage.title} | `{shlex.join(self.command(stage, is_short=True))}` | {self.places[stage.name]} |"
-            for stage in self.stages.values()
-        ]
-        return "\n".join(["| step | command | writes |", "|---|---|---|", *rows])
+        return command + (["--set", *settings] if settings else [])
 
     def facts(self, stage: Stage) -> dict[str, dict[str, Any]]:
         """All that the result depends on: the configuration, the data set and the parents."""
         config = {"command": f"{stage.script} {stage.arguments}"}
         if stage.config is not None:
             config |= flatten(yaml.safe_load(stage.config_file().read_text(encoding="utf-8")))
-        config |= {key: yaml.safe_load(value) for key, value in self._settings(stage).items() if "{" not in value}
-        config |= {key: value for key, value in self._settings(stage).items() if "{" in value}
+        for key, value in self._settings(stage).items():  # the names of folders do not matter
+            config[key] = value if "{" in value else yaml.safe_load(value)
         sets = [name for name in ("data", "synthetic") if name in stage.reads]
         return {
             "config": {key: value for key, value in config.items() if not NO_MATTER.fullmatch(key)},
@@ -255,7 +242,7 @@ class Recipe:
             before = output.stat().st_mtime_ns if output.is_file() else None
         self._write_note(stage, done=False, before=before, facts=facts)
         if stage.needs is not None:
-            install(stage.needs)
+            subprocess.run([sys.executable, "-m", "pip", "install", "--no-deps", stage.needs], check=True)
         command = self.command(stage)
         print(shlex.join(command), flush=True)
         programs = {"python": sys.executable, "melody": str(Path(sys.executable).with_name("melody"))}
@@ -312,16 +299,6 @@ def fingerprint(folder: Path) -> str:
             file.seek(max(2**14, size - 2**14))
             digest.update(file.read())
     return digest.hexdigest()
-
-
-def install(package: str) -> None:
-    name, _, version = package.partition("==")
-    try:
-        found: str | None = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        found = None
-    if found != version:
-        subprocess.run([sys.executable, "-m", "pip", "install", "--no-deps", package], check=True)
 
 
 def run(command: list[str]) -> int:

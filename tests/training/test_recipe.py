@@ -1,8 +1,11 @@
 """The recipe makes what is not there and what has changed, and nothing else."""
 
 import json
+import os
 import runpy
+import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -193,7 +196,17 @@ def test_a_data_set_that_is_not_there_is_asked_for(place, capsys):
 
 
 def test_the_readme_has_the_same_stages():
-    assert Recipe().table() in (TRAINING / "README.md").read_text(encoding="utf-8")
+    """Each with its command, less what its configuration says already."""
+    recipe, rows = Recipe(), ["| step | command | writes |", "|---|---|---|"]
+    for stage in recipe.stages.values():
+        command = recipe.command(stage)
+        if stage.config is not None:
+            said = RECIPE["flatten"](yaml.safe_load(stage.config_file().read_text()))
+            start = command.index("--set") + 1
+            new = [setting for setting in command[start:] if str(said.get((kv := setting.split("="))[0])) != kv[1]]
+            command = [*command[: start if new else start - 1], *new]
+        rows.append(f"| {stage.title} | `{shlex.join(command)}` | {recipe.places[stage.name]} |")
+    assert "\n".join(rows) in (TRAINING / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_stage_has_a_script_and_parents_that_come_before_it():
@@ -214,6 +227,18 @@ def test_what_would_run_is_listed(capsys, tmp_path):
     assert why == "# semantic_encoder: start, because it is not there"
     assert command.startswith("python") and "--max_minutes 9 --set data.folder=data/synthetic" in command
     assert command.endswith("run.max_steps=7") and not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize("given", [{}, {"VIRTUAL_ENV": "/somewhere"}, {"VENV": "/elsewhere"}])
+def test_make_calls_the_recipe_in_the_right_environment(given):
+    environment = {"PATH": os.environ["PATH"]} | given
+    command = ["make", "-n", "model", "DATA=my songs", "MINUTES=9", "SET=run.max_steps=3 run.batch_size=4"]
+    printed = subprocess.run(command, cwd=TRAINING.parent, env=environment, capture_output=True, text=True, check=True)
+    words = shlex.split(printed.stdout.splitlines()[-1])
+    assert words[0] == f"{given.get('VENV') or given.get('VIRTUAL_ENV') or '.venv'}/bin/python"
+    assert words[1:4] == ["training/recipe.py", "--data", "my songs"]
+    assert words[-7:] == ["--max_minutes", "9", "--set", "run.max_steps=3", "run.batch_size=4", "--until", "pipeline"]
 
 
 def test_a_song_set_of_one_s_own_needs_no_synthetic_one(tmp_path):

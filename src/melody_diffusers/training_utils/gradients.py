@@ -4,9 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
-
-from .sharding import full
+from torch import nn
 
 
 def checkpoint_gradients(models: Mapping[str, nn.Module]) -> None:
@@ -22,7 +20,8 @@ def checkpoint_gradients(models: Mapping[str, nn.Module]) -> None:
         if getattr(model, "_supports_gradient_checkpointing", False):  # diffusers
             model.enable_gradient_checkpointing()
         elif getattr(model, "supports_gradient_checkpointing", False):  # transformers
-            model.gradient_checkpointing_enable({"use_reentrant": False})  # or else backward(inputs=) fails
+            kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"  # its older name
+            getattr(model, f"{kind}_checkpointing_enable")({"use_reentrant": False})  # or else backward(inputs=) fails
         elif hasattr(model, "save_pretrained") or len(models) == 1:
             unable.append(name)
     if unable:
@@ -43,8 +42,3 @@ def average_gradients(parameters: Sequence[nn.Parameter], accelerator: Accelerat
         flat = accelerator.reduce(torch.cat([g.flatten() for g in same]), reduction="mean")
         for gradient, mean in zip(same, flat.split([g.numel() for g in same])):
             gradient.copy_(mean.view_as(gradient))
-
-
-def clip_gradients(parameters: Sequence[nn.Parameter], clip: float) -> Tensor:
-    """Scales gradients down to a norm of `clip`; gives the norm they had."""
-    return full(nn.utils.clip_grad_norm_(parameters, clip))

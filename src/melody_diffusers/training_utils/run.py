@@ -33,7 +33,7 @@ from .checkpoint import named_tensors, newest_checkpoint, read_checkpoint, write
 from .config import Config, OptimConfig, RunConfig, learning_rate
 from .draws import rest_of_epoch, seed_of
 from .finite import FiniteCheck, read_numbers
-from .gradients import average_gradients, checkpoint_gradients, clip_gradients
+from .gradients import average_gradients, checkpoint_gradients
 from .sharding import full, shard, unsharded
 from .signals import catch_signals
 from .state import Files, model_tensors, optimizer_tensors, parameters_of, restore
@@ -241,7 +241,8 @@ class TrainingRun:
             parameters = parameters_of(optimizer)
             if self._processes > 1 and not self.run.fsdp:
                 average_gradients(parameters, self.accelerator)
-            norms[self._numbered("grad_norm", optimizer)] = clip_gradients(parameters, self._optimizers[optimizer].clip)
+            norm = nn.utils.clip_grad_norm_(parameters, self._optimizers[optimizer].clip)
+            norms[self._numbered("grad_norm", optimizer)] = full(norm)
         self._check.note(**norms)
         bad = self._agree()
         if bad:
