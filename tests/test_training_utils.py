@@ -2,10 +2,14 @@ import json
 import math
 import os
 import signal
+import time
 from dataclasses import dataclass
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
+from accelerate import Accelerator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -15,6 +19,8 @@ from transformers import BertConfig, PretrainedConfig
 from melody_diffusers.models.residual_quantizer import ResidualQuantizer
 from melody_diffusers.training_utils import OptimConfig, RunConfig, TrainingRun, load_config
 from melody_diffusers.training_utils.config import learning_rate
+from melody_diffusers.training_utils.finite import FiniteCheck, read_numbers
+from melody_diffusers.training_utils.velocity import chunk_angles, multi_chunk_loss
 
 
 @pytest.mark.parametrize("settings", [{}, {"gradient_accumulation_steps": 2, "mixed_precision": "bf16"}])
@@ -24,8 +30,8 @@ def test_a_resumed_run_equals_one_that_never_stopped(tmp_path, settings):
         train(tmp_path / f"{stop}", 11, stop_after=stop, **settings)
         resumed, again, _ = train(tmp_path / f"{stop}", 11, **settings)
         assert torch.equal(resumed, whole)
-        for key, average in run._averages["model"].items():
-            assert torch.equal(average, again._averages["model"][key])
+        for key, average in run._averages.tensors["model"].items():
+            assert torch.equal(average, again._averages.tensors["model"][key])
     assert torch.equal(train(tmp_path / "whole", 11, **settings)[0], whole)  # done: nothing left to do
 
 
@@ -237,10 +243,116 @@ def test_sounds_and_spectrograms_are_logged(tmp_path):
     assert events.Scalars("heldout")[0].value == 2.0
 
 
-def test_a_tracker_that_is_not_installed_is_named(tmp_path):
-    config = RunConfig(output_dir=str(tmp_path), max_steps=1, batch_size=4, trackers=["no_such_tracker"])
-    with pytest.raises(ValueError, match="no_such_tracker, which is not installed: pip install no_such_tracker"):
+def test_a_tracker_that_is_not_installed_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    config = RunConfig(output_dir=str(tmp_path), max_steps=1, batch_size=4, trackers=["trackio"])
+    with pytest.raises(ValueError, match="trackio, which is not installed: pip install trackio"):
         TrainingRun(config, {"model": nn.Linear(1, 1)})
+
+
+def test_time_is_counted_from_the_start_of_the_process(tmp_path):
+    """Which imports, and reads data, before there is a run: this one is older than two seconds."""
+    while time.time() - psutil.Process().create_time() < 2.0:
+        time.sleep(0.1)
+    steps = []
+    with pytest.raises(SystemExit):
+        train(tmp_path, 1000, on_step=lambda run: steps.append(run.step), max_minutes=2.0 / 60)
+    assert steps == [0]
+
+
+def test_no_step_asks_for_float64(tmp_path, monkeypatch):
+    """Apple's devices have none."""
+
+    def refuse(*_, **__):
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+
+    monkeypatch.setattr(torch.Tensor, "double", refuse)
+    _, run, losses = train(tmp_path, 4)
+    assert run.step == 4 and all(math.isfinite(loss) for loss in losses)
+
+
+def test_numbers_are_read_as_they_are():
+    accelerator = Accelerator()
+    values = {"a": 3.0, "b": torch.tensor(0.5), "c": torch.tensor([2.0]), "d": 1e-9, "e": torch.tensor(7)}
+    assert read_numbers(values, accelerator) == {"a": 3.0, "b": 0.5, "c": 2.0, "d": 1e-9, "e": 7.0}
+    assert list(read_numbers(values, accelerator)) == list(values) and read_numbers({}, accelerator) == {}
+    check = FiniteCheck()
+    check.note(fine=1.0, loss=torch.tensor(math.inf), gan=math.nan)
+    check.note(fine=torch.tensor(2.0), loss=torch.tensor(1.0))
+    assert read_numbers(check.flags(), accelerator) == {"fine": 0.0, "gan": 1.0, "loss": 1.0}
+
+
+def test_every_chunk_has_an_angle_of_its_own():
+    draws = torch.tensor([[0.0, 0.5, 1.0], [0.2, 0.4, 0.6]])
+    angle = chunk_angles(draws, 10)  # borders floor(10 m / 3): 0, 3, 6, 10
+    expected = draws[:, [0, 0, 0, 1, 1, 1, 2, 2, 2, 2]] * math.pi / 2
+    assert torch.equal(angle, expected)
+
+
+@pytest.mark.parametrize("drops", [[False, True, False, True], [False] * 4, [True] * 4])
+@pytest.mark.parametrize("is_split", [False, True])
+def test_samples_without_tokens_come_last_and_count_alike(drops, is_split):
+    generator = torch.Generator().manual_seed(0)
+    z, noise = torch.randn(2, 4, 6, 3, generator=generator)
+    tokens, angle = torch.arange(8).view(4, 2), torch.rand(4, 6, generator=generator)
+    heard = []
+
+    def model(noisy, angles, tokens):
+        heard.append(tokens)
+        return SimpleNamespace(sample=0.5 * noisy + angles[..., None])
+
+    loss = multi_chunk_loss(model, z, tokens, noise, angle, torch.tensor(drops), is_split=is_split)
+    d = angle[..., None]
+    prediction = 0.5 * (d.cos() * z + d.sin() * noise) + d
+    assert loss.item() == pytest.approx((prediction - (d.cos() * noise - d.sin() * z)).square().mean().item())
+    kept = [row for row, drop in zip(tokens.tolist(), drops) if not drop]
+    assert heard[0].tolist() == (kept or ([[0, 0]] if is_split else []))
+
+
+LOSSES = {
+    "dual_path": lambda model: (
+        model(torch.ones(2, 100, 8), torch.full((2, 100), 0.4), torch.arange(50).expand(2, -1) % 32).sample
+    ),
+    "semantic_lm": lambda model: model.semantic_logits(
+        torch.zeros(2, model.config.num_mulan_codebooks, dtype=torch.long), torch.arange(20).expand(2, -1) % 32
+    ),
+    "mulan": lambda model: (
+        model.get_text_features(torch.arange(12).view(2, 6), torch.ones(2, 6, dtype=torch.long))
+        * model.get_audio_features(torch.linspace(-1, 1, 24000 * 10).sin()[None, None])
+    ),
+    "semantic_tokenizer": lambda model: (
+        model(torch.linspace(-1, 1, 24000)[None, None], torch.zeros(1, 25) > 0).last_hidden_state
+    ),
+}
+
+
+@pytest.mark.parametrize("part", LOSSES)
+def test_gradients_of_blocks_computed_again_are_the_same(tmp_path, make_components, part):
+    gradients, calls = [], []
+    for again in (False, True):
+        model = make_components()[part]
+        config = RunConfig(output_dir=str(tmp_path), max_steps=1, batch_size=4, gradient_checkpointing=again)
+        run = TrainingRun(config, {part: model, "beside": nn.Linear(1, 1)})
+        optimizer = run.optimizer(model.parameters(), OptimConfig(learning_rate=0.0, clip=1e9))
+        count = [0]
+        for module in model.modules():
+            if isinstance(module, nn.LayerNorm | nn.RMSNorm) or type(module).__name__.endswith("RMSNorm"):
+                module.register_forward_hook(lambda *_, count=count: count.__setitem__(0, count[0] + 1))
+        torch.manual_seed(0)
+        output = LOSSES[part](model.train()).float()
+        run.backward((output * torch.linspace(-1, 1, output.numel()).view_as(output).sin()).sum(), optimizer)
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+        calls.append(count[0])
+    assert gradients[0].keys() == gradients[1].keys() and len(gradients[0]) > 5
+    assert all(torch.equal(gradients[0][name], gradients[1][name]) for name in gradients[0])
+    assert calls[1] > calls[0] > 0  # it has computed them again
+
+
+def test_a_model_that_cannot_compute_blocks_again_is_named(tmp_path, make_components):
+    config = RunConfig(output_dir=str(tmp_path), max_steps=1, batch_size=4, gradient_checkpointing=True)
+    models = {"vae": make_components()["vae"], "discriminators": nn.Linear(1, 1)}
+    with pytest.raises(ValueError, match="gradient_checkpointing must be false: vae cannot"):
+        TrainingRun(config, models)
 
 
 # -- configuration
@@ -252,6 +364,10 @@ class DataConfig:
     share: float = 0.5
     splits: list[str] | None = None
     betas: tuple[float, float] = (0.1, 0.2)
+
+    def __post_init__(self) -> None:
+        if self.share > 1:
+            raise ValueError(f"share is a part of one, got {self.share}")
 
 
 class NestedConfig(PretrainedConfig):
@@ -281,7 +397,8 @@ def load(tmp_path, text, *overrides, sections=SECTIONS):
 def test_a_configuration_is_read_and_overridden(tmp_path):
     config = load(tmp_path, GOOD, "run.max_steps=2", "model.text_config.num_hidden_layers=1", "data.splits=[train]")
     assert config.model == {"width": 5, "text_config": {"hidden_size": 8, "num_hidden_layers": 1}}
-    assert config.data == DataConfig(folder="somewhere", share=1e-4, splits=["train"])
+    assert isinstance(config.data, DataConfig)
+    assert vars(config.data) == vars(DataConfig(folder="somewhere", share=1e-4, splits=["train"]))
     assert config.run.max_steps == 2 and config.run.seed == 0
     assert load(tmp_path, GOOD, "run.mixed_precision=no", "run.resume=false").run.mixed_precision == "no"
     assert load(tmp_path, GOOD, "data.share=1").data.share == 1.0
@@ -295,14 +412,20 @@ def test_a_configuration_is_read_and_overridden(tmp_path):
         (GOOD, ["run.max_step=2"], ["section run", "max_step", "Allowed:", "max_steps"]),
         (GOOD, ["model.widht=2"], ["section model", "widht", "width"]),
         (GOOD, ["model.text_config.hiden_size=2"], ["section model.text_config", "hiden_size"]),
-        (GOOD, ["data.share=much"], ["section data", "share", "float", "'much'"]),
+        (GOOD, ["data.share=much"], ["section data", "share", "valid number", "'much'"]),
         (GOOD, ["data.share=true"], ["share", "True"]),
-        (GOOD, ["run.max_steps=2.5"], ["max_steps", "int", "2.5"]),
-        (GOOD, ["run.max_steps=0"], ["max_steps", "at least 1", "0"]),
+        (GOOD, ["run.max_steps=2.5"], ["max_steps", "integer", "2.5"]),
+        (GOOD, ["run.max_steps=0"], ["max_steps", "greater than 0", "got 0"]),
         (GOOD, ["run.mixed_precision=fp16"], ["mixed_precision", "bf16"]),
         (GOOD, ["run.trackers=[mlflow]"], ["trackers", "wandb"]),
-        (GOOD, ["run.max_minutes=0"], ["max_minutes", "above 0"]),
+        (GOOD, ["run.max_minutes=0"], ["max_minutes", "greater than 0"]),
+        (GOOD, ["run.ema_decay=1.0"], ["ema_decay", "less than 1"]),
+        (GOOD, ["run.budget_minutes=.nan"], ["budget_minutes", "greater than 0"]),
         (GOOD, ["data.betas=[1]"], ["betas"]),
+        (GOOD, ["data.folder=2"], ["section data: folder must be a valid string, got 2."]),
+        (GOOD, ["data.splits=train"], ["splits", "valid array", "'train'"]),
+        (GOOD, ["data.share=2"], ["section data: share is a part of one, got 2.0"]),
+        (GOOD, ["run.max_steps=0", "run.epochs=3"], ["max_steps must", "unknown key epochs"]),
         (GOOD, ["seed=1"], ["seed=1", "section.key=value"]),
         (GOOD, ["run.seed"], ["run.seed"]),
         (GOOD.replace("folder: somewhere", ""), [], ["section data", "missing", "folder"]),

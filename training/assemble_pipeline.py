@@ -6,6 +6,7 @@ Weights are stored in float16; every component's figures stay in its stage folde
 import argparse
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 import torch
@@ -23,6 +24,14 @@ from melody_diffusers import (
 )
 
 
+def not_of_a_pipeline(folder: Path) -> list[str]:
+    """Names in a folder that are no part of a saved pipeline; nothing where there is no folder."""
+    index = folder / "model_index.json"
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    parts = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else {}
+    return sorted(names - parts.keys() - ({index.name, "README.md"} if parts else set()))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stages", type=Path, required=True, help="folder that holds one folder for each stage")
@@ -34,6 +43,8 @@ def main() -> None:
     parser.add_argument("--top_k", type=int)
     parser.add_argument("--lm_guidance_scale", type=float, default=1.0)
     args = parser.parse_args()
+    if foreign := not_of_a_pipeline(args.out):
+        parser.error(f"--out {args.out} would be replaced and holds {', '.join(foreign[:4])}: choose or empty another")
     pipe = MeLoDyPipeline(
         vae=AudioVAEGAN.from_pretrained(args.stages / "vae_gan"),
         mulan=MuLanModel.from_pretrained(args.stages / "mulan"),
@@ -52,8 +63,9 @@ def main() -> None:
         },
     )
     pipe.to(dtype=torch.float16)
-    aside = args.out.with_name(args.out.name + ".tmp")
-    shutil.rmtree(aside, ignore_errors=True)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{args.out.name}-", dir=args.out.parent))
+    aside, old = work / "new", work / "old"
     pipe.save_pretrained(aside)
     for file in aside.glob("*/config.json"):
         config = json.loads(file.read_text())
@@ -62,8 +74,10 @@ def main() -> None:
         file.write_text(json.dumps(config, indent=2) + "\n")
     if (args.out / "README.md").exists():
         shutil.copy(args.out / "README.md", aside / "README.md")
-    shutil.rmtree(args.out, ignore_errors=True)
+    if args.out.exists():
+        args.out.rename(old)
     aside.rename(args.out)
+    shutil.rmtree(work)
     size = sum(file.stat().st_size for file in args.out.rglob("*.safetensors"))
     print(f"{args.out}: {size / 1e6:.1f} MB of weights")
 

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from melody_diffusers.data.datasets import EncodedClips
+from melody_diffusers.devices import synchronize
 from melody_diffusers.evaluation.velocity import velocity_figures
 from melody_diffusers.models.dual_path import DualPathDiffusionModel
-from melody_diffusers.schedulers.angle import AngleScheduler
 from melody_diffusers.training_utils import OptimConfig, RunConfig, TrainingRun, load_config, parse_args
-from melody_diffusers.training_utils.velocity import train_velocity
+from melody_diffusers.training_utils.velocity import chunk_angles, multi_chunk_loss
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -89,25 +89,6 @@ class UNet(nn.Module):
         return SimpleNamespace(sample=velocity[:, :frames])
 
 
-@torch.no_grad()
-def continuation_mse(model: nn.Module, batches: list[dict[str, Tensor]]) -> list[float]:
-    """Velocity MSE of the second half of windows whose first half is clean, at each of `ANGLES`."""
-    scheduler, errors = AngleScheduler(), []
-    for target in ANGLES:
-        squares = []
-        for n, batch in enumerate(batches):
-            z = batch["latents"].float()
-            noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(n)).to(z)
-            half = z.shape[1] // 2
-            angle = torch.zeros(z.shape[:2], device=z.device)
-            angle[:, half:] = target
-            velocity = model(scheduler.add_noise(z, noise, angle), angle, batch["semantic_tokens"]).sample
-            error = velocity - scheduler.get_velocity(z, noise, angle)
-            squares.append(error[:, half:].square().mean(dim=(1, 2)))
-        errors.append(torch.cat(squares).mean().item())
-    return errors
-
-
 def draw(path: Path, curves: dict[str, tuple[list[float], list[float]]]) -> None:
     figure = Figure(figsize=(8, 3), layout="constrained")
     titles = ("one angle all over", "first half of the window known")
@@ -142,20 +123,34 @@ def main() -> None:
         model = build()
         folder = str(output_dir / name.replace(", ", "_").replace(" ", "_"))
         run = TrainingRun(dataclasses.replace(config.run, output_dir=folder), {"network": model}, config)
-        train_velocity(run, model, run.optimizer(model.parameters(), config.optim), loader, config.data.drop_tokens)
+        optimizer = run.optimizer(model.parameters(), config.optim)
+        for batch in run.steps(loader):  # as train_dual_path.py does
+            z, tokens = batch["latents"].float(), batch["semantic_tokens"]  # (B, L, D), (B, S)
+            drops = run.rand("drop", len(z), device="cpu") < config.data.drop_tokens
+            angle = chunk_angles(run.rand("angle", len(z), model.config.num_chunks), z.shape[1])  # (B, L)
+            with run.autocast():
+                loss = multi_chunk_loss(model, z, tokens, run.randn("noise", *z.shape), angle, drops)
+            run.backward(loss, optimizer)
+            run.finish_step(velocity=loss)
         batches = [
             {key: batch[key].to(run.device) for key in ("latents", "semantic_tokens")}
             for batch in DataLoader(windows, batch_size=8)
         ]
         with run.averaged_weights():
             figures = velocity_figures(model.eval(), batches)
-            known = continuation_mse(model, batches)
+            goes_on = velocity_figures(model, batches, known_share=0.5)
+        whole, known = (
+            [judged[f"velocity_mse/angle_{angle:.2f}"] for angle in ANGLES] for judged in (figures, goes_on)
+        )
+        angle = torch.full((), 0.5, device=run.device)
+        synchronize(run.device)
         began = time.perf_counter()
         with torch.no_grad():
             for batch in batches:
-                model(batch["latents"].float(), torch.tensor(0.5, device=run.device), batch["semantic_tokens"])
+                model(batch["latents"], angle, batch["semantic_tokens"])
+        synchronize(run.device)
         milliseconds = 1000 * (time.perf_counter() - began) / sum(len(batch["latents"]) for batch in batches)
-        curves[name] = ([figures[f"velocity_mse/angle_{angle:.2f}"] for angle in ANGLES], known)
+        curves[name] = (whole, known)
         millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
         lines.append(
             f"| {name} | {millions:.2f} M | {figures['velocity_mse']:.3f} | {figures['si_snr_improvement']:.2f} "

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from melody_diffusers import MELODY_TINY, MeLoDyPipeline
 from melody_diffusers.audio import save_audio
 from melody_diffusers.data.recordings import read_recordings
+from melody_diffusers.devices import default_device
 from melody_diffusers.evaluation.cycle_consistency import mulan_cycle_consistency
 from melody_diffusers.evaluation.embeddings import log_mel_statistics
 from melody_diffusers.evaluation.frechet import frechet_distance
@@ -42,7 +43,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--num_inference_steps", type=int, help="default: the pipeline's")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", help="(default: cuda where there is one, else cpu)")
     arguments = parser.parse_args()
     if arguments.clips < 2 or min(arguments.prompts_per_class, arguments.batch_size) < 1:
         parser.error("--clips is at least 2, --prompts_per_class and --batch_size at least 1")
@@ -57,7 +58,7 @@ def batches(items: list, size: int) -> Iterator[list]:
 @torch.no_grad()
 def main() -> None:
     args = parse_arguments()
-    pipe = MeLoDyPipeline.from_pretrained(args.model).to(args.device)
+    pipe = MeLoDyPipeline.from_pretrained(args.model).to(args.device or default_device())
     pipe.set_progress_bar_config(disable=True)
     pipe.load_lora_weights(args.lora)
     windows = [clip for clip, _ in read_recordings(args.data, pipe.sample_rate, SECONDS, SECONDS)]
@@ -94,9 +95,7 @@ def main() -> None:
         return {"log_mel": log_mel_statistics(waveforms, sample_rate=pipe.sample_rate), "mulan": torch.cat(parts)}
 
     recordings = embeddings(torch.stack(windows))
-    limit = min(pipe.tokenizer.model_max_length, pipe.mulan.config.text_config.max_position_embeddings)
-    inputs = pipe.tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="pt").to(pipe.device)
-    text_embeds = pipe.mulan.get_text_features(inputs["input_ids"], inputs["attention_mask"]).float().cpu()
+    text_embeds = pipe.mulan.embed_texts(pipe.tokenizer, texts).float().cpu()
     report: dict[str, dict[str, float]] = {}
     with tqdm(total=2, desc="evaluate") as bar:
         for folder, switch in {"base": pipe.disable_lora, "adapter": pipe.enable_lora}.items():

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from melody_diffusers.data.datasets import AudioClips
+from melody_diffusers.devices import default_device
 from melody_diffusers.models.mulan import MuLanModel
 from melody_diffusers.models.residual_quantizer import ResidualQuantizer
 from melody_diffusers.training_utils import load_config, parse_args
@@ -56,12 +57,8 @@ def embed_split(
             audio.append(mulan.get_audio_features(batch["waveform"].to(mulan.device)).cpu())
             audio_styles += [clips.rows[i].get("style") for i in batch["index"].tolist()]
     captions = [(caption, row.get("style")) for row in clips.rows for caption in row.get("captions") or []]
-    texts = [audio[0][:0]]  # where there are no captions
-    for start in range(0, len(captions), 256):
-        chunk = [caption for caption, _ in captions[start : start + 256]]
-        tokens = tokenizer(chunk, padding=True, truncation=True, return_tensors="pt").to(mulan.device)
-        texts.append(mulan.get_text_features(tokens["input_ids"], tokens["attention_mask"]).cpu())
-    return torch.cat(audio), audio_styles, torch.cat(texts), [style for _, style in captions]
+    texts = mulan.embed_texts(tokenizer, [caption for caption, _ in captions]).cpu()
+    return torch.cat(audio), audio_styles, texts, [style for _, style in captions]
 
 
 def style_accuracy(
@@ -80,7 +77,7 @@ def main() -> None:
     sections = {"model": ResidualQuantizer, "data": DataConfig, "run": RunConfig}
     config = load_config(args.config, sections, args.set)
     data, run = config.data, config.run
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     mulan = MuLanModel.from_pretrained(data.mulan, dtype=torch.float32).to(device).eval()
     tokenizer = AutoTokenizer.from_pretrained(data.tokenizer)
     quantizer = ResidualQuantizer(**config.model)

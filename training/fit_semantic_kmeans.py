@@ -21,20 +21,28 @@ from torch.nn.functional import one_hot
 from tqdm.auto import tqdm
 
 from melody_diffusers.data.datasets import AudioClips
+from melody_diffusers.devices import default_device
+from melody_diffusers.models.clustering import nearest
 from melody_diffusers.models.semantic_tokenizer import SemanticTokenizer, SemanticTokenizerConfig
-from melody_diffusers.spectra import spectral_frames
+from melody_diffusers.spectra import (
+    SPECTRAL_FRAME_SIZE,
+    SPECTRAL_MEL,
+    SPECTRAL_ONSET,
+    SPECTRAL_SEMITONES,
+    spectral_frames,
+)
 from melody_diffusers.training_utils import load_config, parse_args
 
 
 @dataclass(kw_only=True)
 class DataConfig:
-    """The encoder to take, and how many clips are clustered and probed."""
+    """The encoder to take, and how many clips are clustered, and how many of the validation split are probed."""
 
     folder: str
     encoder: str
     crop_seconds: float = 10.0
     train_clips: int = 1200
-    test_clips: int = 112
+    heldout_clips: int = 112
 
 
 @dataclass(kw_only=True)
@@ -118,20 +126,15 @@ def frame_map(points: torch.Tensor, references: torch.Tensor, weights: torch.Ten
     return vectors * values.clamp_min(0).sqrt() @ vectors.T
 
 
-def nearest(points: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
-    """Index of the nearest centroid, (..., H) to (...)."""
-    return (centroids.square().sum(-1) - 2.0 * points @ centroids.T).argmin(-1)
-
-
 def chroma(references: torch.Tensor) -> torch.Tensor:
     """Share of each pitch class, (..., P) to (..., 12), from the semitones of the references."""
-    energy = (2.0 * references[..., 128:200]).exp().unflatten(-1, (6, 12)).sum(-2)
+    energy = (2.0 * references[..., SPECTRAL_SEMITONES]).exp().unflatten(-1, (6, 12)).sum(-2)
     return energy.sqrt() / energy.sqrt().sum(-1, keepdim=True)
 
 
 def onsets(references: torch.Tensor) -> torch.Tensor:
     """(clips, S) bool: the spectrum rises more than in the neighbouring frames, and than twice the clip's median."""
-    rise = references[..., 200]
+    rise = references[..., SPECTRAL_ONSET]
     padded = torch.nn.functional.pad(rise, (1, 1))
     peak = (rise >= padded[:, :-2]) & (rise > padded[:, 2:])
     return peak & (rise > 2.0 * rise.median(dim=1, keepdim=True).values) & (rise > 0.1)
@@ -168,7 +171,7 @@ def judge(
     style, from how often each token occurs, where clips have one.
     """
     values, wanted = (
-        torch.cat([frames[..., :200], chroma(frames), onsets(frames)[..., None]], dim=-1)
+        torch.cat([frames[..., :SPECTRAL_ONSET], chroma(frames), onsets(frames)[..., None]], dim=-1)
         for frames in (train.references, test.references)
     )
     figures = {}
@@ -181,10 +184,10 @@ def judge(
         read = linear_probe(tokens, values, test_tokens, size, context)
         explained = 1.0 - (read - wanted).square().sum((0, 1)) / spread
         figures |= {
-            f"chroma_r2{suffix}": float(explained[200:212].mean()),
-            f"mel_r2{suffix}": float(explained[:128].mean()),
-            f"semitone_r2{suffix}": float(explained[128:200].mean()),
-            f"onset_ap{suffix}": float(average_precision_score(wanted[..., 212].flatten(), read[..., 212].flatten())),
+            f"chroma_r2{suffix}": float(explained[SPECTRAL_ONSET:-1].mean()),
+            f"mel_r2{suffix}": float(explained[SPECTRAL_MEL].mean()),
+            f"semitone_r2{suffix}": float(explained[SPECTRAL_SEMITONES].mean()),
+            f"onset_ap{suffix}": float(average_precision_score(wanted[..., -1].flatten(), read[..., -1].flatten())),
         }
     frequencies = torch.bincount(test_tokens.flatten(), minlength=size) / test_tokens.numel()
     return figures | {"perplexity": float(torch.special.entr(frequencies).sum().exp())}
@@ -209,20 +212,23 @@ def main() -> None:
     args = parse_args(__doc__)
     config = load_config(args.config, {"data": DataConfig, "cluster": ClusterConfig, "run": RunConfig}, args.set)
     data, seed, size = config.data, config.run.seed, config.cluster.num_centroids
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     tokenizer = SemanticTokenizer.from_pretrained(data.encoder, dtype=torch.float32).to(device).eval()
     rate = tokenizer.config.sample_rate
     train = describe(tokenizer, AudioClips(data.folder, "train", data.crop_seconds, rate, seed), data.train_clips)
-    test = describe(tokenizer, AudioClips(data.folder, "test", data.crop_seconds, rate, seed), data.test_clips)
+    # the layer is chosen by what these clips say: those of "test" judge the whole model, and may not choose any part
+    heldout = AudioClips(data.folder, "validation", data.crop_seconds, rate, seed)
+    test = describe(tokenizer, heldout, data.heldout_clips)
     spaces = {f"layer {i}": (train.layers[i - 1], test.layers[i - 1]) for i in config.cluster.feature_layers}
-    spaces["log-mel"] = (train.references[..., :128], test.references[..., :128])
+    spaces["log-mel"] = (train.references[..., SPECTRAL_MEL], test.references[..., SPECTRAL_MEL])
 
     weights = None
     if config.cluster.semitone_weight is not None:
         targets = torch.cat([train.references, chroma(train.references)], dim=-1).flatten(0, 1)
         weights = torch.ones(targets.shape[-1])
-        weights[128:200], weights[200] = config.cluster.semitone_weight, config.cluster.onset_weight
-        weights[201:] = config.cluster.chroma_weight
+        weights[SPECTRAL_SEMITONES] = config.cluster.semitone_weight
+        weights[SPECTRAL_ONSET] = config.cluster.onset_weight
+        weights[SPECTRAL_FRAME_SIZE:] = config.cluster.chroma_weight
 
     table, fitted = {}, {}
     for name, (points, test_points) in spaces.items():

@@ -11,11 +11,11 @@ which is for you to measure. Prints Markdown.
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from recipe import STAGES
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
@@ -33,7 +33,6 @@ from melody_diffusers import (
 )
 from melody_diffusers.data.build import CLIPS_PER_SHARD
 
-CONFIGS = Path(__file__).parent / "configs"
 SECONDS, CLIP_SECONDS, TOKEN_RATE, TEXT_TOKENS = 10.0, 20.0, 25, 64
 BYTES_PER_PARAMETER = 20  # float32: the weight, its gradient, AdamW's two moments, the moving average
 FLAC_BYTES_PER_SECOND = 33_000  # measured on the synthetic set, 16-bit mono at 24 kHz
@@ -65,11 +64,18 @@ def measure(model: nn.Module, forward: Callable[[], Tensor]) -> Cost:
     return Cost(sum(p.numel() for p in model.parameters()), counter.get_total_flops(), sum(saved.values()))
 
 
-def stage_costs(size: str) -> dict[str, Cost]:
-    """Of every stage that trains a model, with the configuration configs/<stage>/<size>.yaml."""
+def training_configs(size: str) -> dict[str, dict[str, Any]]:
+    """The configuration of every stage of the recipe that trains a model of the pipeline."""
+    trainings = [stage for stage in STAGES if stage.is_training and stage.name != "judges"]
+    return {stage.name: yaml.safe_load(stage.config_file(size).read_text(encoding="utf-8")) for stage in trainings}
 
-    def section(stage: str) -> dict[str, Any]:
-        return yaml.safe_load((CONFIGS / stage / f"{size}.yaml").read_text())["model"] or {}
+
+def stage_costs(size: str) -> dict[str, Cost]:
+    """Of every stage that trains a model of the pipeline, with its configuration of that size."""
+    configs = training_configs(size)
+
+    def section(name: str) -> dict[str, Any]:
+        return configs[name]["model"] or {}
 
     costs = {}
     with torch.device("meta"):  # nothing in these two asks for a value, so that nothing need be computed
@@ -121,10 +127,8 @@ def main(arguments: list[str] | None = None) -> None:
         )
 
     print("\n| stage | steps | 10 s examples a step | hours heard | EFLOP | GPU days |\n|---|---|---|---|---|---|")
-    for stage, cost in costs.items():
-        if "," in stage:
-            continue
-        config = yaml.safe_load((CONFIGS / stage / f"{args.size}.yaml").read_text())
+    for stage, config in training_configs(args.size).items():
+        cost = costs[stage]
         seconds = config["data"].get("crop_seconds") or config["data"]["num_tokens"] / TOKEN_RATE
         examples = config["run"]["batch_size"] * seconds / SECONDS
         total = config["run"]["max_steps"] * examples

@@ -169,7 +169,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--sentences", type=int, default=15000)
     parser.add_argument("--steps", type=int, default=700)
-    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--batch_size", type=int, default=128)
     args = parser.parse_args()
 
     torch.manual_seed(0)

@@ -13,7 +13,7 @@ from melody_diffusers.data.datasets import EncodedClips
 from melody_diffusers.evaluation.velocity import velocity_figures
 from melody_diffusers.models.dual_path import DualPathDiffusionModel
 from melody_diffusers.training_utils import OptimConfig, RunConfig, TrainingRun, load_config, parse_args
-from melody_diffusers.training_utils.velocity import train_velocity
+from melody_diffusers.training_utils.velocity import chunk_angles, multi_chunk_loss
 
 
 @dataclass(kw_only=True)
@@ -51,12 +51,22 @@ def main() -> None:
     optimizer = run.optimizer(model.parameters(), config.optim)
     clips = EncodedClips(config.data.folder, "train", num_tokens=config.data.num_tokens)
     loader = DataLoader(clips, batch_size=config.run.batch_size, shuffle=True, num_workers=config.run.num_workers)
-    train_velocity(run, model, optimizer, loader, config.data.drop_tokens)
+
+    for batch in run.steps(loader):
+        z, tokens = batch["latents"].float(), batch["semantic_tokens"]  # (B, L, D), (B, S)
+        drops = run.rand("drop", len(z), device="cpu") < config.data.drop_tokens
+        angle = chunk_angles(run.rand("angle", len(z), model.config.num_chunks), z.shape[1])  # (B, L)
+        noise = run.randn("noise", *z.shape)
+        with run.autocast():
+            loss = multi_chunk_loss(model, z, tokens, noise, angle, drops, is_split=config.run.fsdp)
+        run.backward(loss, optimizer)
+        run.finish_step(velocity=loss)
+
+    run.save()
     batches = held_out_windows(config.data, run.device)
     with run.averaged_weights():
         figures = velocity_figures(model.eval(), batches)
     run.log(**figures)
-    run.save()
     per_angle = ", ".join(f"{value:.3f}" for key, value in figures.items() if key.startswith("velocity_mse/"))
     print(
         f"dual_path: held-out velocity MSE {figures['velocity_mse']:.4f} (by rising angle: {per_angle}), "

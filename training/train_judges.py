@@ -119,7 +119,7 @@ def main() -> None:
         losses["key"] = F.cross_entropy(key_logits.float(), answers[:, -1], ignore_index=-1, reduction="sum") / len(
             answers
         )
-        run.backward(sum(losses.values()), optimizer, clip=config.optim.clip)
+        run.backward(sum(losses.values()), optimizer)
         run.finish_step(**losses)
     run.save()
 

@@ -11,7 +11,6 @@ same command again goes on where the last one stopped.
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from melody_diffusers import MELODY_TINY, MeLoDyPipeline
 from melody_diffusers.audio import save_audio
 from melody_diffusers.data.encode import ClipEncoder
 from melody_diffusers.data.recordings import read_recordings
+from melody_diffusers.evaluation.velocity import velocity_figures
 from melody_diffusers.hf.lora import base_digest
 from melody_diffusers.losses import token_nll, velocity_loss
 from melody_diffusers.schedulers.angle import AngleScheduler
@@ -130,20 +130,15 @@ def base_of(model: nn.Module) -> Iterator[None]:
 @torch.no_grad()
 def heldout_losses(pipe: MeLoDyPipeline, windows: list[dict[str, Tensor]], num_angles: int = 4) -> dict[str, float]:
     """Velocity MSE, averaged over angles with fixed noise, and nats per token."""
-    scheduler, totals = AngleScheduler(), {"velocity": 0.0, "nll": 0.0}
-    for batch in DataLoader(windows, batch_size=8):
-        batch = {name: tensor.to(pipe.device) for name, tensor in batch.items()}
-        z, tokens = batch["latents"].float(), batch["semantic_tokens"]
-        totals["nll"] += float(
-            token_nll(pipe.semantic_lm.semantic_logits(batch["mulan_tokens"], tokens), tokens)
-        ) * len(z)
-        for i in range(num_angles):
-            angle = (i + 0.5) / num_angles * math.pi / 2
-            noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(i)).to(z)
-            velocity = pipe.dual_path(scheduler.add_noise(z, noise, angle), torch.tensor(angle), tokens).sample
-            error = velocity_loss(velocity, scheduler.get_velocity(z, noise, angle))
-            totals["velocity"] += float(error) * len(z) / num_angles
-    return {name: total / len(windows) for name, total in totals.items()}
+    batches = [
+        {name: tensor.to(pipe.device) for name, tensor in batch.items()} for batch in DataLoader(windows, batch_size=8)
+    ]
+    nats = 0.0
+    for batch in batches:
+        tokens = batch["semantic_tokens"]
+        logits = pipe.semantic_lm.semantic_logits(batch["mulan_tokens"], tokens)
+        nats += float(token_nll(logits, tokens)) * len(tokens) / len(windows)
+    return {"velocity": velocity_figures(pipe.dual_path, batches, num_angles)["velocity_mse"], "nll": nats}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -207,13 +202,15 @@ def main() -> None:
         count = len(batch["latents"])
         drawn = (run.rand("other", count) * len(other["latents"])).long()
         others = {name: tensor[drawn] for name, tensor in other.items()}
-        draws = torch.cat([run.rand("own condition", count, 1), run.rand("other condition", count, 1)])[:, 0]
+        draws = torch.cat([run.rand(f"{which} condition", count, 1, device="cpu") for which in ("own", "other")])
 
-        order = (draws < data.drop_condition).sort(stable=True).indices  # those without condition come last
+        order = (draws[:, 0] < data.drop_condition).sort(stable=True).indices  # those without condition come last
         num_conditional = int((draws >= data.drop_condition).sum())
+        other_rows = (order >= count).nonzero()[:, 0]
+        num_other = int((other_rows < num_conditional).sum())  # of these hear tokens, and come first
+        order, other_rows = (places.to(run.device, non_blocking=True) for places in (order, other_rows))
         z = torch.cat([batch["latents"].float(), others["latents"]])[order]  # (2 B, L, D)
         tokens = torch.cat([batch["semantic_tokens"], others["semantic_tokens"]])[order][:num_conditional]
-        is_other = order >= count
         num_chunks = dual_path.config.num_chunks
         draws = torch.cat([run.rand(f"{which} angle", count, num_chunks) for which in ("own", "other")])[order]
         angle = chunk_angles(draws, z.shape[1])  # (2 B, L)
@@ -221,8 +218,8 @@ def main() -> None:
         with run.autocast():
             noisy, target = scheduler.add_noise(z, noise, angle), scheduler.get_velocity(z, noise, angle)
             with base_of(dual_path):
-                other_tokens = tokens[is_other[:num_conditional]]
-                target[is_other] = dual_path(noisy[is_other], angle[is_other], other_tokens).sample.float()
+                other_tokens = tokens[other_rows[:num_other]]
+                target[other_rows] = dual_path(noisy[other_rows], angle[other_rows], other_tokens).sample.float()
             velocity_error = velocity_loss(dual_path(noisy, angle, tokens).sample.float(), target)
         run.backward(velocity_error, optimizers["dual_path"])
 

@@ -164,19 +164,6 @@ def drop_words(tokens: dict[str, Tensor], tokenizer: PreTrainedTokenizerBase, sh
 
 
 @torch.no_grad()
-def embed_texts(
-    mulan: MuLanModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], batch_size: int = 256
-) -> Tensor:
-    """Embeddings (len(texts), E) on the CPU."""
-    embeds = []
-    for start in range(0, len(texts), batch_size):
-        tokens = tokenizer(texts[start : start + batch_size], padding=True, truncation=True, return_tensors="pt")
-        tokens = tokens.to(mulan.device)
-        embeds.append(mulan.get_text_features(tokens["input_ids"], tokens["attention_mask"]).cpu())
-    return torch.cat(embeds)
-
-
-@torch.no_grad()
 def embed_clips(mulan: MuLanModel, clips: AudioClips) -> Tensor:
     """Embeddings (clips, E) of whole clips, on the CPU."""
     return torch.cat([mulan.get_audio_features(clips.clip(i)[None].to(mulan.device)).cpu() for i in range(len(clips))])
@@ -208,12 +195,13 @@ def judge(
     captions = [(caption, i) for i, row in enumerate(clips.rows) for caption in row.get("captions") or []]
     if not captions:
         return {}
-    texts = embed_texts(mulan, tokenizer, [caption for caption, _ in captions])
+    texts = mulan.embed_texts(tokenizer, [caption for caption, _ in captions]).cpu()
     figures = retrieval_figures(audio, texts, torch.tensor([i for _, i in captions]), styles)
     if prompts is not None and any(styles):
         written = yaml.safe_load(Path(prompts).read_text(encoding="utf-8"))
         pairs = [(prompt, style) for style, group in written.items() for prompt in group]
-        nearest = (embed_texts(mulan, tokenizer, [prompt for prompt, _ in pairs]) @ audio.T).argmax(dim=1).tolist()
+        asked = mulan.embed_texts(tokenizer, [prompt for prompt, _ in pairs]).cpu()
+        nearest = (asked @ audio.T).argmax(dim=1).tolist()
         hits = [styles[n] == style for n, (_, style) in zip(nearest, pairs, strict=True)]
         figures["prompt_style_accuracy"] = sum(hits) / len(hits)
     return figures
@@ -257,7 +245,7 @@ def main() -> None:
     optimizer = run.optimizer([p for model in run.models.values() for p in model.parameters()], config.optim)
 
     for batch in run.steps(loader):
-        tokens = tokenizer(batch["caption"], padding=True, truncation=True, return_tensors="pt").to(run.device)
+        tokens = mulan.tokenize(tokenizer, batch["caption"])
         input_ids = drop_words(tokens, tokenizer, data.word_dropout, run)
         with torch.no_grad():
             log_mel = batch["log_mel"] if data.cache_spectrograms else mulan.log_mel(batch["waveform"])  # (B, W, F, M)

@@ -64,7 +64,8 @@ def span_mask(draws: torch.Tensor, share: float, length: int) -> torch.Tensor:
 @torch.no_grad()
 def settle_batch_norm(tokenizer: SemanticTokenizer, clips: AudioClips, batch_size: int) -> None:
     """Takes the statistics of the batch normalisation again, from unmasked audio: training only saw it masked."""
-    norms = [module for module in tokenizer.modules() if isinstance(module, nn.BatchNorm1d)]
+    kind = nn.modules.batchnorm._BatchNorm  # on several GPUs they are SyncBatchNorm
+    norms = [module for module in tokenizer.modules() if isinstance(module, kind)]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain average over what follows

@@ -23,15 +23,16 @@ class DataConfig:
     """Windows of `num_tokens` semantic tokens.
 
     Args:
-        start: folder or name of a SemanticLM of these sizes to go on from; MuLan tokens get new embeddings,
-        keep_mulan: unless they mean here what they mean there, and keep theirs.
+        start: folder or name of a SemanticLM of these sizes to go on from. The embeddings of MuLan tokens are made
+            anew, because the tokens of another MuLan mean something else.
+        keep_mulan: keeps these embeddings as well, where MuLan and its quantizer are still the same.
         mulan_quantizer: folder or name of the ResidualQuantizer the MuLan tokens come from; with it
             embeddings that are not kept begin as its centroids.
         text_share: share of examples that are conditioned on the tokens of a caption or tag list.
         drop_condition: share of examples without condition, for guidance; the model needs `null_condition`.
         drop_past: each example is continued from what remains of it when a share of its semantic tokens, drawn from
-            [0, drop_past], is left out. Tokens betray much of what the condition says, and this keeps the model from
-            relying on them alone (word dropout, Bowman et al. 2016); the model needs `null_condition`.
+            [0, drop_past], is left out. Past tokens tell much of what the condition says, and without this the model
+            comes to rely on them alone (word dropout, Bowman et al. 2016); the model needs `null_condition`.
         sample_past: a further share, drawn from [0, sample_past], is replaced by what the model itself would have drawn
             there (scheduled sampling in one pass, Mihaylova and Martins 2019). A model that has only seen music in the
             key that was asked for follows its own first wrong note into another.
@@ -63,7 +64,7 @@ def nll(
 
 @torch.no_grad()
 def start_from(lm: SemanticLM, start: SemanticLM, keep_mulan: bool) -> None:
-    """Copies all weights, or all but the rows of MuLan tokens, which mean something else after another MuLan."""
+    """Copies all weights; those of MuLan tokens only if `keep_mulan`."""
     for name, tensor in start.state_dict().items():
         own = lm.state_dict()[name]
         of_tokens = not keep_mulan and name.endswith(("embed_tokens.weight", "lm_head.weight"))

@@ -1,4 +1,7 @@
-"""Trains AudioVAEGAN against its discriminators (section 4 of the paper), then fits the scale of its latents.
+"""Trains AudioVAEGAN (section 4 of the paper), then fits the scale of its latents.
+
+Discriminators are built and trained if `loss.adversarial` or `loss.feature_matching` is above 0. Both must be 0 for a
+head whose latents hold no phase: it is trained on magnitudes, which no discriminator hears.
 
     python training/train_vae_gan.py --config training/configs/vae_gan/tiny.yaml
 
@@ -45,7 +48,11 @@ class DataConfig:
 
 @dataclass(kw_only=True)
 class LossConfig:
-    """Weights of the losses, the paper's by default, and the STFTs that two of them compare."""
+    """Weights of the losses, the paper's by default, and the STFTs that two of them compare.
+
+    Args:
+        gan_start_step: from this step on, what discriminators hear counts.
+    """
 
     stft: float = 50.0
     log_stft: float = 0.0
@@ -57,6 +64,14 @@ class LossConfig:
     fft_sizes: list[int] = dataclasses.field(default_factory=lambda: list(STFT_FFT_SIZES))
     window_sizes: list[int] = dataclasses.field(default_factory=lambda: list(STFT_WINDOW_SIZES))
     hop_sizes: list[int] = dataclasses.field(default_factory=lambda: list(STFT_HOP_SIZES))
+
+
+@dataclass(kw_only=True)
+class DiscriminatorOptimConfig(OptimConfig):
+    """The paper's settings of HiFi-GAN."""
+
+    learning_rate: float = 2e-4
+    betas: tuple[float, float] = (0.8, 0.99)
 
 
 class Discriminators(torch.nn.Module):
@@ -83,7 +98,7 @@ SECTIONS = {
     "data": DataConfig,
     "loss": LossConfig,
     "optim": OptimConfig,
-    "discriminator_optim": OptimConfig,
+    "discriminator_optim": DiscriminatorOptimConfig,
     "run": RunConfig,
 }
 
@@ -112,41 +127,48 @@ def main() -> None:
     config = load_config(args.config, SECTIONS, args.set)
     torch.manual_seed(config.run.seed)
     vae = AudioVAEGAN(AudioVAEGANConfig(**config.model))
-    discriminators = Discriminators(**config.discriminators)
+    weights = config.loss
+    models: dict[str, torch.nn.Module] = {"vae": vae}
+    discriminators = None
+    if weights.adversarial > 0 or weights.feature_matching > 0:
+        if not vae.has_phase:
+            raise ValueError(
+                f"loss.adversarial and loss.feature_matching must be 0 with the {vae.config.head} head, which is "
+                f"trained on magnitudes; got {weights.adversarial} and {weights.feature_matching}."
+            )
+        discriminators = models["discriminators"] = Discriminators(**config.discriminators)
     clips = AudioClips(
         config.data.folder, "train", config.data.crop_seconds, sample_rate=vae.sample_rate, seed=config.run.seed
     )
     loader = DataLoader(clips, config.run.batch_size, shuffle=True, num_workers=config.run.num_workers, drop_last=True)
-    run = TrainingRun(config.run, {"vae": vae, "discriminators": discriminators}, config, ema=["vae"])
+    run = TrainingRun(config.run, models, config, ema=["vae"])
     optimizer = run.optimizer(vae.parameters(), config.optim)
-    discriminator_optimizer = run.optimizer(discriminators.parameters(), config.discriminator_optim)
-    weights = config.loss
+    if discriminators is not None:
+        discriminator_optimizer = run.optimizer(discriminators.parameters(), config.discriminator_optim)
 
     for batch in run.steps(loader):
         waveform = batch["waveform"]  # (B, 1, T)
         with run.autocast():
             latent_dist = vae.encode(waveform).latent_dist
-            latents = latent_dist.sample(run.generators("latents", len(waveform)))
-            if vae.config.head == "magnitude":  # judged before a phase is found: no waveform, no discriminator
-                pairs = [vae.magnitude_pair(waveform, latents)]
+            latents = latent_dist.sample(run.generators("latents", len(waveform)))  # (B, L, D)
+            if vae.has_phase:
+                reconstruction = vae.decode(latents).sample.float()[..., : waveform.shape[-1]]  # (B, 1, T)
             else:
-                reconstruction = vae.decode(latents).sample.float()[..., : waveform.shape[-1]]
+                pairs = [vae.magnitude_pair(waveform, latents)]
         losses, logs = {"kl": latent_dist.kl()}, {}
-        if vae.config.head != "magnitude":
+        if vae.has_phase:
             losses["waveform"] = waveform_loss(reconstruction, waveform)
             pairs = stft_magnitude_pairs(
                 reconstruction, waveform, weights.fft_sizes, weights.window_sizes, weights.hop_sizes
             )
         losses |= {"stft": magnitude_loss(pairs), "log_stft": log_magnitude_loss(pairs)}
-        if vae.config.head != "magnitude" and run.step >= weights.gan_start_step:
+        if discriminators is not None and run.step >= weights.gan_start_step:
             with run.autocast():
                 real, fake = discriminators(waveform), discriminators(reconstruction.detach())
             logs["discriminator"] = discriminator_loss(real, fake)
             run.backward(logs["discriminator"], discriminator_optimizer)
             with run.autocast():
-                with torch.no_grad():
-                    real = discriminators(waveform)
-                fake = discriminators(reconstruction)
+                fake = discriminators(reconstruction)  # this time with gradients for the decoder
             losses["adversarial"] = generator_loss(fake)
             losses["feature_matching"] = feature_matching_loss(real, fake)
         loss = sum(getattr(weights, name) * value for name, value in losses.items())

@@ -192,11 +192,13 @@ def _load(class_name: str, args: argparse.Namespace) -> tuple["DiffusionPipeline
 
     import melody_diffusers
 
+    from .devices import default_device, use_tensor_cores
+
     disable_progress_bar()
     disable_transformers_progress_bar()
-    device = args.device if args.device is not None else "cuda" if torch.cuda.is_available() else "cpu"
+    device = default_device() if args.device is None else args.device
     try:
-        torch.empty(0, device=device)
+        use_tensor_cores(torch.empty(0, device=device).device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {device!r} is not available: {error}") from error
     pipe = getattr(melody_diffusers, class_name).from_pretrained(args.model, dtype=getattr(torch, args.dtype))

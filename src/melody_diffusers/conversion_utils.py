@@ -40,7 +40,7 @@ def component_class(folder: str | os.PathLike) -> Any:
 def trial_outputs(component: Any, seed: int = 0) -> list[Tensor]:
     """What a component makes of one fixed random input: every output in which its weights take part, in its dtype.
 
-    Of an `AudioVAEGAN` with the magnitude head these are the magnitudes, whose phases are found by iteration and tell
+    Of an `AudioVAEGAN` whose latents hold no phase these are the magnitudes: phases are found by iteration and tell
     nothing of the weights.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -57,7 +57,7 @@ def trial_outputs(component: Any, seed: int = 0) -> list[Tensor]:
         waveform = noise(1, 1, component.sample_rate, scale=0.1)
         latents = component.encode(waveform).latent_dist.mode()
         other = noise(*latents.shape)
-        if config.head == "magnitude":
+        if not component.has_phase:
             return [latents, component.magnitude_pair(waveform, other)[0]]
         return [latents, component.decode(other).sample]
     if isinstance(component, MuLanModel):

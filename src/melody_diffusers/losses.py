@@ -8,31 +8,12 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from .spectra import log_mel_spectrogram
+from .spectra import log_mel_spectrogram, stft_magnitude
 
 # The seven resolutions of the paper's multi-resolution spectral loss (section 4 and appendix).
 STFT_FFT_SIZES = (8192, 4096, 2048, 512, 128, 64, 32)
 STFT_WINDOW_SIZES = (4096, 2048, 1024, 256, 64, 32, 16)
 STFT_HOP_SIZES = (2048, 1024, 512, 128, 32, 16, 8)
-
-
-def stft_magnitude(
-    waveform: torch.Tensor, fft_size: int, window_size: int, hop_size: int, eps: float = 1e-7
-) -> torch.Tensor:
-    """Magnitudes `|STFT(x)|` with a Hann window, reflected at both ends: (..., T) -> (..., N, F).
-
-    The spectrum is divided by the window's norm, `sqrt(sum w^2)`, so that white noise of deviation s has magnitudes of
-    order s at every resolution and no FFT size dominates a sum over sizes. `eps` keeps the root differentiable at 0.
-    """
-    shape = waveform.shape
-    signal = waveform.reshape(-1, shape[-1]).float()  # (B, T)
-    half = window_size // 2
-    signal = F.pad(signal, (half, half), mode="reflect" if half < shape[-1] else "constant")
-    window = torch.hann_window(window_size, device=signal.device)
-    frames = signal.unfold(-1, window_size, hop_size) * (window / window.square().sum().sqrt())  # (B, N, window)
-    spectrum = torch.view_as_real(torch.fft.rfft(frames, n=fft_size))  # (B, N, F, 2)
-    magnitude = (spectrum.square().sum(-1) + eps**2).sqrt()  # (B, N, F)
-    return magnitude.reshape(*shape[:-1], *magnitude.shape[1:])
 
 
 def stft_magnitude_pairs(
@@ -107,14 +88,6 @@ def waveform_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tenso
     1 for silence as the answer, 0 for a perfect one. The ratio of batch sums, so that quiet clips are not amplified.
     """
     return (prediction - target).square().sum() / target.square().sum().clamp_min(1e-8)
-
-
-def kl_loss(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
-    """Divergence of a diagonal Gaussian from N(0, I), averaged over every latent number (section 4):
-
-    KL = mean  1/2 (mu^2 + sigma^2 - 1 - ln sigma^2)
-    """
-    return 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).mean()
 
 
 # One entry per sub-discriminator: its logits, and the activations of its layers.

@@ -4,47 +4,66 @@ Shapes: B batch, T samples, N frames, F frequency bins.
 """
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers.audio_utils import mel_filter_bank
 
 SPECTROGRAM_COLOURS = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))  # quiet to loud
 SPECTROGRAM_RANGE_DB = 80.0
 
 
-@lru_cache(maxsize=32)
-def _mel_weights(sample_rate: int, n_fft: int, num_mels: int, f_min: float, f_max: float) -> np.ndarray:
-    # numpy, not torch: a tensor first built under inference_mode could never again take part in training
-    def hz_to_mel(hz: np.ndarray) -> np.ndarray:  # Slaney: linear up to 1 kHz, 27 mels per factor 6.4 above
-        linear = hz * 3.0 / 200.0
-        return np.where(hz < 1000.0, linear, 15.0 + 27.0 * np.log(np.maximum(hz, 1000.0) / 1000.0) / math.log(6.4))
-
-    def mel_to_hz(mel: np.ndarray) -> np.ndarray:
-        return np.where(mel < 15.0, mel * 200.0 / 3.0, 1000.0 * 6.4 ** ((np.maximum(mel, 15.0) - 15.0) / 27.0))
-
-    lowest, highest = hz_to_mel(np.array([f_min, f_max]))
-    corners = mel_to_hz(np.linspace(lowest, highest, num_mels + 2))  # lower corner, peaks, upper corner
-    frequencies = np.linspace(0.0, sample_rate / 2, n_fft // 2 + 1)[:, None]
-    rising = (frequencies - corners[:-2]) / (corners[1:-1] - corners[:-2])
-    falling = (corners[2:] - frequencies) / (corners[2:] - corners[1:-1])
-    weights = np.maximum(0.0, np.minimum(rising, falling)) * 2.0 / (corners[2:] - corners[:-2])  # equal areas
-    return weights.astype(np.float32)
+@lru_cache(maxsize=64)
+def _made(make: Callable[..., Tensor], device: str, fake_mode: object, *arguments) -> Tensor:
+    with torch.inference_mode(False):  # a tensor made in inference mode can never take part in training
+        return make(*arguments).to(device)
 
 
-def mel_filterbank(
-    sample_rate: int, n_fft: int, num_mels: int, f_min: float = 0.0, f_max: float | None = None
-) -> Tensor:
-    """Triangular mel filters (n_fft // 2 + 1, num_mels) on Slaney's scale, each of unit area in Hz.
+@torch.compiler.assume_constant_result  # torch.compile would look into the cache, and through it
+def _kept(*key) -> Tensor:
+    return _made(*key)
 
-    `f_max` defaults to half the sample rate. Magnitudes (..., n_fft // 2 + 1) @ filterbank give (..., num_mels).
+
+def _constant(make: Callable[..., Tensor], like: Tensor, *arguments) -> Tensor:
+    """`make(*arguments)` on the device of `like`, copied there once: to copy it in each call would stall a GPU."""
+    return _kept(make, str(like.device), getattr(like, "fake_mode", None), *arguments)
+
+
+def hann_window(length: int) -> Tensor:
+    """A periodic Hann window (length,), on the CPU."""
+    return torch.hann_window(length, device="cpu")
+
+
+def mel_filterbank(sample_rate: int, n_fft: int, num_mels: int) -> Tensor:
+    """Triangular mel filters (n_fft // 2 + 1, num_mels) on Slaney's scale, each of unit area in Hz; on the CPU.
+
+    Magnitudes (..., n_fft // 2 + 1) @ filterbank give (..., num_mels).
     """
-    f_max = sample_rate / 2 if f_max is None else f_max
-    if not 0.0 <= f_min < f_max <= sample_rate / 2:
-        raise ValueError(f"Need 0 <= f_min < f_max <= {sample_rate / 2}, got {f_min} and {f_max}.")
-    return torch.tensor(_mel_weights(sample_rate, n_fft, num_mels, float(f_min), float(f_max)))
+    weights = mel_filter_bank(
+        n_fft // 2 + 1, num_mels, 0.0, sample_rate / 2, sample_rate, norm="slaney", mel_scale="slaney"
+    )
+    return torch.tensor(weights, dtype=torch.float32, device="cpu")
+
+
+def frame_spectra(signal: Tensor, window: Tensor, hop_length: int, n_fft: int | None = None) -> Tensor:
+    """Spectra of the windowed frames of a signal: (..., T) to complex (..., N, F).
+
+    Frame i is samples i * hop_length and on, as many as the window has; there are as many frames as fit in. The
+    gradient of `torch.stft` adds in an order that changes from run to run on a GPU; that of these operations does not.
+
+    Args:
+        n_fft: length of the Fourier transform, that of the window by default; frames end in zeros up to there.
+    """
+    return torch.fft.rfft(signal.unfold(-1, len(window), hop_length) * window, n=n_fft)
+
+
+def _squared(spectrum: Tensor) -> Tensor:
+    """|z|^2 of complex numbers; unlike `abs().square()` it has a gradient at 0."""
+    return torch.view_as_real(spectrum).square().sum(-1)
 
 
 def log_mel_spectrogram(
@@ -62,18 +81,11 @@ def log_mel_spectrogram(
     float32 also under autocast, since bf16 has too few digits for a spectrum.
     """
     with torch.autocast(waveform.device.type, enabled=False):
-        flat = waveform.float().reshape(-1, waveform.shape[-1])
-        spectrum = torch.stft(
-            flat,
-            n_fft,
-            hop_length,
-            window=torch.hann_window(n_fft, device=flat.device),
-            center=True,
-            pad_mode="constant",
-            return_complex=True,
-        )  # (B, n_fft // 2 + 1, T // hop_length + 1)
-        magnitude = spectrum.abs()[..., : waveform.shape[-1] // hop_length].transpose(-1, -2)
-        mel = magnitude @ mel_filterbank(sample_rate, n_fft, num_mels).to(flat.device)
+        flat = waveform.float().reshape(-1, waveform.shape[-1])  # (B, T)
+        padded = F.pad(flat, (n_fft // 2, n_fft // 2))
+        spectrum = frame_spectra(padded, _constant(hann_window, flat, n_fft), hop_length)
+        magnitude = spectrum.abs()[:, : waveform.shape[-1] // hop_length]  # (B, N, n_fft // 2 + 1)
+        mel = magnitude @ _constant(mel_filterbank, flat, sample_rate, n_fft, num_mels)
         return mel.clamp(min=floor).log().reshape(*waveform.shape[:-1], -1, num_mels)
 
 
@@ -87,6 +99,14 @@ def spectrogram_image(waveform: Tensor, sample_rate: int = 24000) -> np.ndarray:
     stops = np.linspace(0, 1, len(SPECTROGRAM_COLOURS))
     channels = [np.interp(loudness, stops, colour) for colour in zip(*SPECTROGRAM_COLOURS)]
     return np.stack(channels, -1).astype(np.uint8)
+
+
+def _semitone_weights(sample_rate: int, fft_size: int, num_semitones: int, lowest_hz: float) -> Tensor:
+    """Share of each Fourier bin but the first in each semitone, (F - 1, num_semitones); columns sum to 1."""
+    hertz = torch.arange(1, fft_size // 2 + 1, device="cpu") * (sample_rate / fft_size)
+    distance = 12 * torch.log2(hertz / lowest_hz)[:, None] - torch.arange(num_semitones, device="cpu")
+    weight = torch.exp(-0.5 * (distance * 3).square())
+    return weight / weight.sum(0)
 
 
 def semitone_spectrogram(
@@ -106,14 +126,16 @@ def semitone_spectrogram(
     num_frames = -(-waveform.shape[-1] // hop_size)
     left = (fft_size - hop_size) // 2
     right = num_frames * hop_size - waveform.shape[-1] + fft_size - hop_size - left
-    frames = F.pad(waveform[:, 0].float(), (left, right)).unfold(-1, fft_size, hop_size)  # (B, N, fft_size)
-    window = torch.hann_window(fft_size, device=waveform.device)
-    energy = torch.view_as_real(torch.fft.rfft(frames * window)).square().sum(-1) / window.square().sum()  # (B, N, F)
-    hertz = torch.arange(1, fft_size // 2 + 1, device=waveform.device) * (sample_rate / fft_size)
-    distance = 12 * torch.log2(hertz / lowest_hz)[:, None] - torch.arange(num_semitones, device=waveform.device)
-    weight = torch.exp(-0.5 * (distance * 3).square())  # (F - 1, num_semitones)
-    weight = weight / weight.sum(0)
-    return 0.5 * (energy[..., 1:] @ weight + 1e-8).log()
+    padded = F.pad(waveform[:, 0].float(), (left, right))
+    window = _constant(hann_window, padded, fft_size)
+    energy = _squared(frame_spectra(padded, window, hop_size)) / window.square().sum()  # (B, N, F)
+    weights = _constant(_semitone_weights, padded, sample_rate, fft_size, num_semitones, lowest_hz)
+    return 0.5 * (energy[..., 1:] @ weights + 1e-8).log()
+
+
+SPECTRAL_MEL, SPECTRAL_SEMITONES, SPECTRAL_ONSET = slice(0, 128), slice(128, 200), 200
+"""Where in a spectral frame the log-mel bands, the semitones and the onset are."""
+SPECTRAL_FRAME_SIZE = 201
 
 
 def spectral_frames(waveform: Tensor, sample_rate: int = 24000, hop_size: int = 960) -> Tensor:
@@ -135,7 +157,25 @@ def spectral_frames(waveform: Tensor, sample_rate: int = 24000, hop_size: int = 
     return torch.cat([mel.unflatten(1, (-1, 2)).flatten(2), semitones, rise.unflatten(1, (-1, 2)).amax(-1, True)], -1)
 
 
-SPECTRAL_FRAME_SIZE = 201
+def reflected(signal: Tensor, left: int, right: int) -> Tensor:
+    """The signal (..., T) with its mirror images at both ends, (..., left + T + right); both are less than T.
+
+    The gradient of `F.pad(mode="reflect")` adds in an order that changes from run to run on a GPU; this one does not.
+    """
+    return torch.cat([signal[..., 1 : left + 1].flip(-1), signal, signal[..., -right - 1 : -1].flip(-1)], dim=-1)
+
+
+def stft_magnitude(waveform: Tensor, fft_size: int, window_size: int, hop_size: int, eps: float = 1e-7) -> Tensor:
+    """Magnitudes `|STFT(x)|` with a Hann window, reflected at both ends: (..., T) -> (..., N, F).
+
+    The spectrum is divided by the window's norm, `sqrt(sum w^2)`, so that white noise of deviation s has magnitudes of
+    order s at every resolution and no FFT size dominates a sum over sizes. `eps` keeps the root differentiable at 0.
+    """
+    signal, half = waveform.float(), window_size // 2
+    signal = reflected(signal, half, half) if half < signal.shape[-1] else F.pad(signal, (half, half))
+    window = _constant(hann_window, signal, window_size)
+    power = _squared(frame_spectra(signal, window / window.norm(), hop_size, fft_size))  # (..., N, F)
+    return (power + eps**2).sqrt()
 
 
 def stft_frames(waveform: Tensor, n_fft: int, hop_length: int) -> Tensor:
@@ -145,14 +185,14 @@ def stft_frames(waveform: Tensor, n_fft: int, hop_length: int) -> Tensor:
     """
     margin = n_fft - hop_length
     padded = F.pad(waveform.float(), (margin // 2, margin - margin // 2))
-    window = torch.hann_window(n_fft, device=waveform.device)
-    return torch.fft.rfft(padded.unfold(-1, n_fft, hop_length) * (window / window.norm()))
+    window = _constant(hann_window, padded, n_fft)
+    return frame_spectra(padded, window / window.norm(), hop_length)
 
 
 def inverse_stft_frames(spectrum: Tensor, hop_length: int) -> Tensor:
     """Waveform (B, N * hop_length) of frames (B, N, F): inverts `stft_frames`, by least squares where none fits."""
     n_fft = 2 * (spectrum.shape[-1] - 1)
-    window = torch.hann_window(n_fft, device=spectrum.device)
+    window = _constant(hann_window, spectrum, n_fft)
     frames = torch.fft.irfft(spectrum, n=n_fft) * (window * window.norm())
     squares = window.square().expand(1, spectrum.shape[1], -1)
     start, length = (n_fft - hop_length) // 2, spectrum.shape[1] * hop_length
@@ -184,7 +224,7 @@ def _phase_of_partials(magnitude: Tensor, hop_length: int, turns_before: Tensor 
     peak = torch.where(bins - below <= above - bins, below, above)
     peak = torch.where((peak >= 0) & (peak < num_bins), peak, bins)  # a frame without peaks: each bin for itself
     turns = frequency.gather(-1, peak.long()) * (hop_length / (2 * (num_bins - 1)))
-    many = torch.float32 if turns.device.type == "mps" else torch.float64  # a long piece makes many turns
+    many = torch.float64 if turns.device.type in ("cpu", "cuda") else torch.float32  # a long piece makes many turns
     turns = (turns_before + (turns % 1).cumsum(1, dtype=many)) % 1
     return 2 * math.pi * turns.float() + math.pi * (bins - peak), turns[:, -1:]
 

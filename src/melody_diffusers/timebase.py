@@ -7,8 +7,6 @@ second. All arithmetic between counts is integer arithmetic, so that no rounding
 import math
 from dataclasses import dataclass
 
-_SLACK = 1e-6  # frames or tokens: 10.0 s must not become one frame more because 10.0 * 250 is not exact
-
 
 def _ceil_div(numerator: int, denominator: int) -> int:
     return -(-numerator // denominator)
@@ -49,11 +47,6 @@ class Timebase:
             )
 
     @property
-    def frame_rate(self) -> float:
-        """Latent frames a second."""
-        return self.sample_rate / self.hop_samples
-
-    @property
     def samples_per_token(self) -> int:
         """Samples one semantic token covers."""
         return self.sample_rate // self.token_rate
@@ -63,20 +56,20 @@ class Timebase:
         """Smallest number of tokens that ends exactly on a frame border; a crop may start at its multiples."""
         return self.hop_samples // math.gcd(self.samples_per_token, self.hop_samples)
 
+    @property
+    def frame_alignment(self) -> int:
+        """Latent frames of `token_alignment` tokens."""
+        return self.tokens_to_frames(self.token_alignment)
+
+    def whole_token_frames(self, num_frames: int) -> int:
+        """`num_frames` or the next number of latent frames that ends exactly on a token border."""
+        _check_count("num_frames", num_frames)
+        return _ceil_div(num_frames, self.frame_alignment) * self.frame_alignment
+
     def seconds_to_samples(self, seconds: float) -> int:
         """Nearest number of samples."""
         _check_seconds(seconds)
         return round(seconds * self.sample_rate)
-
-    def seconds_to_frames(self, seconds: float) -> int:
-        """Fewest latent frames that cover `seconds`."""
-        _check_seconds(seconds)
-        return math.ceil(seconds * self.sample_rate / self.hop_samples - _SLACK)
-
-    def seconds_to_tokens(self, seconds: float) -> int:
-        """Fewest semantic tokens that cover `seconds`."""
-        _check_seconds(seconds)
-        return math.ceil(seconds * self.token_rate - _SLACK)
 
     def frames_to_seconds(self, num_frames: int) -> float:
         """Duration of `num_frames` latent frames."""
@@ -113,10 +106,11 @@ class Timebase:
         _check_count("frame", frame)
         return frame * self.hop_samples // self.samples_per_token
 
-    def chunk_boundaries(self, num_frames: int, num_chunks: int) -> tuple[int, ...]:
-        """The M + 1 borders L_m = floor(m L / M) that cut L frames into M chunks, from 0 to L (paper, section 3)."""
-        _check_count("num_frames", num_frames)
-        _check_count("num_chunks", num_chunks)
-        if not 1 <= num_chunks <= num_frames:
-            raise ValueError(f"num_chunks must lie between 1 and num_frames = {num_frames}, got {num_chunks}.")
-        return tuple(m * num_frames // num_chunks for m in range(num_chunks + 1))
+
+def chunk_boundaries(num_frames: int, num_chunks: int) -> tuple[int, ...]:
+    """The M + 1 borders L_m = floor(m L / M) that cut L frames into M chunks, from 0 to L (paper, section 4.1)."""
+    _check_count("num_frames", num_frames)
+    _check_count("num_chunks", num_chunks)
+    if not 1 <= num_chunks <= num_frames:
+        raise ValueError(f"num_chunks must lie between 1 and num_frames = {num_frames}, got {num_chunks}.")
+    return tuple(m * num_frames // num_chunks for m in range(num_chunks + 1))

@@ -17,8 +17,8 @@ from datasets import Array2D, Audio, Features, List, Value
 from torch.utils.data import DataLoader
 
 from melody_diffusers.audio import load_audio
-from melody_diffusers.data import datasets as module
-from melody_diffusers.data.datasets import AudioClips, EncodedClips, _decode, tags_of
+from melody_diffusers.data import datasets as datasets_module
+from melody_diffusers.data.datasets import AudioClips, EncodedClips, tags_of
 from melody_diffusers.timebase import Timebase
 
 FEATURES = Features(
@@ -169,22 +169,6 @@ def own_folder(folder, tmp_path):
     return Path(shutil.copytree(folder, tmp_path / "mine" / "set"))
 
 
-def test_of_several_processes_one_decodes(own_folder, monkeypatch):
-    decoded = []
-
-    def decode_slowly(audio, sample_rate):
-        time.sleep(0.02)
-        decoded.append(audio["path"])
-        return _decode(audio, sample_rate)
-
-    monkeypatch.setattr(module, "_decode", decode_slowly)
-    with ThreadPoolExecutor(4) as pool:  # locks of files hold between threads as between processes
-        made = list(pool.map(lambda _: AudioClips(own_folder, "train", None, 8000), range(4)))
-    assert sorted(decoded) == [f"{i}.flac" for i in range(5)]
-    for clips in made:
-        assert torch.equal(clips.clip(3), made[0].clip(3)) and len(clips) == 5
-
-
 def test_a_killed_process_holds_nobody_up_and_outdated_samples_go(own_folder):
     cache = own_folder.parent / ".cache"
     for split, rate in (("train", 8000), ("train", 4000), ("test_font", 8000)):
@@ -323,6 +307,7 @@ def test_crops_of_clips_of_any_length_have_the_frames_of_their_tokens(tmp_path, 
             last.add(int(tokens[-1]))
     # a 15th token is used where all its frames are there, if a crop may end after it
     assert max(last) == (13 if timebase.token_alignment == 2 else 14)
+    assert [len(item["semantic_tokens"]) for item in EncodedClips(tmp_path, "train", None)][:2] == [14, 14]
     with pytest.raises(ValueError, match="from 1 to 14 "):
         EncodedClips(tmp_path, "train", num_tokens=16)
 
@@ -336,3 +321,19 @@ def test_crops_that_cannot_be_are_refused(encoded, num_tokens):
 def test_a_missing_split_is_named(encoded):
     with pytest.raises(FileNotFoundError, match="'test'"):
         EncodedClips(encoded, "test", 10)
+
+
+def test_of_several_processes_one_decodes_and_what_is_outdated_goes(own_folder, monkeypatch):
+    own, cache, decoded = own_folder, own_folder.parent / ".cache", []
+    load = datasets_module.load_audio
+    monkeypatch.setattr(datasets_module, "load_audio", lambda *a: time.sleep(0.01) or decoded.append(1) or load(*a))
+    with ThreadPoolExecutor(4) as threads:  # each opens the lock for itself, as a process would
+        together = list(threads.map(lambda _: AudioClips(own, "train", None, 8000), range(4)))
+    assert len(decoded) == len(together[0]) and all(torch.equal(c.clip(1), together[0].clip(1)) for c in together)
+    cached = {file.name for file in cache.glob("set-train-*.i16")}
+    (own / "notes.txt").write_text("the data has changed")
+    AudioClips(own, "train", None, 8000)
+    AudioClips(own, "test_font", None, 8000)
+    after = {file.name for file in cache.glob("set-train-*.i16")}
+    assert len(cached) == len(after) == 1 and cached != after
+    assert len(list(cache.glob("*.i16"))) == 2  # the other split's stays

@@ -23,6 +23,24 @@ def test_si_sdr_of_a_sum_of_orthogonal_sines(noise_gain: float, decibels: float)
         assert ratio.item() == pytest.approx(decibels, abs=1e-6)
 
 
+class WithoutFloat64(torch.Tensor):
+    """A tensor of a device that has no float64."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        out = super().__torch_function__(func, types, args, kwargs or {})
+        if func is torch.Tensor.cpu:
+            return torch.Tensor(out)
+        assert not isinstance(out, torch.Tensor) or out.dtype != torch.float64, func
+        return out
+
+
+def test_si_sdr_asks_no_device_for_float64() -> None:
+    signal, noise = orthogonal_pair()
+    on_device = [x.float().as_subclass(WithoutFloat64) for x in (signal + 0.1 * noise, signal)]
+    assert si_sdr(*on_device).item() == pytest.approx(20, abs=1e-3)
+
+
 def test_si_sdr_at_its_limits() -> None:
     signal, noise = orthogonal_pair()
     assert si_sdr(signal, signal).item() > 200

@@ -132,16 +132,16 @@ def test_the_command_makes_judges_and_rejudges(tiny_folder: str, data: Path, tmp
     (tmp_path / "prompts.yaml").write_text("style: {rock: {prompts: [a fast rock at 140 bpm]}}")
     model = shutil.copytree(tiny_folder, tmp_path / "tiny")
     command = ["--model", str(model), "--data", str(data), "--judges", str(tmp_path / "judges"), "--quick"]
-    command += ["--num_threads", "1", "--embedding", "melody_diffusers.evaluation.embeddings:log_mel_statistics"]
+    command += ["--num-threads", "1", "--embedding", "melody_diffusers.evaluation.embeddings:log_mel_statistics"]
     command += [
-        "--num_inference_steps",
+        "--num-inference-steps",
         "2",
         "--prompts",
         str(tmp_path / "prompts.yaml"),
         "--out",
         str(tmp_path / "out"),
     ]
-    assert main([*command, "--compare_steps", "1"]) == 0
+    assert main([*command, "--compare-steps", "1"]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert list(report["rows"]) == ["real", "reconstructed", "from_tokens", "generated", "silence", "noise"]
     for row in report["rows"].values():

@@ -24,7 +24,7 @@ def test_an_error_at_right_angles_to_the_latents_has_a_closed_form() -> None:
     error = 0.1
 
     def model(noisy: torch.Tensor, angle: torch.Tensor, tokens: torch.Tensor) -> SimpleNamespace:
-        d = float(angle)
+        d = float(angle[0, 0])
         noise = (noisy - math.cos(d) * z) / math.sin(d)
         return SimpleNamespace(sample=math.cos(d) * noise - math.sin(d) * z + error * other)
 
@@ -52,6 +52,22 @@ def test_no_velocity_is_no_improvement_and_windows_weigh_the_same() -> None:
     assert figures["si_snr_improvement"] == pytest.approx(0, abs=1e-4)
     assert figures["velocity_mse"] == pytest.approx(1, rel=0.05)  # of Gaussian latents of variance 1
     assert len(figures) == 2 * (8 + 1)
+
+
+def test_only_what_is_not_known_is_judged() -> None:
+    """Errors in the first half do not count, and the first half is heard as it is."""
+    z = torch.randn(3, 50, 4, generator=torch.Generator().manual_seed(100))
+
+    def model(noisy: torch.Tensor, angle: torch.Tensor, tokens: torch.Tensor) -> SimpleNamespace:
+        assert torch.equal(noisy[:, :25], z[:, :25]) and not angle[:, :25].any()
+        d = angle[:, 25:, None]
+        noise = (noisy[:, 25:] - d.cos() * z[:, 25:]) / d.sin()
+        right = d.cos() * noise - d.sin() * z[:, 25:]
+        return SimpleNamespace(sample=torch.cat([torch.full_like(z[:, :25], 9.0), right + 0.5], dim=1))
+
+    batch = {"latents": z, "semantic_tokens": torch.zeros(3, 10)}
+    figures = velocity_figures(model, [batch], num_angles=2, known_share=0.5)
+    assert figures["velocity_mse"] == pytest.approx(0.25, rel=1e-4)
 
 
 def test_runs_on_the_real_network(tiny_components: dict) -> None:

@@ -115,6 +115,7 @@ BAD_CALLS = [
     (of_clip(SECOND, None), "audio_prompt_sampling_rate", "got None"),
     (of_clip(SECOND, 7), "audio_prompt_sampling_rate", "got 7"),
     (of_clip(SECOND, 24000.5), "audio_prompt_sampling_rate", "got 24000.5"),
+    (of_clip(SECOND.astype(np.complex64)), "audio_prompt", "got complex64"),
     (of_clip(SECOND.astype(np.int16)), "audio_prompt", "torch.int16"),
     (of_clip(np.array(["a", "b"])), "audio_prompt", "got <U1"),
     (of_clip(np.zeros(0)), "audio_prompt", "got (0,)"),
@@ -162,6 +163,14 @@ def test_a_bad_call_is_refused_at_once_by_name(pipe, arguments, name, said):
 @pytest.mark.parametrize(("arguments", "name", "said"), BAD_FILLINGS)
 def test_a_bad_filling_is_refused_at_once_by_name(inpaint, arguments, name, said):
     refuse(inpaint, {"audio": SECOND, "audio_sampling_rate": 24000} | arguments, name, said)
+
+
+@pytest.mark.parametrize("convert", [lambda x: x[::-1], lambda x: x.astype(np.longdouble), lambda x: x[:, None].T])
+def test_an_array_may_have_any_layout_and_precision(pipe, convert):
+    clip = np.sin(np.arange(24000) * 0.05).astype(np.float32) * 0.5
+    plain = np.ascontiguousarray(convert(clip), np.float32)
+    made = [pipe(**of_clip(x), **QUICK, generator=seeded()).semantic_tokens for x in (convert(clip), plain)]
+    assert torch.equal(*made)
 
 
 def test_many_threads_get_what_they_get_one_after_another(pipe):

@@ -204,10 +204,10 @@ def test_other_names_of_diffusers_are_still_found_or_refused():
 def test_a_changed_upstream_is_a_warning_that_says_what_no_longer_works():
     renamed = type(sys)("diffusers.pipelines.pipeline_loading_utils")
     with pytest.warns(RuntimeWarning, match="could not register its classes with diffusers.pipelines.pipeline_load"):
-        hub._try(hub._add_library, renamed)
+        hub._try(hub.upstream.add_library, renamed)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        hub._try(hub._add_library, pipeline_loading_utils)
+        hub._try(hub.upstream.add_library, pipeline_loading_utils)
 
 
 def test_one_lost_name_of_upstream_is_a_loud_warning_and_the_rest_goes_on(tiny_folder):

@@ -1,12 +1,19 @@
 """AudioVAEGAN: exact lengths, exact inverses, tiling without seams, and the paper's parameter counts."""
 
 import json
+from dataclasses import dataclass, fields
+from typing import ClassVar
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
+from melody_diffusers.hf import loading
 from melody_diffusers.models.audio_vae import AudioVAEGAN, AudioVAEGANConfig
+from melody_diffusers.models.heads import HEADS
+from melody_diffusers.models.heads.hifigan import HiFiGAN
 from melody_diffusers.spectra import griffin_lim, stft_frames
+from melody_diffusers.training_utils import load_config
 
 HIFIGAN = dict(
     head="hifigan",
@@ -81,6 +88,15 @@ def test_kl_and_samples_follow_the_gaussian(vae):
     torch.testing.assert_close(dist.kl(), torch.distributions.kl_divergence(posterior, prior).mean())
     standard = (dist.raw_sample(torch.Generator().manual_seed(0)) - posterior.mean) / posterior.stddev
     assert standard.mean().abs() < 0.1 and (standard.std() - 1).abs() < 0.1
+
+
+@torch.no_grad()
+def test_decode_holds_latents_in_the_range_of_encode(vae):
+    bound = vae.config.latent_scale * vae.config.latent_clip
+    latents = 3 * bound * torch.randn(1, 20, 4, generator=torch.Generator().manual_seed(0))
+    within = latents.clamp(-bound, bound)
+    assert torch.equal(vae.decode(latents).sample, vae.decode(within).sample)
+    assert not torch.equal(vae.decode(within).sample, vae.decode(0.9 * within).sample)
 
 
 @torch.no_grad()
@@ -176,7 +192,11 @@ def test_bad_input_is_named(vae):
     with pytest.raises(ValueError, match="head is 'wavenet'"):
         AudioVAEGANConfig(head="wavenet")
     with pytest.raises(ValueError, match="istft_n_fft is 1000"):
-        AudioVAEGANConfig(istft_n_fft=1000)
+        AudioVAEGANConfig(head="istft", istft_n_fft=1000)
+    with pytest.raises(ValueError, match="istft_n_fft is 1440; for the magnitude head"):
+        AudioVAEGANConfig(head="magnitude", istft_n_fft=1440)
+    with pytest.raises(ValueError, match="different products"):
+        AudioVAEGANConfig(encoder_rates=(2, 3))
 
 
 def magnitude_vae():
@@ -197,7 +217,10 @@ def test_latents_of_the_magnitude_head_hold_no_phase():
 @pytest.mark.parametrize("num_samples", [1, 480, 24001])
 def test_the_magnitude_head_reconstructs_every_length(num_samples):
     vae = magnitude_vae()
-    assert vae(torch.randn(2, 1, num_samples) * 0.1).sample.shape == (2, 1, num_samples)
+    waveform = torch.randn(2, 1, num_samples) * 0.1
+    assert vae(waveform).sample.shape == (2, 1, num_samples)
+    decoded, wanted = vae.magnitude_pair(waveform, vae.encode(waveform).latent_dist.mode())
+    assert decoded.shape == wanted.shape == (2, 2 * -(-num_samples // 480), 481)
 
 
 @torch.no_grad()
@@ -206,7 +229,7 @@ def test_the_waveform_of_the_magnitude_head_has_about_the_magnitudes_it_was_trai
     vae, time = magnitude_vae(), torch.arange(24000) / 24000
     waveform = (0.3 * torch.sin(2 * torch.pi * 440 * time))[None, None]
     wanted = vae.encoder.magnitude(waveform)
-    vae.decoder.magnitude = lambda latents: wanted
+    vae.decoder.forward = lambda latents: wanted.transpose(1, 2)
     decoded = vae.decode(torch.zeros(1, 50, 4)).sample
     assert (vae.encoder.magnitude(decoded) - wanted).norm() / wanted.norm() < 0.1
 
@@ -236,3 +259,150 @@ def test_griffin_lim_keeps_a_tone_in_tune_for_ten_minutes_and_gives_the_same_in_
         spectrum = torch.fft.rfft(whole[0, second] * torch.hann_window(24_000)).abs().square()
         peak = int(spectrum.argmax())
         assert spectrum[peak - 3 : peak + 4].sum() > 0.999 * spectrum.sum() and abs(peak - 0.171 * 24_000) < 5
+
+
+OF_AN_EARLIER_VERSION = {  # config.json held the options of every head
+    "architectures": ["AudioVAEGAN"],
+    "decoder_bottleneck_kernel": 3,
+    "decoder_channels": [768, 384, 192, 96],
+    "decoder_dilations": [1, 3, 5],
+    "decoder_kernels": [9, 9, 5, 7],
+    "decoder_rates": [4, 4, 3, 2],
+    "dtype": "float32",
+    "encoder_bottleneck_kernel": 7,
+    "encoder_channels": [32, 64, 128, 256],
+    "encoder_dilations": [1, 3, 5, 7, 9],
+    "encoder_kernels": [5, 7, 9, 9],
+    "encoder_rates": [2, 3, 4, 4],
+    "griffin_lim_iterations": 16,
+    "head": "magnitude",
+    "istft_decoder_layers": 6,
+    "istft_encoder_layers": 3,
+    "istft_expansion": 3,
+    "istft_hop": 480,
+    "istft_n_fft": 960,
+    "istft_width": 192,
+    "latent_clip": 5.0,
+    "latent_dim": 16,
+    "latent_scale": 1.0,
+    "model_type": "melody_audio_vae_gan",
+    "residual_kernels": [3, 7, 11],
+    "sample_rate": 24000,
+    "transformers_version": "5.23.0",
+}
+
+
+def names(head: type) -> set[str]:
+    return {field.name for field in fields(head)}
+
+
+def test_a_configuration_of_an_earlier_version_loads_silently(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text(json.dumps(OF_AN_EARLIER_VERSION))
+    warnings: list[str] = []
+    monkeypatch.setattr(loading.logger, "warning_once", warnings.append)
+    config = AudioVAEGANConfig.from_pretrained(tmp_path)
+    assert warnings == []
+    assert (config.head, config.istft_n_fft, config.hop_samples) == ("magnitude", 960, 480)
+    config.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    others = names(HiFiGAN)
+    wanted = {name: value for name, value in OF_AN_EARLIER_VERSION.items() if name not in others}
+    ignored = {"architectures", "dtype", "transformers_version"}
+    assert saved.keys() - ignored == wanted.keys() - ignored
+    assert all(saved[name] == value for name, value in wanted.items() if name not in ignored)
+    with pytest.raises(ValueError, match="istft_width"):  # its values are checked as ever
+        AudioVAEGANConfig.from_dict(OF_AN_EARLIER_VERSION | {"istft_width": "wide"})
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_configuration_holds_the_options_of_its_head_alone(head):
+    options, every = names(HEADS[head]), set().union(*map(names, HEADS.values()))
+    config = AudioVAEGANConfig(head=head)
+    assert {name for name in every if hasattr(config, name)} == options
+    assert AudioVAEGANConfig.from_dict(config.to_dict()).to_dict() == config.to_dict()
+    base = {"sample_rate", "latent_dim", "head", "latent_clip", "latent_scale"}
+    assert AudioVAEGANConfig.known_options({"head": head}).keys() == base | options
+    assert AudioVAEGANConfig.known_options().keys() == base | every
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frames:
+    """A head of one's own: latents are the samples of a frame, `toy_hop` of them, times a learnt number."""
+
+    toy_hop: int = 4
+    block: ClassVar = torch.nn.Linear
+
+    @property
+    def hop_samples(self) -> int:
+        return self.toy_hop
+
+    def encoder(self, latent_dim: int) -> torch.nn.Module:
+        return FramesEncoder(self.toy_hop)
+
+    def decoder(self, latent_dim: int) -> torch.nn.Module:
+        return FramesDecoder()
+
+
+class FramesEncoder(torch.nn.Module):
+    context_frames = 0
+
+    def __init__(self, hop: int):
+        super().__init__()
+        self.hop, self.logvar = hop, torch.nn.Linear(hop, hop)
+
+    def forward(self, waveform):
+        frames = waveform[:, 0].unflatten(1, (-1, self.hop))  # (B, L, hop)
+        return torch.cat([frames, self.logvar(frames)], dim=-1)
+
+
+class FramesDecoder(torch.nn.Module):
+    context_frames = 0
+
+    def forward(self, latents):
+        return latents.flatten(1).unsqueeze(1)
+
+
+@torch.no_grad()
+def test_a_head_is_one_class_and_one_line_of_the_table(monkeypatch, tmp_path):
+    monkeypatch.setitem(HEADS, "frames", Frames)
+    config = AudioVAEGANConfig(head="frames", latent_dim=5, toy_hop=5, latent_scale=1.0, latent_clip=9.0)
+    vae, waveform = AudioVAEGAN(config), noise(2, 1, 23)
+    torch.testing.assert_close(vae(waveform).sample, waveform)
+    vae.save_pretrained(tmp_path)
+    loaded = AudioVAEGAN.from_pretrained(tmp_path)
+    assert loaded.hop_samples == 5
+    assert torch.equal(loaded(waveform).sample, vae(waveform).sample)
+    (tmp_path / "head.yaml").write_text("model: {head: frames, toy_hop: 3}")
+    sections = {"model": AudioVAEGANConfig}
+    assert load_config(tmp_path / "head.yaml", sections).model == {"head": "frames", "toy_hop": 3}
+    with pytest.raises(ValueError, match="toy_hop.*sample_rate.*istft_hop"):
+        load_config(tmp_path / "head.yaml", sections, ["model.head=istft"])
+
+
+class Apple(TorchFunctionMode):
+    """Every tensor says it is on Apple's device, where float64 is an error."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if func == torch.Tensor.device.__get__:
+            return torch.device("mps")
+        if "device" in kwargs:
+            kwargs["device"] = "cpu"
+        out = func(*("cpu" if isinstance(each, (str, torch.device)) else each for each in args), **kwargs)
+        if isinstance(out, torch.Tensor) and out.dtype == torch.float64:
+            raise TypeError(f"{func} makes float64, which MPS does not have")
+        return out
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("head", HEADS)
+def test_nothing_asks_for_float64(head):
+    sizes = {"hifigan": HIFIGAN, "istft": ISTFT, "magnitude": ISTFT}[head]
+    vae = AudioVAEGAN(AudioVAEGANConfig(**sizes | {"head": head})).eval()
+    waveform = noise(1, 1, 20 * vae.hop_samples)
+    generator = torch.Generator().manual_seed(0)
+    with Apple():
+        latent_dist = vae.encode(waveform).latent_dist
+        vae.fit_latent_statistics(latent_dist.mean)
+        sample = vae.decode(latent_dist.sample(generator)).sample
+    assert sample.isfinite().all()

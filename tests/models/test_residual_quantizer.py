@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from melody_diffusers.models.residual_quantizer import ResidualQuantizer, k_means
+from melody_diffusers.models.clustering import k_means
+from melody_diffusers.models.residual_quantizer import ResidualQuantizer
 
 
 def random_points(count: int, dim: int = 8, seed: int = 0) -> torch.Tensor:

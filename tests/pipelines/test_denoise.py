@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -33,6 +34,15 @@ def test_a_short_gap_is_filled_in_the_middle_of_a_window_and_near_gaps_together(
     assert plan_windows(unknown_mask(200, (95, 105)), WINDOW, CHUNK) == [80]
     assert plan_windows(unknown_mask(200, (95, 105), (108, 112)), WINDOW, CHUNK) == [80]
     assert plan_windows(unknown_mask(200, (0, 10), (185, 195)), WINDOW, CHUNK) == [0, 160]
+
+
+def test_windows_start_where_a_token_starts():
+    """A continuation by 5 frames, of which two share a token, moves by 4 and 6 in turn; a gap's window moves by one."""
+    assert plan_windows(unknown_mask(60, (0, 60)), WINDOW, 5, alignment=2) == [0, 4, 8, 12, 16, 20]
+    assert plan_windows(unknown_mask(200, (95, 104)), WINDOW, CHUNK, alignment=2) == [78]
+    assert plan_windows(unknown_mask(200, (95, 104)), WINDOW, CHUNK) == [79]
+    with pytest.raises(ValueError, match="multiple of 2 frames"):
+        plan_windows(unknown_mask(65, (0, 65)), WINDOW, CHUNK, alignment=2)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -99,6 +109,28 @@ def test_known_frames_are_shown_at_angle_zero(model):
     assert len(seen) == 2
     assert all((angle[:20] == 0).all() for angle in seen)
     assert seen[0][20:].tolist() == pytest.approx([math.pi / 2] * 20)
+
+
+def test_a_frame_is_conditioned_on_the_token_that_covers_it():
+    """Chunks of 125 frames are 62.5 tokens: a window that began in the middle of one would hear all of them early."""
+    heard = []
+
+    class Model:
+        config = SimpleNamespace(num_frames=500, num_chunks=4)
+
+        def __call__(self, latents, angle, semantic_tokens, attention_kwargs):
+            token_of_frame = torch.arange(latents.shape[1]) * semantic_tokens.shape[1] // latents.shape[1]
+            heard.append((latents[0, :, 0].int(), semantic_tokens[0, token_of_frame]))
+            return SimpleNamespace(sample=torch.zeros_like(latents))
+
+    frames = torch.arange(1000.0)[None, :, None]  # each tells its own number
+    scheduler = AngleScheduler()
+    scheduler.set_timesteps(1)
+    scheduler.step = lambda velocity, angle, z: SimpleNamespace(prev_sample=z)
+    denoise(Model(), scheduler, frames, torch.arange(500)[None], torch.ones(1000, dtype=torch.bool), TIMEBASE, 1.0)
+    assert len(heard) == 6
+    for numbers, tokens in heard:
+        assert torch.equal(tokens, numbers // 2)
 
 
 @torch.no_grad()

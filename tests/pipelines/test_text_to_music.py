@@ -92,7 +92,7 @@ def test_callback_sees_falling_angles_and_may_change_the_latents(pipe):
     seen = []
 
     def watch(pipeline, step, angle, tensors):
-        assert pipeline is pipe
+        assert isinstance(pipeline, MeLoDyPipeline) and pipeline.components == pipe.components
         seen.append((step, float(angle)))
         return {"latents": tensors["latents"] * 0}
 
@@ -106,6 +106,20 @@ def test_callback_sees_falling_angles_and_may_change_the_latents(pipe):
     assert [step for step, _ in seen] == [0, 1, 2]
     assert seen[0][1] > seen[1][1] > seen[2][1] > 0
     assert not output.audios.any() and output.gains is None
+
+
+def test_a_callback_may_call_the_pipeline_and_its_own_call_goes_on_unchanged(pipe):
+    call = {"num_inference_steps": 3, "output_type": "latent", "guidance_scale": 4.0}
+    expected = pipe("a waltz", generator=seeded(), **call).audios
+
+    def interrupt(pipeline, step, angle, tensors):
+        assert (pipeline.guidance_scale, pipeline.num_timesteps) == (4.0, 3)
+        pipe("rock", guidance_scale=1.0, num_inference_steps=1, output_type="latent")
+        assert (pipeline.guidance_scale, pipeline.num_timesteps) == (4.0, 3)
+        return {}
+
+    assert torch.equal(pipe("a waltz", generator=seeded(), callback_on_step_end=interrupt, **call).audios, expected)
+    assert (pipe.guidance_scale, pipe.num_timesteps) == (4.0, 3)  # of the call that ended last
 
 
 def test_a_callback_may_change_the_guidance_of_the_next_step(pipe):

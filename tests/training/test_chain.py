@@ -15,11 +15,12 @@ from melody_diffusers import MeLoDyPipeline, MuLanModel
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "training" / "configs"
+Recipe = runpy.run_path(str(ROOT / "training" / "recipe.py"))["Recipe"]
 pytest.importorskip("tinysoundfont._tinysoundfont", reason="renders the clips: pip install --no-deps tinysoundfont")
 
 
-def run_script(monkeypatch, script: str, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+def run_script(monkeypatch, script: str | Path, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", [*map(str, (script, *arguments))])
     monkeypatch.syspath_prepend(str((ROOT / "training" / script).parent))
     runpy.run_path(str(ROOT / "training" / script), run_name="__main__")
 
@@ -48,49 +49,26 @@ def write_tokenizer(folder: Path) -> Path:
 
 @pytest.mark.timeout(600)
 def test_every_stage_trains_on_the_last_ones_output_and_the_whole_makes_music(dataset, tmp_path, monkeypatch, capsys):
-    stages = tmp_path / "stages"
-    tokenizer = write_tokenizer(tmp_path / "tokenizer")
+    stages, tokenizer = tmp_path / "stages", write_tokenizer(tmp_path / "tokenizer")
     two_steps = ["run.max_steps=2", "run.batch_size=2", "run.budget_minutes=null", "run.log_every=1"]
+    few = ["data.statistics_clips=4", "data.heldout_clips=2"]
+    small = {
+        "vae_gan": few,
+        "mulan": [f"data.tokenizer={tokenizer}", "data.text_tower=null", "data.prompts=null"],
+        "mulan_quantizer": ["run.num_iterations=2"],
+        "semantic_encoder": few,
+        "semantic_tokenizer": ["cluster.num_centroids=64"],
+        "semantic_lm": ["model.semantic_codebook_size=64", "data.heldout_passes=1"],
+        "dual_path": ["model.semantic_codebook_size=64", "data.validation_windows=2"],
+    }
+    recipe = Recipe(str(dataset), str(stages), str(tmp_path / "pipeline"), two_steps)
+    for stage in recipe.needed("pipeline"):
+        if stage.name != "text_tower":  # has a teacher, whose package is large
+            _, script, *arguments = recipe.command(stage)
+            run_script(monkeypatch, Path(script).resolve(), *arguments, *small.get(stage.name, []))
 
-    def stage(script: str, config: str, *overrides: str, steps: bool = True) -> None:
-        name = {"semantic_kmeans": "semantic_tokenizer"}.get(config, config)
-        output = f"encode.output_dir={stages / 'encoded'}" if config == "encode" else f"run.output_dir={stages / name}"
-        overrides = [output, *(two_steps if steps else []), *overrides]
-        run_script(monkeypatch, script, "--config", CONFIGS / config / "tiny.yaml", "--set", *overrides)
-
-    data = f"data.folder={dataset}"
-    stage(
-        "train_vae_gan.py", "vae_gan", data, "loss.gan_start_step=1", "data.statistics_clips=4", "data.heldout_clips=2"
-    )
-    stage(
-        "train_mulan.py",
-        "mulan",
-        data,
-        f"data.tokenizer={tokenizer}",
-        "data.text_tower=null",
-        "data.prompts=null",
-        f"model.text_config.vocab_size={len(BertTokenizerFast.from_pretrained(tokenizer))}",
-    )
-    mulan = [f"data.mulan={stages / 'mulan'}", f"data.tokenizer={stages / 'mulan' / 'tokenizer'}"]
-    stage("fit_mulan_quantizer.py", "mulan_quantizer", data, *mulan, "run.num_iterations=2", steps=False)
-    stage("train_semantic_encoder.py", "semantic_encoder", data, "data.statistics_clips=4", "data.heldout_clips=2")
-    stage(
-        "fit_semantic_kmeans.py",
-        "semantic_kmeans",
-        data,
-        f"data.encoder={stages / 'semantic_encoder'}",
-        "cluster.num_centroids=64",
-        steps=False,
-    )
-    parents = {name: stages / name for name in ("mulan", "mulan_quantizer", "semantic_tokenizer")}
-    parents |= {"vae": stages / "vae_gan", "tokenizer": stages / "mulan" / "tokenizer"}
-    stage("encode_dataset.py", "encode", data, *(f"parents.{k}={v}" for k, v in parents.items()), steps=False)
     encoded = [f"data.folder={stages / 'encoded'}", "model.semantic_codebook_size=64"]
     quantizer = f"data.mulan_quantizer={stages / 'mulan_quantizer'}"
-    stage("train_semantic_lm.py", "semantic_lm", *encoded, quantizer, "data.heldout_passes=1")
-    stage("train_dual_path.py", "dual_path", *encoded, "data.validation_windows=2")
-    run_script(monkeypatch, "assemble_pipeline.py", "--stages", stages, "--out", tmp_path / "pipeline")
-
     unchanging = [*two_steps, *encoded, "optim.learning_rate=0.0", "run.ema_decay=null"]
     again = (
         ("semantic_lm", [], 64),  # the rows behind belong to MuLan tokens, which get new embeddings

@@ -1,12 +1,14 @@
 """The cost of a stage: counted operations agree with what is known in closed form."""
 
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "training"))  # as Python does for a script
 PLAN = runpy.run_path(str(Path(__file__).parents[2] / "training" / "plan.py"))
 
 

@@ -239,6 +239,23 @@ def test_the_same_seed_gives_the_same_bytes_and_replaces_what_was_there(tmp_path
 
 
 @needs_player
+@pytest.mark.parametrize(
+    "foreign", ["data/mine/train-00000-of-00001.parquet", "notes.txt", "data/song.wav", "README.md"]
+)
+def test_what_it_did_not_write_is_never_replaced(tmp_path, foreign):
+    """`--out data` would remove all data sets."""
+    build, folder = importlib.import_module("build").build, tmp_path / "set"
+    if foreign != "README.md":  # a folder of its own, with something more in it
+        build(folder, hours=20 / 3600)
+    (folder / foreign).parent.mkdir(parents=True, exist_ok=True)
+    (folder / foreign).write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
+    with pytest.raises(SystemExit, match="would be replaced"):
+        build(folder, hours=20 / 3600)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()} == before
+
+
+@needs_player
 def test_kicks_are_heard_on_the_beat():
     render = importlib.import_module("render")
     font = importlib.import_module("soundfont").SoundFont(

@@ -245,6 +245,8 @@ def build(
     test_font_pieces: int = TEST_FONT_PIECES_PER_STYLE,
 ) -> dict[str, float]:
     """Writes the data set to `out` and replaces what was there once it is complete; returns what it measured."""
+    if out.exists() and any(out.iterdir()) and not is_synthetic_set(out):
+        raise SystemExit(f"--out {out} would be replaced and holds more than a data set of this script: choose another")
     num_pieces = max(1, round(hours * 3600 / CLIP_SECONDS))
     jobs = plan(num_pieces, seed, test_font, test_font_pieces)
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
@@ -269,6 +271,14 @@ def build(
     else:
         partial.rename(out)
     return summary
+
+
+def is_synthetic_set(folder: Path) -> bool:
+    """Whether all of the folder is by this script: a card that says so, and shards."""
+    card = folder / "README.md"
+    is_ours = card.is_file() and "made by `training/synthetic/build.py`" in card.read_text(encoding="utf-8")
+    shards = [path.relative_to(folder) for path in folder.rglob("*") if path not in (card, folder / "data")]
+    return is_ours and all(shard.match("data/*-of-*.parquet") for shard in shards)
 
 
 def _with_rate(progress: tqdm) -> Iterable[dict[str, Any]]:

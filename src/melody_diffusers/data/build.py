@@ -26,9 +26,10 @@ import pyarrow.parquet as pq
 from datasets import Audio, Features, List, Value
 from tqdm.auto import tqdm
 
+from ..files import put_in_place
 from .captions import LIST_COLUMNS, TEXT_COLUMNS, describe, merge, read_metadata, read_sidecar, widen
 from .decoding import DecodeLimits, Decoder
-from .recordings import AUDIO_SUFFIXES, audio_files
+from .recordings import AUDIO_SUFFIXES, audio_paths
 
 CLIPS_PER_SHARD = 512
 CLIPS_PER_ROW_GROUP = 32
@@ -171,8 +172,7 @@ def build_dataset(
             file.writelines(json.dumps(line) + "\n" for line in manifest)
         _write_card(partial, out.name, summary, [line for line, *_ in accepted], limits)
         shutil.rmtree(spools)
-        shutil.rmtree(out, ignore_errors=True)
-        os.replace(partial, out)
+        put_in_place(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return summary
@@ -182,7 +182,7 @@ def _recordings(
     source: str | os.PathLike, split: str, streaming: bool, limit: int | None, spools: Path
 ) -> Iterator[Recording]:
     folder = Path(source)
-    paths = audio_files(folder) if folder.is_dir() else []
+    paths = audio_paths(folder) if folder.is_dir() else []
     if paths:
         yield from _folder_recordings(folder, paths[:limit])
     elif folder.is_dir() and not any(folder.rglob("*.parquet")) and not any(folder.rglob("*.arrow")):

@@ -252,9 +252,10 @@ class EncodedClips(Dataset):
     """Crops of the clips that `encode_dataset` wrote: latents and semantic tokens of one stretch, and a condition.
 
     Item i is {"latents": (L, D) float32, "semantic_tokens": (S,), "mulan_tokens": (N,), "index": i}. A crop starts at a
-    token that starts with a frame, and holds the frames of exactly its tokens. Its MuLan tokens come from one of the
-    clip's captions or tag lists with probability `text_share`, else from the audio window whose centre is nearest to
-    the crop's. Latents are read from the mapped files, all else stays in memory. `rows` holds all other columns.
+    token that starts with a frame, and holds the frames of exactly its tokens; a token that the end of the clip cuts is
+    left out. Its MuLan tokens come from one of the clip's captions or tag lists with probability `text_share`, else
+    from the audio window whose centre is nearest to the crop's. Latents are read from the mapped files, all else stays
+    in memory. `rows` holds all other columns.
 
     Args:
         folder: an output folder of `encode_dataset`; its rates are in `timebase`.
@@ -286,16 +287,18 @@ class EncodedClips(Dataset):
         self._audio = [tokens.long() for tokens in _column_of_tensors(encoded, "mulan_tokens_audio")]
         self._text = [tokens.long() for tokens in _column_of_tensors(encoded, "mulan_tokens_text")]
         self.rows: list[dict[str, Any]] = encoded.remove_columns(ENCODED_COLUMNS).to_list()
-        # the last token of a clip may lack frames: no crop ends with it
-        self._whole_tokens = [self.timebase.frame_to_token(len(latents)) for latents in self._latents]
-        shortest = min(self._whole_tokens, default=0)
+        self._alignment = self.timebase.token_alignment
+        for i, latents in enumerate(self._latents):  # a clip may end within a token, of which it has not all frames
+            units = min(len(latents) // self.timebase.frame_alignment, len(self._semantic[i]) // self._alignment)
+            self._latents[i] = latents[: units * self.timebase.frame_alignment]
+            self._semantic[i] = self._semantic[i][: units * self._alignment]
+        shortest = min((len(tokens) for tokens in self._semantic), default=0)
         if num_tokens is not None and (num_tokens % self.timebase.token_alignment or not 0 < num_tokens <= shortest):
             raise ValueError(
-                f"num_tokens must be a multiple of {self.timebase.token_alignment} from 1 to {shortest} (the whole "
-                f"tokens of the shortest clip of {split}), got {num_tokens}."
+                f"num_tokens must be a multiple of {self.timebase.token_alignment} from 1 to {shortest} (the shortest "
+                f"clip of {split}), got {num_tokens}."
             )
 
-        self._alignment = self.timebase.token_alignment
         self.set_epoch(0)
 
     def __len__(self) -> int:
@@ -312,8 +315,7 @@ class EncodedClips(Dataset):
         draw_start, draw_source, draw_text = self._draws[index]
         start, end = 0, len(tokens)
         if self.num_tokens is not None:
-            last_start = (self._whole_tokens[index] - self.num_tokens) // self._alignment
-            start = self._alignment * int(draw_start * (last_start + 1))
+            start = self._alignment * int(draw_start * ((end - self.num_tokens) // self._alignment + 1))
             end = start + self.num_tokens
             latents = latents[self.timebase.tokens_to_frames(start) : self.timebase.tokens_to_frames(end)]
         texts, windows = self._text[index], self._audio[index]

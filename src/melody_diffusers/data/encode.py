@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from ..files import put_in_place
 from ..models.audio_vae import AudioVAEGAN
 from ..models.mulan import MuLanModel
 from ..models.residual_quantizer import ResidualQuantizer
@@ -113,11 +114,8 @@ class ClipEncoder:
     @torch.inference_mode()
     def encode_texts(self, texts: list[str]) -> Tensor:
         """MuLan tokens (B, N) of captions, all padded to one fixed length."""
-        limit = min(self.tokenizer.model_max_length, self.mulan.config.text_config.max_position_embeddings)
-        inputs = self.tokenizer(texts, padding="max_length", truncation=True, max_length=limit, return_tensors="pt")
-        inputs = inputs.to(self.mulan.device)
         with torch.autocast(self.mulan.device.type, torch.bfloat16, enabled=self.mixed_precision == "bf16"):
-            embeddings = self.mulan.get_text_features(inputs["input_ids"], inputs["attention_mask"])
+            embeddings = self.mulan.embed_texts(self.tokenizer, texts)
         return self.mulan_quantizer.encode(embeddings.float()).cpu()
 
     def _texts(self, row: dict[str, Any], index: int) -> list[str]:
@@ -219,7 +217,6 @@ def _encode_split(
     hours = sum(gather_object([seconds])) / 3600  # and waits until all parts are there
     if state.is_main_process:
         whole = datasets.concatenate_datasets([datasets.load_from_disk(str(part)) for part in parts])
-        shutil.rmtree(finished, ignore_errors=True)
         _save_aside(whole, finished, source)
         shutil.rmtree(parts_folder)
         rate = hours / ((time.monotonic() - began) / 3600)
@@ -237,7 +234,7 @@ def _save_aside(dataset: datasets.Dataset, folder: Path, source: str) -> None:
     finally:
         datasets.enable_progress_bars()
     (aside / "source.json").write_text(source, encoding="utf-8")
-    os.replace(aside, folder)
+    put_in_place(aside, folder)
 
 
 def _digest(model: nn.Module) -> str:

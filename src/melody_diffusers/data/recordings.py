@@ -9,18 +9,11 @@ from ..audio import load_audio
 
 AUDIO_SUFFIXES = (
     *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64"),
-    *(
-        ".m4a",
-        ".aac",
-        ".mp4",
-        ".wma",
-        ".ape",
-        ".wv",
-    ),  # libsndfile cannot decode these, and an error or a manifest says so
+    *(".m4a", ".aac", ".mp4", ".wma", ".ape", ".wv"),  # which libsndfile cannot decode, and the user is told
 )
 
 
-def audio_files(folder: Path) -> list[Path]:
+def audio_paths(folder: Path) -> list[Path]:
     """All paths below the folder that are named like audio files, in one order on every machine.
 
     Among them are folders with such names and folders that cannot be listed, so that whoever opens them says so. Links
@@ -52,7 +45,7 @@ def read_recordings(
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"There is no folder of recordings at {folder}.")
-    files, clips = audio_files(Path(folder)), []
+    files, clips = audio_paths(Path(folder)), []
     for path in files:
         text = path.with_suffix(".txt")
         caption = text.read_text(encoding="utf-8").strip() if text.is_file() else ""

@@ -5,6 +5,7 @@ The third figure of the table, the multi-resolution STFT distance, is the traini
 distances ask for what is heard. Shapes: B clips, T samples.
 """
 
+import math
 from pathlib import Path
 
 import torch
@@ -23,12 +24,13 @@ def si_sdr(estimate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
         estimate, reference: (..., T).
 
     Returns:
-        (...) float64.
+        (...) float64, on the CPU: not every device has float64.
     """
     if estimate.shape != reference.shape:
         raise ValueError(f"shapes differ: estimate {tuple(estimate.shape)}, reference {tuple(reference.shape)}")
-    estimate = estimate.double() - estimate.double().mean(dim=-1, keepdim=True)
-    reference = reference.double() - reference.double().mean(dim=-1, keepdim=True)
+    estimate, reference = estimate.cpu().double(), reference.cpu().double()
+    estimate = estimate - estimate.mean(dim=-1, keepdim=True)
+    reference = reference - reference.mean(dim=-1, keepdim=True)
     energy = reference.square().sum(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
     projection = (estimate * reference).sum(dim=-1, keepdim=True) / energy * reference
     signal = projection.square().sum(dim=-1)
@@ -53,14 +55,13 @@ def log_mel_distance(estimate: torch.Tensor, reference: torch.Tensor, *, sample_
     log_mel_estimate, log_mel_reference = (
         log_mel_spectrogram(x[:, 0], sample_rate=sample_rate, num_mels=80, floor=1e-3) for x in (estimate, reference)
     )  # (B, frames, 80)
-    decibels = 20 / torch.log(torch.tensor(10.0))
-    return decibels * (log_mel_estimate - log_mel_reference).abs().mean(dim=(1, 2))
+    return 20 / math.log(10) * (log_mel_estimate - log_mel_reference).abs().mean(dim=(1, 2))
 
 
 def plot_spectrogram_pair(
     path: str | Path, reference: torch.Tensor, estimate: torch.Tensor, *, title: str, sample_rate: int = 24000
 ) -> None:
-    """Writes a PNG with the log-mel spectrograms of two clips (1, T), original above, reconstruction below."""
+    """A PNG of the log-mel spectrograms of two clips (1, T), original above, reconstruction below."""
     from matplotlib.figure import Figure  # not pyplot: no global state, works without a display
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")

@@ -13,6 +13,8 @@ writes.
 
 import argparse
 import json
+import re
+import sys
 import time
 from dataclasses import asdict
 from importlib.resources import files
@@ -22,6 +24,7 @@ import torch
 import yaml
 
 import melody_diffusers
+from melody_diffusers.devices import default_device, use_tensor_cores
 from melody_diffusers.evaluation.clips import CLIP_SECONDS, QUESTIONS, Settings, in_batches, make_clips, read_manifest
 from melody_diffusers.evaluation.embeddings import Embedding, load_embedding, log_mel_statistics, mulan_embedding
 from melody_diffusers.evaluation.judges import ClipJudge
@@ -163,33 +166,34 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="of distances, besides log_mel and mulan: clap:FOLDER_OR_REPO, or module:function; may be repeated",
     )
     parser.add_argument(
-        "--compare_steps",
+        "--compare-steps",
         type=int,
         nargs="+",
         default=[],
         metavar="STEPS",
         help="compare these numbers of steps under the linear and the uniform schedule, such as 5 10 20",
     )
-    parser.add_argument("--clips_per_class", type=int, default=10)
-    parser.add_argument("--num_inference_steps", type=int, help="default: the pipeline's")
-    parser.add_argument("--guidance_scale", type=float, help="default: the pipeline's")
+    parser.add_argument("--clips-per-class", type=int, default=10)
+    parser.add_argument("--num-inference-steps", type=int, help="default: the pipeline's")
+    parser.add_argument("--guidance-scale", type=float, help="default: the pipeline's")
     parser.add_argument("--temperature", type=float, help="of the language model; default: the pipeline's")
-    parser.add_argument("--top_k", type=int, help="of the language model; default: the pipeline's")
-    parser.add_argument("--top_p", type=float, help="of the language model; default: the pipeline's")
-    parser.add_argument("--lm_guidance_scale", type=float, help="of the language model; default: the pipeline's")
+    parser.add_argument("--top-k", type=int, help="of the language model; default: the pipeline's")
+    parser.add_argument("--top-p", type=float, help="of the language model; default: the pipeline's")
+    parser.add_argument("--lm-guidance-scale", type=float, help="of the language model; default: the pipeline's")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--num_threads", type=int, default=2, help="CPU threads while speed is measured")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--num-threads", type=int, default=2, help="CPU threads while speed is measured")
+    parser.add_argument("--device", help="cpu, cuda, ... (default: cuda where there is one, else cpu)")
     parser.add_argument("--reuse", action="store_true", help="judge the clips of an earlier run in --out again")
     parser.add_argument("--quick", action="store_true", help="two clips a class and two timed runs: a smoke test")
     parser.add_argument("--card", type=Path, help="Markdown about the model: with the report it becomes its README.md")
-    arguments = parser.parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv  # options had underscores once
+    arguments = parser.parse_args([re.sub("^--[a-z_]+", lambda option: option[0].replace("_", "-"), a) for a in given])
     if arguments.card and not (arguments.card.is_file() and Path(arguments.model).is_dir()):
         parser.error("--card is a Markdown file, and needs a folder as --model, to write its README.md")
     counts = (arguments.clips_per_class, arguments.batch_size, arguments.num_threads, *arguments.compare_steps)
     if min(counts) < 1:
-        parser.error("--clips_per_class, --batch_size, --num_threads and --compare_steps are at least 1")
+        parser.error("--clips-per-class, --batch-size, --num-threads and --compare-steps are at least 1")
     if not all((Path(arguments.judges) / name / "config.json").is_file() for name in ("clip", "key")):
         parser.error(
             f"no judges in {arguments.judges}: train them with "
@@ -206,7 +210,9 @@ def main(argv: list[str] | None = None) -> int:
     hand_written = yaml.safe_load(prompts.read_text())
     judge = ClipJudge.from_pretrained(Path(arguments.judges) / "clip").eval()
     key_judge = KeyJudge.from_pretrained(Path(arguments.judges) / "key").eval()
-    pipe = melody_diffusers.MeLoDyPipeline.from_pretrained(arguments.model).to(arguments.device)
+    device = default_device() if arguments.device is None else torch.device(arguments.device)
+    use_tensor_cores(device)
+    pipe = melody_diffusers.MeLoDyPipeline.from_pretrained(arguments.model).to(device)
     pipe.set_progress_bar_config(disable=True)
     if pipe.semantic_tokenizer is None:
         raise ValueError(f"{arguments.model} has no semantic_tokenizer, which the row from_tokens needs.")
@@ -214,7 +220,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in arguments.embedding:
         kind, _, place = name.partition(":")
         label = f"{kind}:{Path(place).name}" if Path(place).is_dir() else name  # a report tells no local path
-        embeddings[label] = load_embedding(name, arguments.device)
+        embeddings[label] = load_embedding(name, str(device))
     names = ("num_inference_steps", "guidance_scale", "temperature", "top_k", "top_p", "lm_guidance_scale")
     settings = Settings(
         model=str(arguments.model),

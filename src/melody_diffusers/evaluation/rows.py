@@ -57,19 +57,6 @@ def embed_clips(
     return {name: torch.cat(of_batches) for name, of_batches in vectors.items()}
 
 
-def text_embeddings(pipe: DiffusionPipeline, texts: list[str]) -> torch.Tensor:
-    """The MuLan embeddings of texts, (N, E)."""
-    inputs = pipe.tokenizer(
-        texts,
-        padding=True,
-        truncation=True,
-        max_length=min(pipe.tokenizer.model_max_length, pipe.mulan.config.text_config.max_position_embeddings),
-        return_tensors="pt",
-    ).to(pipe.device)
-    with torch.no_grad():
-        return pipe.mulan.get_text_features(inputs["input_ids"], inputs["attention_mask"]).float().cpu()
-
-
 def recognised(clips: list[Clip], heard: list[str], question: str) -> dict[str, Any]:
     """The share of clips in which a judge hears what was asked: of all, of each class, of each source of prompts."""
     asked = [
@@ -176,7 +163,7 @@ def evaluate_clips(
     for name in tqdm(ROWS, desc="judging"):
         clips = manifest[name]
         heard = judge_row(clips, in_batches(folder, clips, sample_rate), sample_rate, judge, key_judge)
-        texts = text_embeddings(pipe, [clip.text for clip in clips])
+        texts = pipe.mulan.embed_texts(pipe.tokenizer, [clip.text for clip in clips]).cpu()
         matched, shuffled = mulan_cycle_consistency(embedded[name]["mulan"][:, 0], texts)
         rows[name] = {
             **{question: recognised(clips, heard[question], question) for question in QUESTIONS},

@@ -15,7 +15,7 @@ from melody_diffusers.evaluation.clips import CLIP_SECONDS, Clip
 from melody_diffusers.evaluation.cycle_consistency import mulan_cycle_consistency
 from melody_diffusers.evaluation.embeddings import Embedding
 from melody_diffusers.evaluation.kernel import median_pairwise_distance
-from melody_diffusers.evaluation.rows import distances, embed_clips, text_embeddings
+from melody_diffusers.evaluation.rows import distances, embed_clips
 from melody_diffusers.evaluation.speed import measure_speed
 from melody_diffusers.schedulers.angle import AngleScheduler
 
@@ -58,7 +58,7 @@ def compare_sampling(
         ).semantic_tokens
         for clips in tqdm(batches, desc="plans")
     ]
-    texts = text_embeddings(pipe, [clip.text for clip in prompts])
+    texts = pipe.mulan.embed_texts(pipe.tokenizer, [clip.text for clip in prompts]).cpu()
     bandwidths = {name: median_pairwise_distance(vectors.flatten(0, 1)) for name, vectors in reference.items()}
     rows = []
     for schedule in SCHEDULES:

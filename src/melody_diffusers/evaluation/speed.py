@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 
+from melody_diffusers.devices import synchronize
+
 STAGES = ("encode_prompt", "generate_semantic_tokens", "denoise_latents", "decode_latents")
 
 
@@ -45,12 +47,6 @@ def stage_clock(pipe: DiffusionPipeline) -> Iterator[dict[str, float]]:
     finally:
         for name in STAGES:
             object.__delattr__(pipe, name)
-
-
-def synchronize(device: torch.device) -> None:
-    """Waits until all work queued on the device is done; a no-op on CPU."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
 
 
 def measure_load_seconds(model: str) -> float:

@@ -15,7 +15,10 @@ from melody_diffusers.schedulers.angle import AngleScheduler
 
 @torch.no_grad()
 def velocity_figures(
-    model: DualPathDiffusionModel, batches: Iterable[Mapping[str, torch.Tensor]], num_angles: int = 8
+    model: DualPathDiffusionModel,
+    batches: Iterable[Mapping[str, torch.Tensor]],
+    num_angles: int = 8,
+    known_share: float = 0.0,
 ) -> dict[str, float]:
     """Velocity MSE and SI-SNR improvement at angles in the middle of `num_angles` equal bins of [0, pi/2].
 
@@ -25,6 +28,8 @@ def velocity_figures(
     Args:
         model: in evaluation mode.
         batches: each `latents` (B, L, D) and `semantic_tokens` (B, S); the noise of batch n comes from seed n.
+        known_share: share of each window, from its start, that is clean (angle 0) and not judged, as when a piece goes
+            on.
 
     Returns:
         `velocity_mse` and `si_snr_improvement` in decibels, means over all angles, and each of them for every angle,
@@ -37,12 +42,17 @@ def velocity_figures(
     for n, batch in enumerate(batches):
         z = batch["latents"]
         noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(n)).to(z)
-        for i, angle in enumerate(angles):
+        known = int(known_share * z.shape[1])
+        for i, value in enumerate(angles):
+            dtype = torch.promote_types(z.dtype, torch.float32)
+            angle = torch.full((1, z.shape[1]), value, device=z.device, dtype=dtype)
+            angle[:, :known] = 0.0
             noisy, target = scheduler.add_noise(z, noise, angle), scheduler.get_velocity(z, noise, angle)
-            velocity = model(noisy, torch.tensor(angle), batch["semantic_tokens"]).sample
+            velocity = model(noisy, angle, batch["semantic_tokens"]).sample
             estimate = scheduler.add_noise(noisy, -velocity, angle)  # cos(d) z_d - sin(d) v
-            errors[i].append((velocity - target).float().square().mean(dim=(1, 2)))  # (B,)
-            after, before = (si_sdr(x.flatten(1).cpu(), z.flatten(1).cpu()) for x in (estimate, noisy))
+            errors[i].append((velocity - target)[:, known:].float().square().mean(dim=(1, 2)))  # (B,)
+            clean, *others = (x[:, known:].flatten(1).cpu() for x in (z, estimate, noisy))
+            after, before = (si_sdr(x, clean) for x in others)
             gains[i].append(after - before)
     figures: dict[str, float] = {}
     for name, values in (("velocity_mse", errors), ("si_snr_improvement", gains)):

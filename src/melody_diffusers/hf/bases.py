@@ -55,7 +55,10 @@ class Pipeline(LoraPipelineMixin, PublishMixin, PortableConfigMixin, DiffusionPi
         """`DiffusionPipeline.from_pretrained`, which refuses a folder that is not safe and whole (see `loading`)."""
         if os.path.isdir(pretrained_model_name_or_path):
             check_pipeline(pretrained_model_name_or_path, kwargs)
-        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        # upstream lets a component stand in for one of its own library only, so registered ones join afterwards
+        added = {slot: part for slot, part in kwargs.items() if added_class(type(part).__name__) is type(part)}
+        pipe = super().from_pretrained(pretrained_model_name_or_path, **kwargs | dict.fromkeys(added))
+        return cls.from_pipe(pipe, **added) if added else pipe
 
     @classmethod
     def download(cls, pretrained_model_name, **kwargs):

@@ -14,15 +14,11 @@ upgrade has changed one, a warning says what no longer works, and the rest goes 
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
-from typing import Any
 
-from .registry import CLASSES, PACKAGE
-
-AUTO_PIPELINE = ("melody", "MeLoDyPipeline")
-"""Our entry among the text-to-audio pipelines."""
+from . import upstream
+from .registry import PACKAGE
 
 BASE_CLASSES = {
     "ModelMixin": "diffusers",
@@ -77,54 +73,10 @@ def _try(add: Callable[[ModuleType], None], module: ModuleType) -> None:
         )
 
 
-def _our(name: str) -> Any:
-    return getattr(import_module(PACKAGE), name)
-
-
-def _add_attributes(diffusers: ModuleType) -> None:
-    previous = vars(diffusers).get("__getattr__")
-    if getattr(previous, "__module__", None) == __name__:
-        return
-
-    def __getattr__(name: str) -> Any:
-        if name in CLASSES and CLASSES[name].library == "diffusers":
-            return _our(name)
-        if previous is not None:
-            return previous(name)
-        raise AttributeError(f"module {diffusers.__name__!r} has no attribute {name!r}")
-
-    diffusers.__getattr__ = __getattr__  # type: ignore[method-assign]
-
-
-def _add_library(pipeline_loading_utils: ModuleType) -> None:
-    pipeline_loading_utils.LOADABLE_CLASSES.setdefault(PACKAGE, {})
-
-
-def _add_auto_pipeline(auto_pipeline: ModuleType) -> None:
-    key, name = AUTO_PIPELINE
-    auto_pipeline.AUTO_TEXT2AUDIO_PIPELINES_MAPPING.setdefault(key, _our(name))
-
-
-def _add_auto_configs(configuration_auto: ModuleType) -> None:
-    for name, entry in CLASSES.items():
-        if entry.model_type is not None:
-            configuration_auto.CONFIG_MAPPING_NAMES.setdefault(entry.model_type, entry.config)
-            configuration_auto.CONFIG_MAPPING._modules[entry.model_type] = import_module(PACKAGE)
-
-
-def _add_auto_models(modeling_auto: ModuleType) -> None:
-    for name, entry in CLASSES.items():
-        if entry.auto_table is not None:
-            table = getattr(modeling_auto, entry.auto_table)
-            table._reverse_config_mapping.setdefault(entry.config, entry.model_type)
-            table._model_mapping.setdefault(entry.model_type, name)
-            table._modules[entry.model_type] = import_module(PACKAGE)
-
-
 _REGISTRATIONS: dict[str, Callable[[ModuleType], None]] = {
-    "diffusers": _add_attributes,
-    "diffusers.pipelines.pipeline_loading_utils": _add_library,
-    "diffusers.pipelines.auto_pipeline": _add_auto_pipeline,
-    "transformers.models.auto.configuration_auto": _add_auto_configs,
-    "transformers.models.auto.modeling_auto": _add_auto_models,
+    "diffusers": upstream.add_attributes,
+    "diffusers.pipelines.pipeline_loading_utils": upstream.add_library,
+    "diffusers.pipelines.auto_pipeline": upstream.add_auto_pipeline,
+    "transformers.models.auto.configuration_auto": upstream.add_auto_configs,
+    "transformers.models.auto.modeling_auto": upstream.add_auto_models,
 }

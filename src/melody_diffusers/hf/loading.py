@@ -16,7 +16,6 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping
-from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -144,11 +143,10 @@ def _check_value(where: str, key: str, value: Any, default: Any) -> None:
             _check_value(f"An item of {where}", key, item, default[0] if default and kind is list else None)
 
 
-@lru_cache
 def _known(cls: Any) -> Mapping[str, Any]:
     """What a configuration may hold, with defaults: that of a transformers configuration, or of a diffusers class."""
     if hasattr(cls, "to_dict"):
-        return cls().to_dict()
+        return cls().to_dict() | (cls.known_options() if hasattr(cls, "known_options") else {})
     parameters = inspect.signature(cls).parameters.values()
     return {each.name: None if each.default is each.empty else each.default for each in parameters}
 
@@ -276,7 +274,8 @@ def check_index(index: Mapping[str, Any]) -> None:
         names_class = isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)
         if (key in allowed or names_class) and value not in allowed.get(key, ()):
             choice = " or ".join(map(str, allowed.get(key, ["no class"])))
-            raise ValueError(f"model_index.json: `{key}` must be {choice}; got {value!r:.80}.")
+            advice = " A class of your own joins by melody_diffusers.register(cls, slot=...)." if key in SLOTS else ""
+            raise ValueError(f"model_index.json: `{key}` must be {choice}; got {value!r:.80}.{advice}")
 
 
 def check_pipeline(folder: str | os.PathLike, given: Mapping[str, Any]) -> None:

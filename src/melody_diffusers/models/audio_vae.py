@@ -1,21 +1,15 @@
 """AudioVAEGAN: waveform <-> latents (section 4 of the paper). The discriminators it is trained against are elsewhere.
 
-Three heads, chosen by `AudioVAEGANConfig.head`:
+`AudioVAEGANConfig.head` chooses the head, the encoder and decoder; each is a file in `heads`. Here is what all of them
+have in common: the Gaussian of the latents, their scale and range, tiles, and initial weights.
 
-- `"hifigan"`, the paper's: strided convolutions and residual stacks down, transposed convolutions and residual stacks
-  up, all at audio rate. 40.0 M + 60.1 M parameters, hop 96.
-- `"istft"`: everything learnt happens at the frame rate. The encoder reads a short-time spectrum and the decoder writes
-  one, magnitude and phase, which an inverse STFT turns into sound (Vocos, Siuzdak 2023). An order of magnitude cheaper.
-  Beside it runs a linear path, from windowed samples to latents and back: without it a frame rate of 50 Hz learns no
-  phase for many thousand steps, with it the bass is a waveform from the first hundred on.
-- `"magnitude"`: as before, but latents hold no phase; the decoder writes magnitudes and Griffin-Lim finds phases.
-
-Shapes: B batch, T samples, L latent frames, D latent width, C channels, F frequency bins.
+Shapes: B batch, T samples, L latent frames, D latent width, C channels, F frequency bins, N spectra.
 """
 
+import inspect
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -28,39 +22,34 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
 from ..hf.bases import TransformersAutoencoder, TransformersConfig
-from ..spectra import griffin_lim
-from .heads.hifigan import HiFiGANDecoder, HiFiGANEncoder
-from .heads.istft import ISTFTDecoder, ISTFTEncoder
-from .heads.magnitude import MagnitudeDecoder, MagnitudeEncoder
+from .heads import HEADS
 
-HEADS = ("hifigan", "istft", "magnitude")
+
+def _head(name: str) -> Any:
+    if name not in HEADS:
+        raise ValueError(f"head is {name!r}; allowed are {', '.join(map(repr, HEADS))}")
+    return HEADS[name]
+
+
+def _options(head: Any) -> dict[str, Any]:
+    """Names and defaults of a head's options."""
+    return {field.name: field.default for field in fields(head)}
 
 
 class AudioVAEGANConfig(TransformersConfig, PreTrainedConfig):
     """Configuration of `AudioVAEGAN`; the defaults are the paper's numbers.
 
-    The paper gives rates, channels, kernels and the two parameter counts, and leaves the residual stacks open. Ours:
-    HiFi-GAN's second kind (one convolution per dilation) with its kernels 3, 7 and 11; dilations 1, 3, 5, 7, 9 in the
-    encoder and 1, 3, 5 in the decoder; `encoder_channels` are the widths before each strided convolution, which doubles
-    them, so the last stage is 512 wide; and one further convolution at the narrow end of each side. That makes
-    40.0 M + 59.7 M.
-
     Args:
         sample_rate: of the waveform, in Hz.
         latent_dim: D.
-        head: `"hifigan"`, `"istft"` or `"magnitude"`; the last two share their arguments, and those of others are
-            ignored.
+        head: `"hifigan"`, the paper's; `"istft"`, ten times cheaper; `"magnitude"`, whose latents hold no phase.
         latent_clip, latent_scale: c and s in z = s clip((z_bar - latent_mean) / latent_std, -c, c). The paper's
             clip(z_bar / 3, -1, 1) by default; with a scale of 1 latents keep unit deviation.
-        encoder_rates, encoder_channels, encoder_kernels: strided convolutions of the HiFi-GAN encoder.
-        decoder_rates, decoder_channels, decoder_kernels: transposed convolutions of the HiFi-GAN decoder.
-        residual_kernels, encoder_dilations, decoder_dilations: its residual stacks.
-        encoder_bottleneck_kernel, decoder_bottleneck_kernel: its convolutions next to the latents.
-        istft_hop: samples per latent frame of the inverse-STFT head.
-        istft_n_fft: length of its Fourier transforms, a multiple of the hop, at least twice as long.
-        istft_width, istft_expansion: channels of its ConvNeXt blocks, and how many times wider their middle is.
-        istft_encoder_layers, istft_decoder_layers: number of blocks.
-        griffin_lim_iterations: of the magnitude head.
+        **kwargs: options of the head, as in its file in `heads`. Those of other heads, which files of earlier versions
+            hold, are left out.
+
+    Raises:
+        ValueError: there is no such head, or its options do not fit together.
     """
 
     model_type = "melody_audio_vae_gan"
@@ -72,61 +61,38 @@ class AudioVAEGANConfig(TransformersConfig, PreTrainedConfig):
         head: str = "hifigan",
         latent_clip: float = 3.0,
         latent_scale: float = 1 / 3,
-        encoder_rates: Sequence[int] = (2, 3, 4, 4),
-        encoder_channels: Sequence[int] = (32, 64, 128, 256),
-        encoder_kernels: Sequence[int] = (5, 7, 9, 9),
-        decoder_rates: Sequence[int] = (4, 4, 3, 2),
-        decoder_channels: Sequence[int] = (768, 384, 192, 96),
-        decoder_kernels: Sequence[int] = (9, 9, 5, 7),
-        residual_kernels: Sequence[int] = (3, 7, 11),
-        encoder_dilations: Sequence[int] = (1, 3, 5, 7, 9),
-        decoder_dilations: Sequence[int] = (1, 3, 5),
-        encoder_bottleneck_kernel: int = 7,
-        decoder_bottleneck_kernel: int = 3,
-        istft_hop: int = 480,
-        istft_n_fft: int = 1920,
-        istft_width: int = 256,
-        istft_expansion: int = 3,
-        istft_encoder_layers: int = 4,
-        istft_decoder_layers: int = 6,
-        griffin_lim_iterations: int = 16,
         **kwargs,
     ):
-        if head not in HEADS:
-            raise ValueError(f"head is {head!r}; allowed are {', '.join(map(repr, HEADS))}")
-        if math.prod(encoder_rates) != math.prod(decoder_rates):
-            raise ValueError(f"encoder_rates {encoder_rates} and decoder_rates {decoder_rates} have different products")
-        if istft_n_fft % istft_hop or istft_n_fft < 2 * istft_hop:
-            raise ValueError(f"istft_n_fft is {istft_n_fft}; it has to be 2, 3, 4, ... times istft_hop ({istft_hop})")
         self.sample_rate = sample_rate
         self.latent_dim = latent_dim
         self.head = head
         self.latent_clip = latent_clip
         self.latent_scale = latent_scale
-        self.encoder_rates = list(encoder_rates)
-        self.encoder_channels = list(encoder_channels)
-        self.encoder_kernels = list(encoder_kernels)
-        self.decoder_rates = list(decoder_rates)
-        self.decoder_channels = list(decoder_channels)
-        self.decoder_kernels = list(decoder_kernels)
-        self.residual_kernels = list(residual_kernels)
-        self.encoder_dilations = list(encoder_dilations)
-        self.decoder_dilations = list(decoder_dilations)
-        self.encoder_bottleneck_kernel = encoder_bottleneck_kernel
-        self.decoder_bottleneck_kernel = decoder_bottleneck_kernel
-        self.istft_hop = istft_hop
-        self.istft_n_fft = istft_n_fft
-        self.istft_width = istft_width
-        self.istft_expansion = istft_expansion
-        self.istft_encoder_layers = istft_encoder_layers
-        self.istft_decoder_layers = istft_decoder_layers
-        self.griffin_lim_iterations = griffin_lim_iterations
+        given = {name: kwargs.pop(name) for each in HEADS.values() for name in _options(each) if name in kwargs}
+        own = {name: given.get(name, default) for name, default in _options(_head(head)).items()}
+        _head(head)(**own)  # refuses what does not fit together
+        for name, value in own.items():
+            setattr(self, name, list(value) if isinstance(value, tuple) else value)
         super().__init__(**kwargs)
+
+    @property
+    def head_options(self) -> Any:
+        """The head with its options: an object of a class in `HEADS`, which builds encoder and decoder."""
+        head = _head(self.head)
+        return head(**{name: getattr(self, name) for name in _options(head)})
 
     @property
     def hop_samples(self) -> int:
         """Samples per latent frame."""
-        return math.prod(self.encoder_rates) if self.head == "hifigan" else self.istft_hop
+        return self.head_options.hop_samples
+
+    @classmethod
+    def known_options(cls, values: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Names and defaults of the arguments that may stand beside `values`; by default, those of every head."""
+        parameters = inspect.signature(cls).parameters.values()
+        known = {each.name: each.default for each in parameters if each.kind is not each.VAR_KEYWORD}
+        heads = HEADS.values() if values is None else [_head(values.get("head", known["head"]))]
+        return known | {name: default for head in heads for name, default in _options(head).items()}
 
 
 class LatentGaussian:
@@ -185,14 +151,15 @@ class AudioVAEGAN(TransformersAutoencoder, PreTrainedModel):
     config_class = AudioVAEGANConfig
     base_model_prefix = "vae_gan"
     main_input_name = "waveform"
-    _no_split_modules = ["ResidualStack", "ConvNeXtBlock"]
+    _no_split_modules = sorted({head.block.__name__ for head in HEADS.values()})
 
     def __init__(self, config: AudioVAEGANConfig):
         super().__init__(config)
-        encoders = {"hifigan": HiFiGANEncoder, "istft": ISTFTEncoder, "magnitude": MagnitudeEncoder}
-        decoders = {"hifigan": HiFiGANDecoder, "istft": ISTFTDecoder, "magnitude": MagnitudeDecoder}
-        self.encoder: Any = encoders[config.head](config)
-        self.decoder: Any = decoders[config.head](config)
+        head = config.head_options
+        self.encoder: Any = head.encoder(config.latent_dim)
+        self.decoder: Any = head.decoder(config.latent_dim)
+        self.hop_samples: int = head.hop_samples
+        """Samples per latent frame."""
         self.register_buffer("latent_mean", torch.zeros(config.latent_dim))
         self.register_buffer("latent_std", torch.ones(config.latent_dim))
         self.use_slicing = False
@@ -224,9 +191,9 @@ class AudioVAEGAN(TransformersAutoencoder, PreTrainedModel):
         """None: no input is a token id. transformers asks, for example before it quantizes a layer."""
 
     @property
-    def hop_samples(self) -> int:
-        """Samples per latent frame."""
-        return self.config.hop_samples
+    def has_phase(self) -> bool:
+        """False if the decoder makes magnitudes, whose phases are found for the whole of a waveform at once."""
+        return not hasattr(self.decoder, "waveform")
 
     @property
     def latent_dim(self) -> int:
@@ -245,6 +212,9 @@ class AudioVAEGAN(TransformersAutoencoder, PreTrainedModel):
     def _denormalize(self, latents: torch.Tensor) -> torch.Tensor:
         return latents / self.config.latent_scale * self.latent_std + self.latent_mean
 
+    def _whole_frames(self, waveform: torch.Tensor) -> torch.Tensor:
+        return F.pad(waveform, (0, -waveform.shape[-1] % self.hop_samples))
+
     @apply_forward_hook
     def encode(
         self, waveform: torch.Tensor, return_dict: bool = True
@@ -252,7 +222,7 @@ class AudioVAEGAN(TransformersAutoencoder, PreTrainedModel):
         """The distribution of the latents of a waveform (B, 1, T), which zeros extend to a whole number of frames."""
         if waveform.ndim != 3 or waveform.shape[1] != 1 or waveform.shape[2] == 0:
             raise ValueError(f"waveform has shape {tuple(waveform.shape)}; wanted is (batch, 1, samples), not empty")
-        waveform = F.pad(waveform, (0, -waveform.shape[-1] % self.hop_samples)).to(self.dtype)
+        waveform = self._whole_frames(waveform).to(self.dtype)
         parts = waveform.split(1) if self.use_slicing else [waveform]
         mean, logvar = torch.cat([self._encode(part) for part in parts]).chunk(2, dim=-1)  # (B, L, D) each
         latent_dist = LatentGaussian(mean, logvar, self._normalize)
@@ -260,19 +230,25 @@ class AudioVAEGAN(TransformersAutoencoder, PreTrainedModel):
 
     @apply_forward_hook
     def decode(self, latents: torch.Tensor, return_dict: bool = True) -> AudioVAEGANDecoderOutput | tuple[torch.Tensor]:
-        """The waveform (B, 1, L * hop_samples) of latents (B, L, D)."""
+        """The waveform (B, 1, L * hop_samples) of latents (B, L, D).
+
+        Latents outside the range of `encode`, +-latent_scale * latent_clip, are clipped to it first: the decoder has
+        never seen others.
+        """
         if latents.ndim != 3 or latents.shape[2] != self.latent_dim or latents.shape[1] == 0:
             raise ValueError(
                 f"latents have shape {tuple(latents.shape)}; wanted is (batch, frames, {self.latent_dim}), not empty"
             )
-        raw = self._denormalize(latents.to(self.dtype))
+        bound = self.config.latent_scale * self.config.latent_clip
+        raw = self._denormalize(latents.clamp(-bound, bound).to(self.dtype))
         parts = raw.split(1) if self.use_slicing else [raw]
         sample = torch.cat([self._decode(part) for part in parts])  # (B, 1, L * hop)
         return AudioVAEGANDecoderOutput(sample=sample) if return_dict else (sample,)
 
     def magnitude_pair(self, waveform: torch.Tensor, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Magnitudes (B, N, F) that latents (B, L, D) decode to and those of the waveform; the magnitude head only."""
-        return self.decoder.magnitude(self._denormalize(latents)), self.encoder.magnitude(waveform)
+        """Magnitudes (B, N, F) that latents (B, L, D) decode to and those of the waveform (B, 1, T): without phase."""
+        decoded = self.decoder(self._denormalize(latents)).transpose(1, 2)
+        return decoded, self.encoder.magnitude(self._whole_frames(waveform))
 
     def forward(
         self, waveform: torch.Tensor, sample_posterior: bool = False, generator: torch.Generator | None = None
@@ -299,24 +275,15 @@ class AudioVAEGAN(TransformersAutoencoder, PreTrainedModel):
         return torch.cat(pieces, dim=1)
 
     def _decode(self, raw: torch.Tensor) -> torch.Tensor:
-        if self.config.head != "magnitude":
-            return self._decode_tiles(self.decoder, raw, self.hop_samples)
-        # the phase is found after all magnitudes are there: in a tile alone it would be another
-        steps = self.decoder.frames_per_latent
-        tile = self.tile_frames * steps if self.use_tiling else None
-        magnitude = self._decode_tiles(lambda part: self.decoder.magnitude(part).transpose(1, 2), raw, steps)
-        return griffin_lim(
-            magnitude.transpose(1, 2), self.decoder.hop, self.decoder.num_iterations, tile_frames=tile
-        ).unsqueeze(1)
-
-    def _decode_tiles(
-        self, decode: Callable[[torch.Tensor], torch.Tensor], raw: torch.Tensor, scale: int
-    ) -> torch.Tensor:
-        """What `decode`, (B, l, D) -> (B, ..., l * scale), makes of raw latents (B, L, D), tile by tile."""
         pieces = []
         for start, end, first, last in self._tiles(raw.shape[1], self.decoder.context_frames):
-            pieces.append(decode(raw[:, first:last])[..., (start - first) * scale : (end - first) * scale])
-        return torch.cat(pieces, dim=-1)
+            piece = self.decoder(raw[:, first:last])  # (B, C, (last - first) * steps)
+            steps = piece.shape[-1] // (last - first)
+            pieces.append(piece[..., (start - first) * steps : (end - first) * steps])
+        whole = torch.cat(pieces, dim=-1)  # (B, C, L * steps)
+        if self.has_phase:
+            return whole  # (B, 1, T)
+        return self.decoder.waveform(whole, self.tile_frames if self.use_tiling else None)
 
     @torch.no_grad()
     def fit_latent_statistics(self, raw_latents: torch.Tensor, min_std: float = 1e-3) -> float:
@@ -325,8 +292,8 @@ class AudioVAEGAN(TransformersAutoencoder, PreTrainedModel):
         Returns:
             The share of those numbers that `latent_clip` then cuts off.
         """
-        flat = raw_latents.reshape(-1, self.latent_dim).double()
+        flat = raw_latents.reshape(-1, self.latent_dim).float()
         self.latent_mean.copy_(flat.mean(0))
         self.latent_std.copy_(flat.std(0).clamp_min(min_std))
-        deviations = (flat - self.latent_mean.double()) / self.latent_std.double()
-        return (deviations.abs() > self.config.latent_clip).double().mean().item()
+        deviations = (flat - self.latent_mean) / self.latent_std
+        return (deviations.abs() > self.config.latent_clip).float().mean().item()

@@ -15,7 +15,7 @@ from einops import rearrange
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-_SLOPE = 0.1  # of every leaky rectifier, as in HiFi-GAN
+from ..spectra import reflected, stft_magnitude
 
 # One entry per sub-discriminator: its logits (B, positions), and the activations of its layers.
 DiscriminatorOutput = list[tuple[torch.Tensor, list[torch.Tensor]]]
@@ -25,7 +25,7 @@ def _judge(x: torch.Tensor, layers: nn.ModuleList, last: nn.Module) -> tuple[tor
     """Logits (B, positions) and the activations of every layer, the logits' own map included."""
     features = []
     for layer in layers:
-        x = F.leaky_relu(layer(x), _SLOPE)
+        x = F.leaky_relu(layer(x), 0.1)  # the slope of HiFi-GAN
         features.append(x)
     x = last(x)
     features.append(x)
@@ -47,9 +47,7 @@ class PeriodDiscriminator(nn.Module):
 
     def forward(self, waveform: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         missing = -waveform.shape[-1] % self.period
-        if missing:
-            waveform = F.pad(waveform, (0, missing), mode="reflect")
-        folded = rearrange(waveform, "b 1 (n p) -> b 1 n p", p=self.period)  # (B, 1, T/p, p)
+        folded = rearrange(reflected(waveform, 0, missing), "b 1 (n p) -> b 1 n p", p=self.period)  # (B, 1, T/p, p)
         return _judge(folded, self.layers, self.last)
 
 
@@ -82,13 +80,9 @@ class SpectrogramDiscriminator(nn.Module):
         self.last = weight_norm(nn.Conv2d(channels, 1, (3, 3), padding=(1, 1)))
 
     def forward(self, waveform: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        window = torch.hann_window(self.window_size, device=waveform.device)
-        spectrum = torch.stft(
-            waveform[:, 0].float(), self.fft_size, self.hop_size, self.window_size, window, return_complex=True
-        )
-        power = torch.view_as_real(spectrum).square().sum(-1) / window.square().sum()  # (B, F, N)
-        # the root's slope is infinite at 0, and padding makes exact zeros
-        return _judge((power + 1e-9).sqrt().unsqueeze(1), self.layers, self.last)  # (B, 1, F, N)
+        # padding makes exact zeros, at which the root has an infinite slope
+        magnitude = stft_magnitude(waveform[:, 0], self.fft_size, self.window_size, self.hop_size, eps=3e-5)
+        return _judge(magnitude.transpose(1, 2).unsqueeze(1), self.layers, self.last)  # (B, 1, F, N)
 
 
 class MultiResolutionDiscriminator(nn.Module):

@@ -39,7 +39,7 @@ class RMSNorm(nn.RMSNorm):
 
 
 class MLP(nn.Module):
-    """RMSNorm(W2 GELU(x W1 + b1) + b2), the paper's block for embeddings and FiLM."""
+    """MLP(x) = RMSNorm(W2 GELU(x W1 + b1) + b2), the block of all embeddings and of FiLM (paper, section 4.2)."""
 
     def __init__(self, in_size: int, inner_size: int, out_size: int):
         super().__init__()
@@ -52,7 +52,9 @@ class MLP(nn.Module):
 
 
 class AngleEmbedding(nn.Module):
-    """E = MLP(cos(d) * e_start + sin(d) * e_end): angles (B, L) in radians -> (B, L, H), a Slerp between two vectors.
+    """E = MLP(cos(d) * e_start + sin(d) * e_end), a Slerp between two learnt vectors (paper, section 4.2).
+
+    Angles (B, L) in radians -> (B, L, H).
 
     Sine and cosine are taken in float32 whatever the weights' dtype, so that small angles stay apart.
     """
@@ -193,7 +195,7 @@ class DualPathBlock(nn.Module):
         x = self.fine_norm(x + coarse)
 
         fine = self.sru(x.flatten(0, 1)).unflatten(0, x.shape[:2])  # along K
-        # FiLM(x, m) = MLP3(x * MLP1(m) + MLP2(m))
+        # FiLM(x, m) = MLP3(x * MLP1(m) + MLP2(m)) with m the angle and the mean of the tokens (paper, section 4.2)
         fine = self.film_out(fine * self.film_scale(condition.film) + self.film_shift(condition.film))
         return self.out_norm(x + fine)
 
@@ -272,7 +274,7 @@ class DualPathDiffusionModel(DiffusersModel):
     def forward(
         self,
         latents: torch.Tensor,
-        angle: torch.Tensor,
+        angle: torch.Tensor | float,
         semantic_tokens: torch.Tensor | None = None,
         attention_kwargs: dict[str, Any] | None = None,
         return_dict: bool = True,
@@ -281,7 +283,7 @@ class DualPathDiffusionModel(DiffusersModel):
 
         Args:
             latents: noisy latents z_d, (B, L, D).
-            angle: d in [0, pi/2] for each frame, in radians: (B, L), or anything that broadcasts to it.
+            angle: d in [0, pi/2] for each frame, in radians: (B, L), or anything that broadcasts to it, on any device.
             semantic_tokens: (B_c, S) with B_c <= B, spread evenly over the L frames. The first B_c samples are
                 conditional; the rest, all of them when it is None, hear no token: their cross-attention attends to
                 their own sequence and their FiLM drops the tokens' mean.
@@ -293,7 +295,8 @@ class DualPathDiffusionModel(DiffusersModel):
         """
         batch_size, num_frames, _ = latents.shape
         dtype = self.dtype  # the compute dtype, also where layerwise casting stores weights in another
-        angles = self.angle_embedding(torch.broadcast_to(angle, (batch_size, num_frames)))  # (B, L, H)
+        angle = torch.as_tensor(angle, dtype=torch.float32, device=latents.device)
+        angles = self.angle_embedding(angle.expand(batch_size, num_frames))  # (B, L, H)
         x = self.proj_in(latents.to(dtype)) + angles
         tokens = None
         film = angles[:, self._segment_starts(num_frames, latents.device)]  # (B, N, H)

@@ -8,18 +8,29 @@ Shapes: B batch, T samples, W windows, F mel frames, M mel bands, P tokens of a 
 """
 
 import math
+import threading
 
 import torch
 import torch.nn.functional as F
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from einops import rearrange
 from torch import Tensor, nn
-from transformers import ASTConfig, ASTModel, BertConfig, BertModel, PretrainedConfig, PreTrainedModel
+from transformers import (
+    ASTConfig,
+    ASTModel,
+    BertConfig,
+    BertModel,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers import initialization as init
 
 from ..audio import crop_or_pad
 from ..hf.bases import TransformersConfig, TransformersModel
 from ..spectra import log_mel_spectrogram
+
+_TOKENIZER_LOCK = threading.Lock()  # a fast tokenizer keeps padding and truncation as state and refuses a second caller
 
 
 class MuLanConfig(TransformersConfig, PretrainedConfig):
@@ -151,6 +162,28 @@ class MuLanModel(TransformersModel, PreTrainedModel):
     def get_audio_features(self, waveform: Tensor) -> Tensor:
         """Unit-length float32 embeddings (B, E) of waveforms (B, 1, T) at `sample_rate`, of any length."""
         return self.embed_log_mel(self.log_mel(waveform))
+
+    def tokenize(self, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> dict[str, Tensor]:
+        """`input_ids` and `attention_mask`, (B, P) each, on the model's device.
+
+        All are padded to one length and cut there, so that a text's embedding does not depend on its neighbours.
+        """
+        with _TOKENIZER_LOCK:
+            tokens = tokenizer(
+                texts,
+                padding="max_length",
+                truncation=True,
+                max_length=min(tokenizer.model_max_length, self.config.text_config.max_position_embeddings),
+                return_tensors="pt",
+            )
+        return {name: tokens[name].to(self.device) for name in ("input_ids", "attention_mask")}
+
+    @torch.no_grad()
+    def embed_texts(self, tokenizer: PreTrainedTokenizerBase, texts: list[str], batch_size: int = 256) -> Tensor:
+        """Unit-length float32 embeddings (B, E) of any number of texts, without gradients."""
+        parts = [texts[start : start + batch_size] for start in range(0, len(texts), batch_size)]
+        embeds = [self.get_text_features(**self.tokenize(tokenizer, part)) for part in parts]
+        return torch.cat(embeds) if embeds else torch.zeros(0, self.config.projection_dim, device=self.device)
 
     @apply_forward_hook
     def get_text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:

@@ -10,6 +10,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
 from ..hf.bases import DiffusersModel
+from .clustering import k_means, nearest
 
 
 class ResidualQuantizer(DiffusersModel):
@@ -32,9 +33,9 @@ class ResidualQuantizer(DiffusersModel):
         residual = embeddings.to(self.codebooks.device, torch.float32)
         tokens = []
         for codebook in self.codebooks.float():
-            nearest = _nearest(residual, codebook)  # (B,)
-            residual = residual - codebook[nearest]
-            tokens.append(nearest)
+            chosen = nearest(residual, codebook)  # (B,)
+            residual = residual - codebook[chosen]
+            tokens.append(chosen)
         return torch.stack(tokens, dim=1)  # (B, Q)
 
     def decode(self, tokens: Tensor) -> Tensor:
@@ -60,58 +61,10 @@ class ResidualQuantizer(DiffusersModel):
             codebook = k_means(residual, self.config.codebook_size, generator, num_iterations)
             self.codebooks[q] = codebook
             codebook = self.codebooks[q].float()  # as rounded by the buffer's dtype, so that the next one repairs it
-            residual = residual - codebook[_nearest(residual, codebook)]
+            residual = residual - codebook[nearest(residual, codebook)]
             errors.append(residual.square().sum(dim=-1).mean())
         return torch.stack(errors)
 
     def _check(self, embeddings: Tensor) -> None:
         if embeddings.ndim != 2 or embeddings.shape[1] != self.config.dim:
             raise ValueError(f"embeddings must have shape (B, {self.config.dim}), got {tuple(embeddings.shape)}.")
-
-
-def k_means(points: Tensor, num_centres: int, generator: torch.Generator | None, num_iterations: int) -> Tensor:
-    """Centres (V, E) of points (B, E): k-means++ seeding, then Lloyd's iterations.
-
-    A centre without points moves to the point that is worst off (the second such centre to the second worst, and so
-    on). With fewer distinct points than centres, every point gets a centre of its own and the rest repeat some.
-    """
-    centres = _seed_centres(points, num_centres, generator)
-    for _ in range(num_iterations):
-        nearest = _nearest(points, centres)
-        count = torch.bincount(nearest, minlength=num_centres)  # (V,)
-        total = torch.zeros_like(centres).index_add_(0, nearest, points)
-        updated = torch.where(count[:, None] > 0, total / count.clamp_min(1)[:, None], centres)
-        dead = (count == 0).nonzero().flatten()
-        if len(dead) > 0:
-            error = (points - updated[nearest]).square().sum(dim=-1)
-            worst = error.argsort(descending=True, stable=True)[: len(dead)]
-            worst = worst[error[worst] > 0]
-            updated[dead[: len(worst)]] = points[worst]
-        if torch.equal(updated, centres):
-            break
-        centres = updated
-    return centres
-
-
-def _seed_centres(points: Tensor, num_centres: int, generator: torch.Generator | None) -> Tensor:
-    """k-means++ (Arthur and Vassilvitskii 2007): each next centre is a point drawn by its squared distance so far."""
-
-    def draw(weight: Tensor) -> Tensor:
-        # by inversion of the cumulative sum, on the CPU where the generator lives; multinomial caps its categories
-        cumulative = weight.double().cpu().cumsum(0)
-        threshold = torch.rand((), generator=generator, dtype=torch.float64) * cumulative[-1]
-        return torch.searchsorted(cumulative, threshold, right=True).clamp(max=len(weight) - 1)
-
-    chosen = [points[draw(torch.ones(len(points)))]]
-    distance = (points - chosen[0]).square().sum(dim=-1)
-    for _ in range(num_centres - 1):
-        weight = distance if distance.max() > 0 else torch.ones_like(distance)
-        chosen.append(points[draw(weight)])
-        distance = torch.minimum(distance, (points - chosen[-1]).square().sum(dim=-1))
-    return torch.stack(chosen)
-
-
-def _nearest(points: Tensor, centres: Tensor, chunk_size: int = 16384) -> Tensor:
-    """Index (B,) of each point's nearest centre; the lower index wins a tie."""
-    half_norm = 0.5 * centres.square().sum(dim=-1)
-    return torch.cat([(half_norm - chunk @ centres.T).argmin(dim=-1) for chunk in points.split(chunk_size)])

@@ -12,6 +12,7 @@ Shapes: B batch, N MuLan tokens, S semantic tokens, V and C the sizes of a MuLan
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -57,6 +58,82 @@ class SemanticLMConfig(TransformersConfig, LlamaConfig):
             )
         self.vocab_size = vocab_size
         super().__post_init__(**kwargs)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a semantic token is drawn from the language model's scores.
+
+    Args:
+        temperature: 0 takes the likeliest token each time.
+        top_k: draw among the k likeliest tokens only; None or 0 for all.
+        top_p: draw among the fewest likeliest tokens whose probabilities reach this sum.
+        guidance_scale: how far the scores go from those without condition towards, and past, those with it; 1 leaves
+            them as they are, any other value needs `null_condition` and a second row for each sample.
+
+    Raises:
+        ValueError: names the argument, what came and what is allowed.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+    guidance_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise ValueError(f"temperature must be a finite number >= 0, got {self.temperature}.")
+        if self.top_k is not None and self.top_k < 0:
+            raise ValueError(f"top_k must be None or at least 0, got {self.top_k}.")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must lie in (0, 1], got {self.top_p}.")
+        if not math.isfinite(self.guidance_scale):
+            raise ValueError(f"guidance_scale must be a finite number, got {self.guidance_scale}.")
+
+    def draw(self, logits: torch.Tensor, uniform: torch.Tensor | None) -> torch.Tensor:
+        """Tokens (B, 1) from scores (B, C) and uniform numbers (B, C) in [0, 1), which a temperature of 0 needs not.
+
+        The argmax of logits / temperature + Gumbel noise is a draw from their softmax.
+        """
+        if uniform is not None:
+            # the smallest float32 uniform is 0, whose logarithm is -inf
+            gumbel = -torch.log(-torch.log(uniform.clamp(min=1e-20)))
+            logits = self._keep_likely(logits / self.temperature) + gumbel
+        return logits.argmax(dim=-1, keepdim=True)
+
+    def _keep_likely(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits (B, C) with -inf outside the k likeliest tokens and outside the nucleus of probability `top_p`."""
+        if self.top_k is not None and 0 < self.top_k < logits.shape[-1]:
+            least = logits.topk(self.top_k, dim=-1).values[:, -1:]
+            logits = logits.masked_fill(logits < least, -math.inf)
+        if self.top_p < 1:
+            ordered, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)
+            # a token stays if the likelier ones before it do not yet reach top_p: at least one always does
+            dropped = ordered.cumsum(dim=-1) - ordered >= self.top_p
+            logits = logits.masked_fill(dropped.scatter(-1, order, dropped), -math.inf)
+        return logits
+
+
+def uniform_draws(
+    generator: torch.Generator | Sequence[torch.Generator] | None,
+    shape: tuple[int, int, int],
+    device: torch.device,
+) -> torch.Tensor:
+    """Uniform numbers (num_tokens, B, C) on `device`, drawn at once and copied once.
+
+    Each sample's come from its own generator, on that generator's device, in the order of the tokens, so that a batch
+    equals its single samples. A generator that serves the whole batch gives each token's numbers sample by sample.
+    """
+    num_tokens, batch_size, vocabulary = shape
+    generators = list(generator) if isinstance(generator, Sequence) else [generator] * batch_size
+    samples: list[torch.Tensor] = [torch.empty(0)] * batch_size
+    for each in dict.fromkeys(generators):
+        mine = [i for i, other in enumerate(generators) if other is each]
+        source = "cpu" if each is None else each.device
+        numbers = torch.rand(num_tokens, len(mine), vocabulary, generator=each, device=source).to(device)
+        for i, drawn in zip(mine, numbers.unbind(1)):
+            samples[i] = drawn
+    return torch.stack(samples, dim=1)
 
 
 class _PreallocatedLayer(DynamicLayer):
@@ -123,52 +200,47 @@ class SemanticLM(TransformersModel, LlamaForCausalLM):
         logits = self(input_ids, use_cache=False, logits_to_keep=semantic_tokens.shape[1]).logits
         return logits[..., : self.config.semantic_codebook_size]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def generate_semantic_tokens(
         self,
         mulan_tokens: torch.Tensor,
         num_tokens: int,
         prefix_tokens: torch.Tensor | None = None,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float = 1.0,
-        guidance_scale: float = 1.0,
+        sampling: Sampling = Sampling(),
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         callback: Callable[[int, int], None] | None = None,
     ) -> torch.Tensor:
         """Samples semantic tokens (B, num_tokens) after the MuLan tokens (Algorithm 1) and the prefix (Algorithm 2).
 
-        A token is the argmax of logits / temperature + Gumbel noise, which is a draw from their softmax. The noise of a
-        sample comes from its own generator, on the CPU, one vector a step, so a batch equals its single samples.
-
         Args:
             mulan_tokens: (B, N).
             num_tokens: how many to draw.
             prefix_tokens: (B, P) semantic tokens to continue.
-            temperature: 0 takes the most likely token each time.
-            top_k: draw among the k most likely tokens only; None or 0 for all.
-            top_p: draw among the fewest most likely tokens whose probabilities reach this sum.
-            guidance_scale: how far the scores go from those without condition towards, and past, those with it; 1
-                leaves them as they are, any other value needs `null_condition` and a second row for each sample.
+            sampling: how each is drawn.
             generator: one for all samples, which then draw from it in turn, or a list with one per sample.
             callback: called as callback(step, num_tokens) after each token, step from 1.
         """
-        self._check_sampling(
-            mulan_tokens, num_tokens, prefix_tokens, temperature, top_k, top_p, guidance_scale, generator
-        )
+        self._check_lengths(mulan_tokens, num_tokens, prefix_tokens, sampling, generator)
+        with torch.inference_mode():
+            tokens = self._generate(mulan_tokens, num_tokens, prefix_tokens, sampling, generator, callback)
+        return tokens.clone()  # out here, so that it may be embedded in a training
+
+    def _generate(self, mulan_tokens, num_tokens, prefix_tokens, sampling, generator, callback) -> torch.Tensor:
         batch, vocabulary = mulan_tokens.shape[0], self.config.semantic_codebook_size
-        generators = list(generator) if isinstance(generator, Sequence) else [generator] * batch
         input_ids = self.build_input_ids(mulan_tokens, prefix_tokens)
-        guided = guidance_scale != 1
+        guided = sampling.guidance_scale != 1
         if guided:
             absent = self.build_input_ids(torch.full_like(mulan_tokens, -1), prefix_tokens)
             input_ids = torch.cat([input_ids, absent])  # (2 B, N + P)
-        length = input_ids.shape[1] + num_tokens
-        positions = torch.arange(length, device=input_ids.device)[None]  # (1, length)
+        length, device = input_ids.shape[1] + num_tokens, input_ids.device
+        positions = torch.arange(length, device=device)[None]  # (1, length)
         cache = Cache(layers=[_PreallocatedLayer(length) for _ in range(self.config.num_hidden_layers)])
-        tokens = torch.empty(batch, num_tokens, dtype=torch.long, device=input_ids.device)
+        tokens = torch.empty(batch, num_tokens, dtype=torch.long, device=device)
+        uniform = None
+        if sampling.temperature > 0:
+            uniform = uniform_draws(generator, (num_tokens, batch, vocabulary), device)
         start = 0
-        for step in range(num_tokens):
+        for step in range(num_tokens):  # nothing in here waits for the device
             end = start + input_ids.shape[1]
             output = self(
                 input_ids,
@@ -181,22 +253,15 @@ class SemanticLM(TransformersModel, LlamaForCausalLM):
             logits = output.logits[:, -1, :vocabulary].float()  # (B, C), guided (2 B, C)
             if guided:
                 given, absent = logits.chunk(2)
-                logits = absent + guidance_scale * (given - absent)
-            if temperature > 0:
-                noise = torch.stack([torch.rand(vocabulary, generator=g) for g in generators])  # (B, C)
-                # the smallest float32 uniform is 0, whose logarithm is -inf
-                gumbel = -torch.log(-torch.log(noise.clamp_(min=1e-20)))
-                logits = _keep_likely(logits / temperature, top_k, top_p) + gumbel.to(logits.device)
-            drawn = logits.argmax(dim=-1, keepdim=True)  # (B, 1)
+                logits = absent + sampling.guidance_scale * (given - absent)
+            drawn = sampling.draw(logits, None if uniform is None else uniform[step])
             tokens[:, step] = drawn[:, 0]
             input_ids = drawn.repeat(2, 1) if guided else drawn
             if callback is not None:
                 callback(step + 1, num_tokens)
-        return tokens.clone()
+        return tokens
 
-    def _check_sampling(
-        self, mulan_tokens, num_tokens, prefix_tokens, temperature, top_k, top_p, guidance_scale, generator
-    ) -> None:
+    def _check_lengths(self, mulan_tokens, num_tokens, prefix_tokens, sampling, generator) -> None:
         """Raises a ValueError that names the argument, what came and what is allowed."""
         if num_tokens < 1:
             raise ValueError(f"num_tokens must be at least 1, got {num_tokens}.")
@@ -212,31 +277,10 @@ class SemanticLM(TransformersModel, LlamaForCausalLM):
                 f"{self.config.num_mulan_codebooks} MuLan tokens), got {prefix_length} + {num_tokens}. "
                 f"Continue in shorter steps with a shorter prefix."
             )
-        if not (math.isfinite(temperature) and temperature >= 0):
-            raise ValueError(f"temperature must be a finite number >= 0, got {temperature}.")
-        if top_k is not None and top_k < 0:
-            raise ValueError(f"top_k must be None or at least 0, got {top_k}.")
-        if not 0 < top_p <= 1:
-            raise ValueError(f"top_p must lie in (0, 1], got {top_p}.")
-        if not math.isfinite(guidance_scale):
-            raise ValueError(f"guidance_scale must be a finite number, got {guidance_scale}.")
-        if guidance_scale != 1 and not self.config.null_condition:
+        if sampling.guidance_scale != 1 and not self.config.null_condition:
             raise ValueError(
-                f"guidance_scale must be 1 for this model, got {guidance_scale}: it was built without null_condition "
-                "and has never seen music without its condition."
+                f"guidance_scale must be 1 for this model, got {sampling.guidance_scale}: it was built without "
+                "null_condition and has never seen music without its condition."
             )
         if isinstance(generator, Sequence) and len(generator) != batch:
             raise ValueError(f"generator must be one generator or a list of {batch}, got a list of {len(generator)}.")
-
-
-def _keep_likely(logits: torch.Tensor, top_k: int | None, top_p: float) -> torch.Tensor:
-    """Logits (B, C) with -inf outside the k likeliest tokens and outside the nucleus of probability `top_p`."""
-    if top_k is not None and 0 < top_k < logits.shape[-1]:
-        least = logits.topk(top_k, dim=-1).values[:, -1:]
-        logits = logits.masked_fill(logits < least, -math.inf)
-    if top_p < 1:
-        ordered, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)
-        # a token stays if the likelier ones before it do not yet reach top_p: at least one always does
-        dropped = ordered.cumsum(dim=-1) - ordered >= top_p
-        logits = logits.masked_fill(dropped.scatter(-1, order, dropped), -math.inf)
-    return logits

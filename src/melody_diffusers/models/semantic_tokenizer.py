@@ -16,7 +16,9 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from ..hf.bases import TransformersConfig, TransformersModel
+from ..hf.upstream import forget_rotary_table
 from ..spectra import SPECTRAL_FRAME_SIZE, spectral_frames
+from .clustering import nearest
 
 # 199.5 M parameters at 25 Hz. The paper gives the count and the rate; width, depth and strides are our choice.
 PAPER_ENCODER = {
@@ -123,8 +125,8 @@ class SemanticTokenizer(TransformersModel, PreTrainedModel):
         # Not persistent, so that _init_weights of the encoder rebuilds the table exactly: a table stored in a float16
         # checkpoint would come back rounded, and turn late positions by several hundredths of a radian.
         for module in self.encoder.modules():
-            if "inv_freq" in module._buffers:
-                module._non_persistent_buffers_set.add("inv_freq")
+            if hasattr(module, "inv_freq"):
+                module.register_buffer("inv_freq", module.inv_freq, persistent=False)
         self.register_buffer("centroids", torch.zeros(config.num_centroids, width))
         self.register_buffer("feature_mean", torch.zeros(width))
         self.register_buffer("feature_std", torch.ones(width))
@@ -170,9 +172,8 @@ class SemanticTokenizer(TransformersModel, PreTrainedModel):
         """
         if waveform.ndim != 3 or waveform.shape[1] != 1 or waveform.shape[2] == 0:
             raise ValueError(f"waveform must have shape (batch, 1, samples > 0), got {tuple(waveform.shape)}.")
-        # The encoder keeps its rotary table per length, whatever the dtype or inference mode it was made in.
         if self.config.encoder_config.position_embeddings_type == "rotary":
-            self.encoder.encoder.embed_positions.cached_sequence_length = None
+            forget_rotary_table(self.encoder)
         dtype = self.encoder.feature_projection.projection.weight.dtype
         signal = self._signal(waveform).to(dtype)
         outputs = self.encoder(signal, mask_time_indices=mask, output_hidden_states=True)
@@ -209,7 +210,4 @@ class SemanticTokenizer(TransformersModel, PreTrainedModel):
         standardised = (features.float() - self.feature_mean.float()) / self.feature_std.float()
         if self.config.weigh_features:
             standardised = standardised @ self.feature_map.float()
-        centroids = self.centroids.float()
-        # |x - c|^2 = |x|^2 - 2 x.c + |c|^2, and |x|^2 is the same for every c
-        distance = centroids.square().sum(-1) - 2.0 * standardised @ centroids.T  # (B, S, C)
-        return distance.argmin(dim=-1)
+        return nearest(standardised, self.centroids.float())

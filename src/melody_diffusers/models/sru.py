@@ -63,7 +63,7 @@ class _Scan(torch.autograd.Function):
         slope = gates * (1 - gates)  # of both sigmoids
         forget_slope = slope[..., 0, :] * (previous - candidate)  # d c_t / d (forget gate's argument)
         grad_gates = torch.empty_like(gates)
-        torch.mul(grad_reset, slope[..., 1, :], out=grad_gates[..., 1, :])
+        grad_gates[..., 1, :] = grad_reset * slope[..., 1, :]
         # What c_{t-1} passes on through the reset gate does not depend on the recurrence: one product for all steps.
         grad_cells = grad_cells.clone()
         grad_cells[:-1].addcmul_(grad_gates[1:, ..., 1, :], cell_weight[:, 1])
@@ -71,7 +71,7 @@ class _Scan(torch.autograd.Function):
         carry = torch.addcmul(forget, forget_slope, cell_weight[:, 0])
         for t in range(len(cells) - 1, 0, -1):
             grad_cells[t - 1].addcmul_(grad_cells[t], carry[t])
-        torch.mul(grad_cells, forget_slope, out=grad_gates[..., 0, :])
+        grad_gates[..., 0, :] = grad_cells * forget_slope
         grad_candidate = grad_cells * (1 - forget)
         grad_cell_weight = (grad_gates * previous.unsqueeze(-2)).sum((0, 1))
         return grad_candidate, grad_gates, grad_cell_weight

@@ -6,15 +6,22 @@ Shapes: B batch, F frames of the whole timeline, L frames of the model's window,
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from ..models.dual_path import DualPathDiffusionModel
 from ..schedulers.angle import AngleScheduler
-from ..timebase import Timebase
+from ..timebase import Timebase, chunk_boundaries
 
 
-def plan_windows(unknown: torch.Tensor, window: int, chunk: int) -> list[int]:
+def window_and_chunk(config: Any, num_frames: int) -> tuple[int, int]:
+    """Frames of a window of the model, L, and of the chunk by which a continuation moves it on, L - L_{M-1}."""
+    window = min(config.num_frames, num_frames)
+    return window, window - chunk_boundaries(window, min(config.num_chunks, window))[-2]
+
+
+def plan_windows(unknown: torch.Tensor, window: int, chunk: int, alignment: int = 1) -> list[int]:
     """Starts of the windows that turn every unknown frame into a known one, in the order in which they run.
 
     A gap that leaves room for context is filled at once, in the middle of a window. A longer run, or one that reaches
@@ -24,8 +31,18 @@ def plan_windows(unknown: torch.Tensor, window: int, chunk: int) -> list[int]:
     Args:
         unknown: bool, (F,), F >= window.
         window: frames L of a window.
-        chunk: new frames of a continuation, at most `window`.
+        chunk: new frames of a continuation, at most `window`; up to `alignment` - 1 fewer where it does not divide it.
+        alignment: windows start at multiples of so many frames, where a token starts with a frame as in training.
+
+    Raises:
+        ValueError: the last window cannot start at such a multiple.
     """
+    last = len(unknown) - window
+    if last % alignment:
+        raise ValueError(
+            f"A timeline longer than the model's window of {window} frames has to exceed it by a multiple of "
+            f"{alignment} frames, which are whole tokens; it has {len(unknown)} frames."
+        )
     unknown = unknown.clone()
     starts = []
     while unknown.any():
@@ -36,7 +53,7 @@ def plan_windows(unknown: torch.Tensor, window: int, chunk: int) -> list[int]:
             start = first + (gap - window) // 2
         else:
             start = first - (window - chunk)
-        start = min(max(start, 0), len(unknown) - window)
+        start = min(max(start // alignment * alignment, 0), last)
         starts.append(start)
         unknown[start : start + window] = False
     return starts
@@ -75,7 +92,7 @@ def denoise(
     Args:
         dual_path: predicts the velocity.
         scheduler: with its timesteps set.
-        latents: (B, F, D): noise in the unknown frames, clean latents in the others.
+        latents: (B, F, D): noise in the unknown frames, clean latents in the others; F whole tokens.
         semantic_tokens: (B, S), the plan of the whole timeline.
         unknown: bool, (F,) on the CPU, the same for the whole batch.
         timebase: ties frames to tokens.
@@ -85,11 +102,10 @@ def denoise(
         on_step: called after each step with the angle and the window's latents (B, L, D); returns the latents to go
             on with.
     """
-    window = min(dual_path.config.num_frames, latents.shape[1])
-    chunk = window - timebase.chunk_boundaries(window, min(dual_path.config.num_chunks, window))[-2]
+    window, chunk = window_and_chunk(dual_path.config, latents.shape[1])
     window_tokens = timebase.frames_to_tokens(window)
     latents, unknown = latents.clone(), unknown.clone()
-    for start in plan_windows(unknown, window, chunk):
+    for start in plan_windows(unknown, window, chunk, timebase.frame_alignment):
         frames = slice(start, start + window)
         first_token = timebase.frame_to_token(start)
         tokens = semantic_tokens[:, first_token : first_token + window_tokens]

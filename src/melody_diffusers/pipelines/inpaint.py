@@ -4,19 +4,19 @@ What is known keeps angle 0 while the rest is denoised. The plan of the missing 
 which continues what precedes it, or is estimated by the semantic tokenizer from what remains around it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 
 from ..audio import limit_peak
-from . import request as checks
-from .request import MeLoDyInputError
-from .text_to_music import MeLoDyPipeline, MeLoDyPipelineOutput, OutputType
+from .checks import AudioInput
+from .request import InpaintRequest, OutputType, Regions
+from .stages import MeLoDyPipelineOutput
+from .text_to_music import MeLoDyPipeline
 
 BEND_SECONDS = 0.02
-
-Regions = Sequence[tuple[float, float]]
 
 
 class MeLoDyInpaintPipeline(MeLoDyPipeline):
@@ -25,7 +25,7 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        audio: checks.AudioInput | None = None,
+        audio: AudioInput | None = None,
         audio_sampling_rate: int | None = None,
         regions: Regions = (),
         extend_seconds: float = 0.0,
@@ -66,98 +66,61 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
             MeLoDyInputError: an argument out of range; a ValueError that names it, what came and what is allowed.
             FloatingPointError: a model produced NaN or infinity; names the stage.
         """
+        arguments = {name: value for name, value in locals().items() if name != "self"}
         if self.semantic_tokenizer is None:
             raise ValueError("Inpainting needs the component `semantic_tokenizer` to read the recording; it is None.")
-        sampling = self._sampling(num_inference_steps, guidance_scale, temperature, top_k, top_p, lm_guidance_scale)
-        self._check_outputs(output_type, callback_on_step_end_tensor_inputs, num_waveforms_per_prompt)
-        checks.check_callbacks(callback_on_step_end, callback_on_token_end)
-        checks.check_choice("semantic_source", semantic_source, ("lm", "audio"))
-        checks.check_number("extend_seconds", extend_seconds, 0, checks.MAX_DURATION_SECONDS)
-        if prompt is not None and len(checks.check_prompt(prompt)) != 1:
-            raise MeLoDyInputError("prompt", prompt, "be one text for the recording", str(len(prompt)))
-        generators = checks.check_generators(generator, num_waveforms_per_prompt)
-        limit = checks.MAX_DURATION_SECONDS
-        recording = checks.check_audio("audio", audio, audio_sampling_rate, self.sample_rate, limit)  # (1, T)
-        timebase = self.timebase
-        unknown_samples = self._unknown_samples(regions, recording.shape[1], extend_seconds)
-        num_samples = len(unknown_samples)
+        request = InpaintRequest.check(self, **arguments)
+        recording, unknown = request.recording, request.unknown
 
-        # One timeline of whole frames, at least as long as a window; what lies past the end is unknown too.
-        num_frames = max(timebase.samples_to_frames(num_samples), self.dual_path.config.num_frames)
-        padding = timebase.frames_to_samples(num_frames) - num_samples
-        unknown = torch.nn.functional.pad(unknown_samples, (0, padding), value=True)
-        unknown_frames = unknown.unflatten(0, (num_frames, -1)).any(1)
-        num_tokens = timebase.frames_to_tokens(num_frames)
-        known_tokens_mask = ~_cover(unknown, timebase.samples_per_token, num_tokens)
-        waveform = torch.nn.functional.pad(recording, (0, len(unknown) - recording.shape[1]))
-        waveform = torch.where(unknown, 0.0, waveform)[None]  # (1, 1, T): nothing to be filled leaks into the models
+        # One timeline of whole frames; what lies past the end is unknown too.
+        timebase, num_tokens = self.timebase, self.timebase.frames_to_tokens(request.num_frames)
+        padding = timebase.frames_to_samples(request.num_frames) - request.num_samples
+        missing = F.pad(unknown, (0, padding), value=True)  # (T,)
+        missing_frames = missing.unflatten(0, (request.num_frames, -1)).any(1)
+        missing_tokens = _cover(missing, timebase.samples_per_token, num_tokens)
+        waveform = F.pad(recording, (0, len(missing) - recording.shape[1]))
+        waveform = torch.where(missing, 0.0, waveform)[None]  # (1, 1, T): nothing to be filled leaks into the models
 
-        device = self._execution_device
-        if prompt is not None:
-            mulan_tokens = self.encode_prompt(prompt=prompt)
+        if request.prompt is not None:
+            mulan_tokens = self.encode_prompt(request.prompt)
         else:
-            mulan_tokens = self.encode_prompt(audio_prompt=[recording[:, ~unknown_samples[: recording.shape[1]]]])
-        heard = waveform.to(device, self.semantic_tokenizer.dtype)
-        mask = None if semantic_source == "lm" else ~known_tokens_mask[None].to(device)
-        semantic_tokens = self.semantic_tokenizer.encode(heard, mask=mask)
-        semantic_tokens = semantic_tokens.repeat_interleave(num_waveforms_per_prompt, 0)
-        if semantic_source == "lm":
+            mulan_tokens = self.encode_prompt(audio_prompt=[recording[:, ~unknown[: recording.shape[1]]]])
+        semantic_tokens = self._read_plan(waveform, missing_tokens if request.semantic_source == "audio" else None)
+        semantic_tokens = semantic_tokens.repeat_interleave(request.batch_size, 0)
+        if request.semantic_source == "lm":
             semantic_tokens = self.generate_semantic_tokens(
-                mulan_tokens.repeat_interleave(num_waveforms_per_prompt, 0),
+                mulan_tokens.repeat_interleave(request.batch_size, 0),
                 num_tokens,
                 known_tokens=semantic_tokens,
-                known=known_tokens_mask,
-                temperature=sampling["temperature"],
-                top_k=sampling["top_k"],
-                top_p=sampling["top_p"],
-                guidance_scale=sampling["lm_guidance_scale"],
-                generator=generators,
-                callback_on_token_end=callback_on_token_end,
+                known=~missing_tokens,
+                sampling=request.sampling,
+                generator=request.generator,
+                callback_on_token_end=request.callback_on_token_end,
             )
-        known_latents = self.vae.encode(waveform.to(device, self.vae.dtype)).latent_dist.mode()  # (1, L, D)
-        noise = self.prepare_latents(num_waveforms_per_prompt, num_frames, generators)
-        latents = torch.where(unknown_frames[:, None].to(device), noise, known_latents.to(noise.dtype))
+        known_latents = self.vae.encode(waveform.to(self._execution_device, self.vae.dtype)).latent_dist.mode()
+        noise = self.prepare_latents(request.batch_size, request.num_frames, request.generator)
+        latents = torch.where(missing_frames[:, None].to(noise.device), noise, known_latents.to(noise.dtype))
         latents = self.denoise_latents(
             latents,
             semantic_tokens,
-            unknown=unknown_frames,
-            num_inference_steps=sampling["num_inference_steps"],
-            guidance_scale=sampling["guidance_scale"],
-            attention_kwargs=attention_kwargs,
-            callback_on_step_end=callback_on_step_end,
+            unknown=missing_frames,
+            num_inference_steps=request.num_inference_steps,
+            guidance_scale=request.guidance_scale,
+            attention_kwargs=request.attention_kwargs,
+            callback_on_step_end=request.callback_on_step_end,
         )
-        if output_type == "latent":
-            return self._finish(latents, semantic_tokens, num_samples, output_type, return_dict)
-        generated, _ = self.decode_latents(latents, num_samples)
-        original = torch.nn.functional.pad(recording, (0, num_samples - recording.shape[1])).to(generated.device)
-        mixed, gains = limit_peak(self._splice(original, generated, unknown_samples), ceiling=1.0)
-        self.maybe_free_model_hooks()
-        audios = mixed.cpu().numpy() if output_type == "np" else mixed
-        output = MeLoDyPipelineOutput(audios=audios, gains=gains, semantic_tokens=semantic_tokens)
-        return output if return_dict else (audios, gains, semantic_tokens)
+        if request.output_type == "latent":
+            return self._output(request, latents, None, semantic_tokens)
+        generated, _ = self.decode_latents(latents, request.num_samples)
+        original = F.pad(recording, (0, request.num_samples - recording.shape[1])).to(generated.device)
+        audios, gains = limit_peak(self._splice(original, generated, unknown), ceiling=1.0)
+        return self._output(request, audios, gains, semantic_tokens)
 
-    def _unknown_samples(self, regions: object, num_samples: int, extend_seconds: float) -> torch.Tensor:
-        """bool (T,): the samples to fill, those past the end of the recording included."""
-        extension = self.timebase.seconds_to_samples(extend_seconds)
-        unknown = torch.zeros(num_samples + extension, dtype=torch.bool)
-        unknown[num_samples:] = True
-        duration = num_samples / self.sample_rate
-        if not checks.is_list(regions):
-            raise MeLoDyInputError("regions", regions, "be a list of (start, end) in seconds")
-        for i, region in enumerate(regions):
-            if not checks.is_list(region) or len(region) != 2:
-                raise MeLoDyInputError(f"regions[{i}]", region, "be (start, end) in seconds", repr(region)[:80])
-            start, end = region
-            checks.check_number(f"regions[{i}][0]", start, 0, duration)
-            checks.check_number(f"regions[{i}][1]", end, start, duration, exclusive_low=True)
-            unknown[round(start * self.sample_rate) : round(end * self.sample_rate)] = True
-        if not unknown.any():
-            allowed = "name something to fill, or `extend_seconds` be above 0"
-            raise MeLoDyInputError("regions", regions, allowed, "neither")
-        if unknown[:num_samples].all():
-            allowed = "leave a part of the recording"
-            raise MeLoDyInputError("regions", regions, allowed, "all of it", " To make all anew use MeLoDyPipeline.")
-        return unknown
+    def _read_plan(self, waveform: torch.Tensor, missing_tokens: torch.Tensor | None) -> torch.Tensor:
+        """Semantic tokens (1, S) of (1, 1, T); those that `missing_tokens`, (S,), names are estimated."""
+        device = self._execution_device
+        mask = None if missing_tokens is None else missing_tokens[None].to(device)
+        return self.semantic_tokenizer.encode(waveform.to(device, self.semantic_tokenizer.dtype), mask=mask)
 
     def _splice(self, original: torch.Tensor, generated: torch.Tensor, unknown: torch.Tensor) -> torch.Tensor:
         """`generated` (B, 1, T) where unknown, `original` (1, T) elsewhere. The step between the two at a border is

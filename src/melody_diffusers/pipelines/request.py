@@ -1,168 +1,265 @@
-"""Requests are checked here, before any tensor exists: what came, what is allowed, what to do."""
+"""What a call asks for, checked whole before any work and frozen: later stages ask nothing again."""
 
-import math
-import numbers
-import os
-from collections.abc import Sequence
-from typing import TypeAlias, TypeGuard
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import numpy as np
 import torch
 
-from ..audio import load_audio, resample, to_mono
+from ..models.semantic_lm import Sampling
+from .checks import (
+    MAX_PROMPTS,
+    MeLoDyInputError,
+    check_audio,
+    check_choice,
+    check_generators,
+    check_number,
+    check_prompt,
+    check_tensor,
+    is_list,
+)
 
-MAX_PROMPT_CHARACTERS = 2000
-MAX_PROMPTS = 64
-MAX_DURATION_SECONDS = 3600.0
-MAX_AUDIO_PROMPT_SECONDS = 3600.0
+if TYPE_CHECKING:
+    from .stages import Stages
 
-AudioInput: TypeAlias = str | os.PathLike | np.ndarray | torch.Tensor
+MAX_SECONDS = 3600.0  # of music to make, and of a recording that is given
+DEFAULT_SECONDS = 10.0
+SAMPLING_DEFAULTS = {
+    "num_inference_steps": 10,
+    "guidance_scale": 2.5,
+    "temperature": 1.0,
+    "top_k": None,
+    "top_p": 1.0,
+    "lm_guidance_scale": 1.0,
+}
+"""Arguments of a call for which a checkpoint may have defaults of its own, and ours where it has none."""
+
+OutputType: TypeAlias = Literal["np", "pt", "latent"]
+Regions: TypeAlias = Sequence[tuple[float, float]]
 
 
-class MeLoDyInputError(ValueError):
-    """An argument of a request that cannot be served, found before any tensor was made.
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What every pipeline is asked, checked; the arguments of `MeLoDyPipeline.__call__`, defaults filled in.
 
     Attributes:
-        argument: its name.
-        value: what came.
-        allowed: what may come, in words.
+        sampling: how the language model draws.
+        generator: one for each waveform, or None.
+        batch_size: waveforms that will be made.
+        num_samples: T of each.
+        num_frames: latent frames of the timeline: whole tokens, and where a plan is to be made at least one window,
+            because the models know windows of full length.
     """
 
-    def __init__(self, argument: str, value: object, allowed: str, got: str | None = None, advice: str = ""):
-        self.argument, self.value, self.allowed = argument, value, allowed
-        super().__init__(f"`{argument}` must {allowed}; got {_show(value) if got is None else got}.{advice}")
+    num_inference_steps: int
+    guidance_scale: float
+    sampling: Sampling
+    num_waveforms_per_prompt: int
+    batch_size: int
+    generator: list[torch.Generator] | None
+    output_type: OutputType
+    return_dict: bool
+    callback_on_step_end: Callable[..., dict] | None
+    callback_on_token_end: Callable[..., None] | None
+    attention_kwargs: dict[str, Any] | None
+    num_samples: int
+    num_frames: int
 
 
-def check_number(
-    name: str, value: object, low: float, high: float, *, integer: bool = False, exclusive_low: bool = False
-) -> float:
-    """The number; an error unless it is finite and in [low, high] ((low, high] with `exclusive_low`)."""
-    kind = numbers.Integral if integer else numbers.Real
-    allowed = (
-        f"be a {'whole number' if integer else 'number'} {'above' if exclusive_low else 'from'} {low:g} to {high:g}"
-    )
-    if isinstance(value, bool) or not isinstance(value, kind):
-        raise MeLoDyInputError(name, value, allowed)
-    number = float(value)
-    if not math.isfinite(number) or number > high or number < low or (exclusive_low and number == low):
-        raise MeLoDyInputError(name, value, allowed)
-    return number
-
-
-def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
-    """An error unless `value` is one of the strings allowed."""
-    if not isinstance(value, str) or value not in allowed:
-        raise MeLoDyInputError(name, value, f"be one of {', '.join(map(repr, allowed))}")
-
-
-def check_prompt(prompt: object) -> list[str]:
-    """A text prompt or a non-empty list of them, as a list."""
-    prompts = [prompt] if isinstance(prompt, str) else prompt
-    allowed = f"be a text of 1 to {MAX_PROMPT_CHARACTERS} characters, or a list of 1 to {MAX_PROMPTS} such texts"
-    if not isinstance(prompts, (list, tuple)) or not 0 < len(prompts) <= MAX_PROMPTS:
-        raise MeLoDyInputError("prompt", prompt, allowed, f"a list of {len(prompts)}" if is_list(prompts) else None)
-    for i, text in enumerate(prompts):
-        name = "prompt" if isinstance(prompt, str) else f"prompt[{i}]"
-        if not isinstance(text, str):
-            raise MeLoDyInputError(name, text, "be a text")
-        if not text.strip():
-            raise MeLoDyInputError(name, text, "not be empty", advice=" Describe the music: 'a calm piano waltz'.")
-        if len(text) > MAX_PROMPT_CHARACTERS:
-            raise MeLoDyInputError(name, text, f"have at most {MAX_PROMPT_CHARACTERS} characters", str(len(text)))
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            raise MeLoDyInputError(name, text, "be valid Unicode", "a lone surrogate") from None
-    return list(prompts)
-
-
-def check_audio(
-    name: str, audio: AudioInput, sampling_rate: int | None, sample_rate: int, max_seconds: float
-) -> torch.Tensor:
-    """One clip as (1, T) float32 at `sample_rate`: a path, or an array (T,) or (C, T) with its sampling rate."""
-    duration = f"last at most {max_seconds:g} s"
-    if isinstance(audio, (str, os.PathLike)):
-        if sampling_rate is not None:
-            raise MeLoDyInputError(
-                f"{name}_sampling_rate", sampling_rate, "be left out for a file, which states its own rate"
-            )
-        try:
-            waveform = load_audio(audio, sample_rate)
-        except (ValueError, OSError) as error:
-            raise MeLoDyInputError(name, audio, "be an audio file that can be read", str(error).rstrip(".")) from error
-    elif isinstance(audio, (np.ndarray, torch.Tensor)):
-        rate = int(check_number(f"{name}_sampling_rate", sampling_rate, 4000, 384000, integer=True))
-        if isinstance(audio, np.ndarray) and audio.dtype.kind not in "fiu":
-            raise MeLoDyInputError(name, audio, "hold floating-point samples in [-1, 1]", str(audio.dtype))
-        waveform = torch.as_tensor(audio).detach().cpu()
-        if waveform.ndim not in (1, 2) or waveform.shape[-1] < 1 or (waveform.ndim == 2 and not 0 < len(waveform) <= 8):
-            shape = "have shape (samples,) or (channels, samples) with 1 to 8 channels"
-            raise MeLoDyInputError(name, audio, shape, str(tuple(waveform.shape)))
-        if not waveform.is_floating_point():
-            raise MeLoDyInputError(name, audio, "hold floating-point samples in [-1, 1]", str(waveform.dtype))
-        if waveform.shape[-1] > max_seconds * rate:
-            raise MeLoDyInputError(name, audio, duration, f"{waveform.shape[-1] / rate:.1f} s")
-        if not torch.isfinite(waveform).all():
-            raise MeLoDyInputError(name, audio, "hold finite samples", "NaN or infinity")
-        waveform = resample(to_mono(torch.atleast_2d(waveform.float())), rate, sample_rate)
-    else:
-        raise MeLoDyInputError(name, audio, "be a path, a NumPy array or a tensor")
-    if waveform.shape[-1] > max_seconds * sample_rate:
-        raise MeLoDyInputError(name, audio, duration, f"{waveform.shape[-1] / sample_rate:.1f} s")
-    if waveform.abs().max() > 16:
-        raise MeLoDyInputError(name, audio, "lie near [-1, 1]", f"a peak of {waveform.abs().max():g}")
-    return waveform
-
-
-def check_generators(
-    generator: torch.Generator | list[torch.Generator] | None, batch_size: int
-) -> list[torch.Generator] | None:
-    """One generator for each sample of the batch; a single one serves all of them in turn."""
-    if generator is None:
-        return None
-    generators = [generator] * batch_size if isinstance(generator, torch.Generator) else generator
-    if not is_list(generators) or not all(isinstance(g, torch.Generator) for g in generators):
-        raise MeLoDyInputError("generator", generator, "be a torch.Generator or a list of them")
-    if len(generators) != batch_size:
-        allowed = f"be one, or one for each of {batch_size} waveforms"
-        raise MeLoDyInputError("generator", generator, allowed, str(len(generators)))
-    return list(generators)
-
-
-def check_callbacks(callback_on_step_end: object, callback_on_token_end: object) -> None:
-    """An error unless each is None or can be called."""
-    given = {"callback_on_step_end": callback_on_step_end, "callback_on_token_end": callback_on_token_end}
-    for name, callback in given.items():
+def check_common(
+    pipe: "Stages",
+    num_prompts: int,
+    *,
+    num_waveforms_per_prompt: Any,
+    generator: Any,
+    output_type: Any,
+    return_dict: bool,
+    callback_on_step_end: Any,
+    callback_on_step_end_tensor_inputs: Any,
+    callback_on_token_end: Any,
+    attention_kwargs: dict[str, Any] | None,
+    **sampling: Any,
+) -> dict[str, Any]:
+    """The fields of a `Request` but for the lengths; `sampling` are the arguments named in `SAMPLING_DEFAULTS`."""
+    defaults = SAMPLING_DEFAULTS | (pipe.config.sampling or {})
+    chosen = {name: defaults[name] if value is None else value for name, value in sampling.items()}
+    check_number("num_inference_steps", chosen["num_inference_steps"], 1, 1000, integer=True)
+    check_number("guidance_scale", chosen["guidance_scale"], 0, 30)
+    check_number("temperature", chosen["temperature"], 0, 10)
+    check_number("top_p", chosen["top_p"], 0, 1, exclusive_low=True)
+    check_number("lm_guidance_scale", chosen["lm_guidance_scale"], 0, 30)
+    if chosen["lm_guidance_scale"] != 1 and not pipe.semantic_lm.config.null_condition:
+        allowed = "be 1 for this checkpoint, whose language model was trained without `null_condition`"
+        raise MeLoDyInputError("lm_guidance_scale", chosen["lm_guidance_scale"], allowed)
+    if chosen["top_k"] is not None:
+        check_number("top_k", chosen["top_k"], 1, 1_000_000, integer=True)
+    check_choice("output_type", output_type, ("np", "pt", "latent"))
+    names = callback_on_step_end_tensor_inputs
+    if not is_list(names) or any(name not in pipe._callback_tensor_inputs for name in names):
+        allowed = f"name none but {pipe._callback_tensor_inputs}"
+        raise MeLoDyInputError("callback_on_step_end_tensor_inputs", names, allowed, repr(names))
+    callbacks = {"callback_on_step_end": callback_on_step_end, "callback_on_token_end": callback_on_token_end}
+    for name, callback in callbacks.items():
         if callback is not None and not callable(callback):
             raise MeLoDyInputError(name, callback, "be a function or None")
+    check_number("num_waveforms_per_prompt", num_waveforms_per_prompt, 1, 64, integer=True)
+    batch_size = num_prompts * num_waveforms_per_prompt
+    return {
+        "num_inference_steps": chosen["num_inference_steps"],
+        "guidance_scale": chosen["guidance_scale"],
+        "sampling": Sampling(chosen["temperature"], chosen["top_k"], chosen["top_p"], chosen["lm_guidance_scale"]),
+        "num_waveforms_per_prompt": num_waveforms_per_prompt,
+        "batch_size": batch_size,
+        "generator": check_generators(generator, batch_size),
+        "output_type": output_type,
+        "return_dict": return_dict,
+        "attention_kwargs": attention_kwargs,
+        **callbacks,
+    }
 
 
-def check_tensor(name: str, value: object, shape: tuple[int | None, ...], high: int | None = None) -> None:
-    """An error unless `value` has this shape (None: any) and, for tokens, lies in [0, high)."""
-    wanted = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
-    if not isinstance(value, torch.Tensor):
-        raise MeLoDyInputError(name, value, f"be a tensor of shape {wanted}")
-    if value.ndim != len(shape) or any(n not in (None, got) for n, got in zip(shape, value.shape, strict=True)):
-        raise MeLoDyInputError(name, value, f"have shape {wanted}", str(tuple(value.shape)))
-    if 0 in value.shape:
-        raise MeLoDyInputError(name, value, "not be empty", str(tuple(value.shape)))
-    if high is None:
-        if not value.is_floating_point():
-            raise MeLoDyInputError(name, value, "hold floating-point numbers", str(value.dtype))
-        if not torch.isfinite(value).all():
-            raise MeLoDyInputError(name, value, "be finite", "NaN or infinity")
-    elif value.dtype not in (torch.int64, torch.int32) or value.min() < 0 or value.max() >= high:
-        got = str(value.dtype) if value.is_floating_point() else f"{value.min()} to {value.max()}"
-        raise MeLoDyInputError(name, value, f"hold whole numbers from 0 to {high - 1}", got)
+@dataclass(frozen=True, kw_only=True)
+class GenerationRequest(Request):
+    """What `MeLoDyPipeline` is asked: one of four conditions, and perhaps the noise to start from.
+
+    Attributes:
+        prompt: texts.
+        audio_prompt: clips (1, T) at the pipeline's sample rate.
+        mulan_tokens: (B, N). semantic_tokens: (B, S). latents: (B, L, D).
+    """
+
+    prompt: list[str] | None
+    audio_prompt: list[torch.Tensor] | None
+    mulan_tokens: torch.Tensor | None
+    semantic_tokens: torch.Tensor | None
+    latents: torch.Tensor | None
+
+    @classmethod
+    def check(
+        cls,
+        pipe: "Stages",
+        *,
+        prompt: Any,
+        audio_prompt: Any,
+        audio_prompt_sampling_rate: Any,
+        audio_duration: Any,
+        latents: Any,
+        mulan_tokens: Any,
+        semantic_tokens: Any,
+        **common: Any,
+    ) -> "GenerationRequest":
+        """The request that the arguments of `MeLoDyPipeline.__call__` make, or the error that names one of them."""
+        conditions = {
+            "prompt": prompt,
+            "audio_prompt": audio_prompt,
+            "mulan_tokens": mulan_tokens,
+            "semantic_tokens": semantic_tokens,
+        }
+        given = [name for name, value in conditions.items() if value is not None]
+        if len(given) != 1:
+            allowed = "be given, or else one of `audio_prompt`, `mulan_tokens`, `semantic_tokens`, and only one"
+            raise MeLoDyInputError("prompt", prompt, allowed, " and ".join(given) or "none of them")
+        lm, timebase = pipe.semantic_lm.config, pipe.timebase
+        if prompt is not None:
+            conditions["prompt"] = check_prompt(prompt)
+        elif audio_prompt is not None:
+            clips = audio_prompt if is_list(audio_prompt) else [audio_prompt]
+            if not 0 < len(clips) <= MAX_PROMPTS:
+                allowed = f"hold 1 to {MAX_PROMPTS} clips"
+                raise MeLoDyInputError("audio_prompt", audio_prompt, allowed, str(len(clips)))
+            places = (audio_prompt_sampling_rate, pipe.sample_rate, MAX_SECONDS)
+            conditions["audio_prompt"] = [check_audio("audio_prompt", clip, *places) for clip in clips]
+        elif mulan_tokens is not None:
+            check_tensor("mulan_tokens", mulan_tokens, (None, lm.num_mulan_codebooks), lm.mulan_codebook_size)
+        else:
+            check_tensor("semantic_tokens", semantic_tokens, (None, None), lm.semantic_codebook_size)
+        fields = check_common(pipe, len(conditions[given[0]]), **common)
+
+        if audio_duration is None:
+            has_plan = semantic_tokens is not None
+            audio_duration = semantic_tokens.shape[1] / timebase.token_rate if has_plan else DEFAULT_SECONDS
+        check_number("audio_duration", audio_duration, 0, MAX_SECONDS, exclusive_low=True)
+        num_samples = max(1, timebase.seconds_to_samples(audio_duration))
+        num_frames = timebase.whole_token_frames(timebase.samples_to_frames(num_samples))
+        if semantic_tokens is None:
+            num_frames = max(num_frames, pipe.dual_path.config.num_frames)
+        elif (needed := timebase.frames_to_tokens(num_frames)) > semantic_tokens.shape[1]:
+            allowed = f"cover `audio_duration`: {audio_duration:g} s need {needed} tokens"
+            raise MeLoDyInputError("semantic_tokens", semantic_tokens, allowed, str(semantic_tokens.shape[1]))
+        if latents is not None:
+            check_tensor("latents", latents, (fields["batch_size"], num_frames, pipe.vae.latent_dim))
+        return cls(num_samples=num_samples, num_frames=num_frames, latents=latents, **conditions, **fields)
 
 
-def is_list(value: object) -> TypeGuard[Sequence]:
-    """True for lists and tuples, which all batches of requests are."""
-    return isinstance(value, (list, tuple))
+@dataclass(frozen=True, kw_only=True)
+class InpaintRequest(Request):
+    """What `MeLoDyInpaintPipeline` is asked.
+
+    Attributes:
+        recording: (1, T') at the pipeline's sample rate.
+        unknown: bool (T,), the samples to fill, those past the end of the recording included.
+        prompt: one text, or None.
+        semantic_source: where the plan of what is missing comes from.
+    """
+
+    recording: torch.Tensor
+    unknown: torch.Tensor
+    prompt: list[str] | None
+    semantic_source: Literal["lm", "audio"]
+
+    @classmethod
+    def check(
+        cls,
+        pipe: "Stages",
+        *,
+        audio: Any,
+        audio_sampling_rate: Any,
+        regions: Any,
+        extend_seconds: Any,
+        prompt: Any,
+        semantic_source: Any,
+        **common: Any,
+    ) -> "InpaintRequest":
+        """The request that the arguments of `MeLoDyInpaintPipeline.__call__` make, or the error that names one."""
+        fields = check_common(pipe, 1, **common)
+        check_choice("semantic_source", semantic_source, ("lm", "audio"))
+        check_number("extend_seconds", extend_seconds, 0, MAX_SECONDS)
+        texts = None if prompt is None else check_prompt(prompt)
+        if texts is not None and len(texts) != 1:
+            raise MeLoDyInputError("prompt", prompt, "be one text for the recording", str(len(texts)))
+        recording = check_audio("audio", audio, audio_sampling_rate, pipe.sample_rate, MAX_SECONDS)
+        unknown = unknown_samples(regions, recording.shape[1], extend_seconds, pipe.sample_rate)
+        timebase = pipe.timebase
+        num_frames = timebase.whole_token_frames(timebase.samples_to_frames(len(unknown)))
+        return cls(
+            recording=recording,
+            unknown=unknown,
+            prompt=texts,
+            semantic_source=semantic_source,
+            num_samples=len(unknown),
+            num_frames=max(num_frames, pipe.dual_path.config.num_frames),
+            **fields,
+        )
 
 
-def _show(value: object) -> str:
-    """The value in at most 80 characters, with its type."""
-    text = repr(value) if isinstance(value, (str, numbers.Number, type(None))) else ""
-    text = text if len(text) <= 60 else text[:57] + "..."
-    return f"{text} ({type(value).__name__})" if text else f"a {type(value).__name__}"
+def unknown_samples(regions: Any, num_samples: int, extend_seconds: float, sample_rate: int) -> torch.Tensor:
+    """bool (T,): the samples of a recording of `num_samples` that are to be filled, and those that are to follow."""
+    unknown = torch.zeros(num_samples + round(extend_seconds * sample_rate), dtype=torch.bool)
+    unknown[num_samples:] = True
+    duration = num_samples / sample_rate
+    if not is_list(regions):
+        raise MeLoDyInputError("regions", regions, "be a list of (start, end) in seconds")
+    for i, region in enumerate(regions):
+        if not is_list(region) or len(region) != 2:
+            raise MeLoDyInputError(f"regions[{i}]", region, "be (start, end) in seconds", repr(region)[:80])
+        start, end = region
+        check_number(f"regions[{i}][0]", start, 0, duration)
+        check_number(f"regions[{i}][1]", end, start, duration, exclusive_low=True)
+        unknown[round(start * sample_rate) : round(end * sample_rate)] = True
+    if not unknown.any():
+        allowed = "name something to fill, or `extend_seconds` be above 0"
+        raise MeLoDyInputError("regions", regions, allowed, "neither")
+    if unknown[:num_samples].all():
+        allowed = "leave a part of the recording"
+        raise MeLoDyInputError("regions", regions, allowed, "all of it", " To make all anew use MeLoDyPipeline.")
+    return unknown

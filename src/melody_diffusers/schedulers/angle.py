@@ -94,7 +94,7 @@ class AngleScheduler(DiffusersScheduler):
         """
         if self.num_inference_steps is None:
             raise ValueError("AngleScheduler has no steps yet: call set_timesteps(num_inference_steps) first.")
-        omega = self.omegas[(self.timesteps - timestep).abs().argmin()]  # stays on the device
+        omega = self.omegas.take((self.timesteps - timestep).abs().argmin())  # as an index it would be waited for
         prev_sample = _rotate(sample, model_output, -omega)
         return SchedulerOutput(prev_sample=prev_sample) if return_dict else (prev_sample,)
 

@@ -111,6 +111,16 @@ def read_checkpoint(checkpoint: Path) -> tuple[dict[str, dict[str, Tensor]], dic
     return files, json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
 
 
+def write_model(model: Any, folder: Path) -> None:
+    """`model.save_pretrained(folder)`, each file whole and config.json last."""
+    aside = folder / ".tmp-model"
+    shutil.rmtree(aside, ignore_errors=True)
+    model.save_pretrained(aside)
+    for file in sorted(aside.iterdir(), reverse=True):
+        os.replace(file, folder / file.name)
+    aside.rmdir()
+
+
 def _remove(checkpoint: Path) -> None:
     """Renamed first, so that what a crash leaves half removed is no checkpoint by its name."""
     doomed = checkpoint.with_name(f".del-{checkpoint.name}")

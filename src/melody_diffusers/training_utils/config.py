@@ -1,23 +1,26 @@
 """Strict configuration of the training scripts: a YAML file with sections, every key of which is checked."""
 
 import argparse
-import contextlib
 import dataclasses
 import inspect
+import json
 import math
 import os
 import re
 import types
-import typing
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import pydantic
 import yaml
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
+from pydantic.dataclasses import is_pydantic_dataclass
+
+STRICT = ConfigDict(extra="forbid", strict=True)
 
 
-@dataclass(kw_only=True)
+@pydantic.dataclasses.dataclass(kw_only=True, config=STRICT)
 class RunConfig:
     """How long a run lasts, what it writes and where.
 
@@ -31,44 +34,34 @@ class RunConfig:
         trackers: where figures, sounds and spectrograms go; wandb and trackio have to be installed.
         fsdp: split parameters, gradients and optimiser states over the processes (FSDP2), for a model that one device
             cannot hold.
+        gradient_checkpointing: compute the blocks of a model again in the backward pass instead of keeping what they
+            computed: a third more operations, a fraction of the memory. The gradients are the same.
         timeout_minutes: a process that waits this long for the others gives up, with an error.
     """
 
     output_dir: str
-    max_steps: int
-    batch_size: int
+    max_steps: PositiveInt
+    batch_size: PositiveInt
     seed: int = 0
-    num_workers: int = 0
+    num_workers: NonNegativeInt = 0
     mixed_precision: Literal["no", "bf16"] = "no"
-    gradient_accumulation_steps: int = 1
-    checkpoint_every: int = 500
-    keep_checkpoints: int = 2
-    log_every: int = 20
-    ema_decay: float | None = None
-    budget_minutes: float | None = None
-    max_minutes: float | None = None
+    gradient_accumulation_steps: PositiveInt = 1
+    checkpoint_every: PositiveInt = 500
+    keep_checkpoints: PositiveInt = 2
+    log_every: PositiveInt = 20
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    budget_minutes: PositiveFloat | None = None
+    max_minutes: PositiveFloat | None = None
     resume: bool = True
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = dataclasses.field(
         default_factory=lambda: ["tensorboard"]
     )
     fsdp: bool = False
-    timeout_minutes: float = 10.0
-
-    def __post_init__(self) -> None:
-        for name in ("max_steps", "batch_size", "gradient_accumulation_steps", "checkpoint_every", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.log_every < 1 or self.num_workers < 0:
-            raise ValueError(f"Need log_every >= 1, num_workers >= 0, got {self.log_every}, {self.num_workers}.")
-        if self.ema_decay is not None and not 0.0 <= self.ema_decay < 1.0:
-            raise ValueError(f"ema_decay must be null or lie in [0, 1), got {self.ema_decay}.")
-        for name in ("budget_minutes", "max_minutes", "timeout_minutes"):
-            value = getattr(self, name)
-            if value is not None and not value > 0.0:
-                raise ValueError(f"{name} must be above 0, got {value}.")
+    gradient_checkpointing: bool = False
+    timeout_minutes: PositiveFloat = 10.0
 
 
-@dataclass(kw_only=True)
+@pydantic.dataclasses.dataclass(kw_only=True, config=STRICT)
 class OptimConfig:
     """AdamW with warm-up and a learning-rate schedule; weight decay acts on matrices and kernels only."""
 
@@ -114,62 +107,50 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _convert(value: Any, hint: Any) -> Any:
-    """`value` as the annotated type; TypeError where it does not fit."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return value
-    if origin in (typing.Union, types.UnionType):
-        for argument in arguments:
-            with contextlib.suppress(TypeError):
-                return _convert(value, argument)
-    elif origin is Literal:
-        if value in arguments:
-            return value
-    elif origin in (list, tuple) and isinstance(value, (list, tuple)):
-        if origin is tuple and arguments[-1] is not Ellipsis:
-            if len(value) == len(arguments):
-                return tuple(_convert(item, argument) for item, argument in zip(value, arguments, strict=True))
-        else:
-            return origin(_convert(item, arguments[0]) for item in value)
-    elif hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    elif hint is type(None):
-        if value is None:
-            return None
-    elif isinstance(value, origin or hint) and (hint is bool or not isinstance(value, bool)):
-        return value
-    raise TypeError
+def _section(target: Callable, values: dict[str, Any], where: str) -> Any:
+    """The section as an object of a dataclass, or as the checked constructor arguments of a model."""
+    if not dataclasses.is_dataclass(target) or hasattr(target, "model_type"):  # a config of transformers is one, too
+        _check_arguments(target, values, where)
+        return values
+    if not is_pydantic_dataclass(target):
+        target = pydantic.dataclasses.dataclass(target, config=STRICT)
+    try:  # as JSON, in which a list may become a tuple and nothing else changes its type
+        return TypeAdapter(target).validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        allowed = [field.name for field in dataclasses.fields(target)]
+        problems = [_describe(problem, allowed) for problem in error.errors()]
+        raise ValueError("\n".join(f"{where}: {problem}" for problem in problems)) from None
 
 
-def _build_section(target: Callable, values: dict, where: str) -> Any:
+def _describe(problem: Mapping[str, Any], allowed: Iterable[str]) -> str:
+    """One problem that pydantic found, in a line."""
+    key = ".".join(map(str, problem["loc"]))
+    if problem["type"] in ("unexpected_keyword_argument", "missing"):
+        kind = "missing" if problem["type"] == "missing" else "unknown"
+        return f"{kind} key {key}. Allowed: {', '.join(allowed)}."
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should")
+    return f"{key} must{message}, got {problem['input']!r}." if problem["msg"].startswith("Input") else message
+
+
+def _check_arguments(target: Callable, values: dict[str, Any], where: str) -> None:
+    """Raises ValueError for keys that are no arguments of a class, and for arguments that have to be there.
+
+    A class whose arguments depend on one another (those of a decoder on its name, say) is asked here.
+    """
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     parameters = {
         name: parameter
         for name, parameter in inspect.signature(target).parameters.items()
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) and name != "self"
+        if parameter.kind in kinds and name != "self"
     }
-    allowed = ", ".join(parameters)
-    if unknown := [str(key) for key in values if key not in parameters]:
-        raise ValueError(f"{where}: unknown key {', '.join(unknown)}. Allowed: {allowed}.")
-    required = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
-    if missing := [name for name in required if name not in values]:
-        raise ValueError(f"{where}: missing key {', '.join(missing)}. Allowed: {allowed}.")
-    if not dataclasses.is_dataclass(target) or hasattr(target, "model_type"):
-        for name, sub_config in getattr(target, "sub_configs", {}).items():  # these would swallow a misspelt key
-            if isinstance(values.get(name), dict):
-                _build_section(sub_config, values[name], f"{where}.{name}")
-        return values  # constructor arguments of a model or of its transformers config (a dataclass of its own kind)
-    hints, converted = typing.get_type_hints(target), {}
-    for key, value in values.items():
-        try:
-            converted[key] = _convert(value, hints[key])
-        except TypeError:
-            wanted = str(getattr(hints[key], "__name__", hints[key])) if isinstance(hints[key], type) else hints[key]
-            raise ValueError(f"{where}: {key} must be {wanted}, got {value!r}.") from None
-    try:
-        return target(**converted)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
+    required = {name for name, parameter in parameters.items() if parameter.default is parameter.empty}
+    known = target.known_options(values) if hasattr(target, "known_options") else parameters
+    for kind, names in (("unknown", values.keys() - known.keys()), ("missing", required - values.keys())):
+        if names:
+            raise ValueError(f"{where}: {kind} key {', '.join(sorted(names))}. Allowed: {', '.join(known)}.")
+    for name, part in getattr(target, "sub_configs", {}).items():  # these would swallow a misspelt key
+        if isinstance(values.get(name), dict):
+            _check_arguments(part, values[name], f"{where}.{name}")
 
 
 def load_config(path: str | os.PathLike, sections: Mapping[str, Callable], overrides: Iterable[str] = ()) -> Config:
@@ -212,7 +193,7 @@ def load_config(path: str | os.PathLike, sections: Mapping[str, Callable], overr
         values = {} if document[name] is None else document[name]
         if not isinstance(values, dict):
             raise ValueError(f"{path}, section {name}: must hold keys, got {values!r}.")
-        setattr(config, name, _build_section(target, values, f"{path}, section {name}"))
+        setattr(config, name, _section(target, values, f"{path}, section {name}"))
     return config
 
 

@@ -1,23 +1,18 @@
 """TrainingRun: the mechanics of a training run, around a loop that the script owns."""
 
 import contextlib
-import hashlib
-import importlib
-import importlib.util
 import json
-import os
+import math
 import shlex
 import shutil
-import signal
 import sys
 import time
-import types
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 import yaml
 from accelerate import Accelerator
@@ -28,20 +23,23 @@ from accelerate.utils import (
     broadcast_object_list,
     send_to_device,
 )
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather
-from torch.optim.swa_utils import get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, SequentialSampler
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from ..spectra import spectrogram_image
-from .checkpoint import named_tensors, newest_checkpoint, read_checkpoint, write_checkpoint
+from .averages import WeightAverages
+from .checkpoint import named_tensors, newest_checkpoint, read_checkpoint, write_checkpoint, write_model
 from .config import Config, OptimConfig, RunConfig, learning_rate
-from .sharding import full, shard, split_like, unsharded
+from .draws import rest_of_epoch, seed_of
+from .finite import FiniteCheck, read_numbers
+from .gradients import average_gradients, checkpoint_gradients
+from .sharding import full, shard, unsharded
+from .signals import catch_signals
+from .state import Files, model_tensors, optimizer_tensors, parameters_of, restore
+from .tracking import RunningMeans, check_trackers, log_audio
 
 FAILURES = 3  # this many steps that are not finite, or checkpoints that cannot be written, in a row end a run
-SIGNALS = [signal.SIGTERM, signal.SIGINT, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
 
 
 class TrainingRun:
@@ -52,6 +50,10 @@ class TrainingRun:
     random state, and a batch is the same however many processes share it. Dropout, through torch's global generator,
     depends on (seed, step, process). Gradients are averaged over processes, so models are called directly, by any of
     their methods.
+
+    On a GPU, matrix products of float32 use TensorFloat-32 from then on in the whole process
+    (`torch.set_float32_matmul_precision("high")`). Some of its backward kernels add in no fixed order, so that a
+    resumed run is equal bit for bit on CPUs only.
 
     Args:
         run: lengths, places and precision.
@@ -70,15 +72,17 @@ class TrainingRun:
         self.run, self.models = run, dict(models)
         self.output_dir = Path(run.output_dir)
         self.stage = self.output_dir.name
-        for tracker in run.trackers:
-            if importlib.util.find_spec(tracker) is None:
-                raise ValueError(f"run.trackers names {tracker}, which is not installed: pip install {tracker}")
+        check_trackers(run.trackers)
+        if run.gradient_checkpointing:
+            checkpoint_gradients(self.models)
         self.accelerator = Accelerator(
             log_with=list(run.trackers) or None,
             project_config=ProjectConfiguration(str(self.output_dir), logging_dir=str(self.output_dir / "logs")),
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(minutes=run.timeout_minutes))],
         )
         self.device, self._processes = self.accelerator.device, self.accelerator.num_processes
+        if self.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
         self._bf16 = run.mixed_precision == "bf16"
         if self._bf16 and self.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in ("AVX2", "DEFAULT"):
             self._bf16 = False
@@ -101,21 +105,20 @@ class TrainingRun:
                     tensor.copy_(broadcast(tensor))
             if run.fsdp:
                 shard(model)
-        names = () if run.ema_decay is None else self.models if ema is None else ema
-        self._averages = {
-            name: {key: p.detach().clone() for key, p in self.models[name].named_parameters() if p.requires_grad}
-            for name in names
-        }
+        self._averages = WeightAverages(self.models, self.models if ema is None else ema, run.ema_decay)
         self._optimizers: dict[torch.optim.Optimizer, OptimConfig] = {}
-        self._due: dict[torch.optim.Optimizer, float] = {}  # those that have gradients, and where these are clipped
+        self._due: list[torch.optim.Optimizer] = []  # those that have gradients
         self._samples = self._steps = self._micro_step = self._skipped = 0  # all that a checkpoint holds ...
         self._minutes = 0.0  # ... besides tensors
         self._bad_steps = self._failed_saves = 0  # in a row
-        self._means: dict[str, list[float | Tensor]] = {}
-        self._checked: dict[str, float | Tensor] = {}
+        self._means = RunningMeans()
+        self._check = FiniteCheck()
         self._batches: list[tuple[list[int], Any]] = []  # of the present step: rows of the data set, and the batch
-        self._stop = 0.0
-        self._created = time.monotonic()
+        self._asked_to_stop = self._stop = False  # this process; all of them
+        self._deadline = math.inf
+        if run.max_minutes is not None:
+            age = time.time() - psutil.Process().create_time()
+            self._deadline = time.monotonic() + 60.0 * run.max_minutes - age
         self._checkpoints = self.output_dir / "checkpoints"
 
     # -- what a script calls
@@ -142,17 +145,13 @@ class TrainingRun:
     def steps(self, loader: DataLoader) -> Iterator[Any]:
         """Batches on the device, epoch after epoch, until max_steps or budget_minutes; continues from a checkpoint.
 
-        Batch size, workers and collate function are the loader's; the order comes from (seed, epoch), or from 0 to
-        the end where the loader does not shuffle. A dataset with `set_epoch` is told each epoch, and one with
-        `order(generator)` says itself how it is shuffled.
+        Batch size, workers and collate function are the loader's; `rest_of_epoch` says in which order.
         """
-        if loader.batch_size is None or not hasattr(loader.dataset, "__len__"):
-            raise ValueError("steps needs a DataLoader with a batch_size over a dataset of known length.")
         self._batch_size = loader.batch_size
         self._restore()
         self._started = time.monotonic() - 60.0 * self._minutes
         with (
-            self._catch_signals(),
+            catch_signals(self._request_stop),
             tqdm(
                 total=self.run.max_steps,
                 initial=self.step,
@@ -164,11 +163,11 @@ class TrainingRun:
             ) as self._bar,
         ):
             while not self._is_done():
-                rows_of_batches, epoch_loader = self._epoch(loader)
-                for rows, batch in zip(rows_of_batches, epoch_loader):
-                    seed = self._seed("torch", self._steps, self._micro_step, self.accelerator.process_index)
-                    torch.manual_seed(seed)
-                    batch = send_to_device(batch, self.device)
+                rows_of_batches, rest = rest_of_epoch(loader, self.run.seed, self._samples, self.accelerator)
+                for rows, batch in zip(rows_of_batches, rest):
+                    place = (self._steps, self._micro_step, self.accelerator.process_index)
+                    torch.manual_seed(seed_of(self.run.seed, "torch", *place))
+                    batch = send_to_device(batch, self.device, non_blocking=self.device.type != "mps")
                     self._batches.append((rows, batch))
                     before = self._samples
                     yield batch
@@ -182,21 +181,25 @@ class TrainingRun:
         """The context for forward passes: bf16 where run.mixed_precision says so and the device knows it."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bf16)
 
-    def generators(self, name: str, count: int) -> list[torch.Generator]:
-        """One generator for each sample of the batch, on the device, seeded by (seed, sample, name)."""
+    def generators(self, name: str, count: int, device: torch.device | str | None = None) -> list[torch.Generator]:
+        """One generator for each sample of the batch, on the run's device or another, from (seed, sample, name)."""
         first = self._samples + self.accelerator.process_index * self._batch_size
-        seeds = (self._seed(name, first + i) for i in range(count))
-        return [torch.Generator(device=self.device).manual_seed(seed) for seed in seeds]
+        seeds = (seed_of(self.run.seed, name, first + i) for i in range(count))
+        return [torch.Generator(device=device or self.device).manual_seed(seed) for seed in seeds]
 
-    def rand(self, name: str, *shape: int) -> Tensor:
-        """Uniform on [0, 1), the first axis being the samples of the batch: the same again after a resume."""
-        draws = [torch.rand(shape[1:], generator=g, device=self.device) for g in self.generators(name, shape[0])]
-        return torch.stack(draws)
+    def rand(self, name: str, *shape: int, device: torch.device | str | None = None) -> Tensor:
+        """Uniform on [0, 1), the first axis being the samples of the batch: the same again after a resume.
+
+        Args:
+            device: the run's by default; "cpu" for what Python has to know, so that it need not wait for a GPU.
+        """
+        generators = self.generators(name, shape[0], device)
+        return torch.stack([torch.rand(shape[1:], generator=g, device=g.device) for g in generators])
 
     def randn(self, name: str, *shape: int) -> Tensor:
         """Normal deviates, as `rand`."""
-        draws = [torch.randn(shape[1:], generator=g, device=self.device) for g in self.generators(name, shape[0])]
-        return torch.stack(draws)
+        generators = self.generators(name, shape[0])
+        return torch.stack([torch.randn(shape[1:], generator=g, device=g.device) for g in generators])
 
     def gather(self, tensor: Tensor) -> Tensor:
         """The rows of all processes' tensors (B, ...), with gradients: for a loss that compares samples of a batch.
@@ -205,19 +208,16 @@ class TrainingRun:
         """
         return torch.cat(all_gather(tensor.contiguous())) if self._processes > 1 else tensor
 
-    def backward(self, loss: Tensor, optimizer: torch.optim.Optimizer, clip: float | None = None) -> None:
-        """Gradients of `loss` for this optimiser's parameters only; `finish_step` steps it when accumulation is full.
-
-        Args:
-            clip: largest gradient norm; the optimiser's own setting by default.
-        """
+    def backward(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        """Gradients of `loss` for this optimiser's parameters only; `finish_step` steps it once all are there."""
         scaled = loss / self.run.gradient_accumulation_steps
         if self.run.fsdp:
             scaled.backward()
         else:  # `inputs` keeps a generator's loss from adding to the gradients of its discriminators
-            scaled.backward(inputs=_parameters(optimizer))
-        self._due[optimizer] = self._optimizers[optimizer].clip if clip is None else clip
-        self._check(**{self._numbered("loss", optimizer): loss})
+            scaled.backward(inputs=parameters_of(optimizer))
+        if optimizer not in self._due:
+            self._due.append(optimizer)
+        self._check.note(**{self._numbered("loss", optimizer): loss})
 
     def finish_step(self, **scalars: float | Tensor) -> None:
         """Ends an iteration: steps the optimisers, averages weights, logs means of the scalars, saves when it is due.
@@ -230,19 +230,24 @@ class TrainingRun:
             FloatingPointError: three steps in a row were not finite.
             OSError: three checkpoints in a row could not be written.
         """
-        self._check(**scalars)
-        self._add(scalars)
+        self._check.note(**scalars)
+        self._means.add(scalars)
         self._micro_step += 1
         self._samples += self._batch_size * self._processes
         if self._micro_step < self.run.gradient_accumulation_steps:
             return
-        norms = {
-            self._numbered("grad_norm", each): self._clip_gradients(each, clip) for each, clip in self._due.items()
-        }
-        self._check(**norms)
+        norms: dict[str, float | Tensor] = {}
+        for optimizer in self._due:
+            parameters = parameters_of(optimizer)
+            if self._processes > 1 and not self.run.fsdp:
+                average_gradients(parameters, self.accelerator)
+            norm = nn.utils.clip_grad_norm_(parameters, self._optimizers[optimizer].clip)
+            norms[self._numbered("grad_norm", optimizer)] = full(norm)
+        self._check.note(**norms)
         bad = self._agree()
         if bad:
-            self._describe(bad)
+            name = f"step-{self.step:08d}-process-{self.accelerator.process_index}"
+            self._check.describe(self.output_dir / "diagnostics" / name, self.step, bad, self.models, self._batches)
         else:
             for optimizer in self._due:
                 rate = learning_rate(self._optimizers[optimizer], self._steps, self._progress())
@@ -253,13 +258,13 @@ class TrainingRun:
         for optimizer in self._due:
             optimizer.zero_grad()
         self._due.clear()
-        self._checked.clear()
+        self._check.clear()
         self._batches.clear()
         self._micro_step, self._steps, self._skipped = 0, self._steps + 1, self._skipped + bool(bad)
         self._bad_steps = self._bad_steps + 1 if bad else 0
         if not bad:
-            self._add(norms)
-            self._update_averages()
+            self._means.add(norms)
+            self._averages.update(self.step)
         if self._bad_steps == FAILURES:
             raise FloatingPointError(
                 f"{self.stage}: {', '.join(bad)} not finite in {FAILURES} steps in a row, up to step {self.step}. See "
@@ -284,26 +289,11 @@ class TrainingRun:
 
     def log_audio(self, name: str, waveform: Tensor, sample_rate: int) -> None:
         """Hands a waveform (1, T) and its spectrogram to the trackers."""
-        samples = waveform.detach().float().cpu().clamp(-1, 1)
-        image = spectrogram_image(samples, sample_rate)
-        for tracker in self.accelerator.trackers if self.accelerator.is_main_process else ():
-            if tracker.name == "tensorboard":
-                tracker.writer.add_audio(name, samples, self.step, sample_rate)
-                tracker.writer.add_image(f"{name}/spectrogram", image, self.step, dataformats="HWC")
-            else:  # wandb and trackio, whose interface is the same
-                library = importlib.import_module(tracker.name)
-                audio = library.Audio(samples[0].numpy(), sample_rate=sample_rate)
-                tracker.log({name: audio, f"{name}/spectrogram": library.Image(image)}, step=self.step)
+        log_audio(self.accelerator, name, waveform, sample_rate, self.step)
 
-    @contextlib.contextmanager
-    def averaged_weights(self) -> Iterator[None]:
+    def averaged_weights(self) -> contextlib.AbstractContextManager[None]:
         """Within the context the models carry their averaged weights, where averages are kept."""
-        live = self._load_averages()
-        try:
-            yield
-        finally:
-            for parameter, weights in live.items():
-                parameter.data.copy_(weights)
+        return self._averages.loaded()
 
     def save(self) -> None:
         """Writes every model that has `save_pretrained`, with averaged weights where kept: into output_dir/<name>, or
@@ -317,64 +307,15 @@ class TrainingRun:
                 whole: Any = unsharded(model)
                 if not self.accelerator.is_main_process:
                     continue
-                folder = self.output_dir if len(savable) == 1 else self.output_dir / name
-                aside = self.output_dir / f".tmp-{name}"
-                shutil.rmtree(aside, ignore_errors=True)
-                whole.save_pretrained(aside)
-                folder.mkdir(exist_ok=True)
-                for file in sorted(aside.iterdir(), reverse=True):  # weights before config.json
-                    os.replace(file, folder / file.name)
-                aside.rmdir()
+                write_model(whole, self.output_dir if len(savable) == 1 else self.output_dir / name)
         self.accelerator.wait_for_everyone()
         if self._is_done():
-            self._load_averages()
+            self._averages.load()
 
     # -- mechanics
 
-    def _load_averages(self) -> dict[nn.Parameter, Tensor]:
-        """Puts averaged weights into the models; gives back the weights that were there."""
-        live = {}
-        for name, average in self._averages.items():
-            for key, parameter in self.models[name].named_parameters():
-                if key in average:
-                    live[parameter] = parameter.detach().clone()
-                    parameter.data.copy_(average[key])
-        return live
-
-    def _seed(self, *parts: str | int) -> int:
-        key = json.dumps([self.run.seed, *parts]).encode()
-        return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1
-
-    def _epoch(self, loader: DataLoader) -> tuple[list[list[int]], DataLoader]:
-        """What remains of the present epoch: the rows of each batch, and the loader's workers and collate function."""
-        dataset: Any = loader.dataset
-        total, stride = len(dataset), self._batch_size * self._processes
-        per_epoch = total // stride if loader.drop_last or self._processes > 1 else -(-total // stride)
-        if per_epoch == 0:
-            raise ValueError(
-                f"{total} items do not fill one batch of {self._batch_size} on each of {self._processes} processes."
-            )
-        epoch, seen = divmod(self._samples // stride, per_epoch)
-        if isinstance(loader.sampler, SequentialSampler):
-            order = list(range(total))
-        else:
-            generator = torch.Generator().manual_seed(self._seed("order", epoch))
-            shuffled = (
-                dataset.order if hasattr(dataset, "order") else lambda g: torch.randperm(total, generator=g).tolist()
-            )
-            order = shuffled(generator)
-        first = self._batch_size * self.accelerator.process_index
-        starts = range(seen * stride + first, per_epoch * stride, stride)
-        batches = [order[start : start + self._batch_size] for start in starts]
-        if hasattr(dataset, "set_epoch"):
-            dataset.set_epoch(epoch)
-        return batches, DataLoader(
-            dataset,
-            batch_sampler=batches,
-            num_workers=loader.num_workers,
-            collate_fn=loader.collate_fn,
-            pin_memory=self.device.type == "cuda",
-        )
+    def _request_stop(self) -> None:
+        self._asked_to_stop = True
 
     def _progress(self) -> float:
         by_time = 0.0 if self.run.budget_minutes is None else self._minutes / self.run.budget_minutes
@@ -386,88 +327,18 @@ class TrainingRun:
     def _numbered(self, name: str, optimizer: torch.optim.Optimizer) -> str:
         return name if len(self._optimizers) == 1 else f"{name}_{list(self._optimizers).index(optimizer)}"
 
-    def _clip_gradients(self, optimizer: torch.optim.Optimizer, clip: float) -> Tensor:
-        """The norm of this optimiser's gradients, averaged over processes and clipped."""
-        parameters = _parameters(optimizer)
-        if self._processes > 1 and not self.run.fsdp:
-            has = torch.tensor([parameter.grad is not None for parameter in parameters], device=self.device).float()
-            somewhere = self.accelerator.reduce(has, reduction="sum") > 0  # a process may have drawn no condition, say
-            for parameter, needed in zip(parameters, somewhere.tolist()):
-                if needed and parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-            for same in ([g for g in gradients if g.dtype == dtype] for dtype in {g.dtype for g in gradients}):
-                flat = self.accelerator.reduce(torch.cat([g.flatten() for g in same]), reduction="mean")
-                for gradient, mean in zip(same, flat.split([g.numel() for g in same])):
-                    gradient.copy_(mean.view_as(gradient))
-        return full(nn.utils.clip_grad_norm_(parameters, clip))
-
-    def _check(self, **values: float | Tensor) -> None:
-        """Notes values that have to be finite; NaN and infinity survive the sum."""
-        for name, value in values.items():
-            self._checked[name] = self._checked.get(name, 0.0) + (
-                value.detach() if isinstance(value, Tensor) else value
-            )
-
     def _agree(self) -> list[str]:
-        """The names of what is not finite on some process; they, the clock and the will to stop are the same on all."""
-        minutes = (time.monotonic() - self._started) / 60.0
-        if self.run.max_minutes is not None and (time.monotonic() - self._created) / 60.0 >= self.run.max_minutes:
-            self._stop = 1.0
-        names = sorted(self._checked)
-        values = [torch.as_tensor(self._checked[name], device=self.device) for name in names]
-        facts = [torch.as_tensor(self._stop, device=self.device), torch.as_tensor(minutes, device=self.device)]
-        facts = torch.stack([fact.double() for fact in (*facts, *(~value.isfinite() for value in values))])
-        if self._processes > 1:
-            facts = self.accelerator.reduce(facts, reduction="mean")
-        self._stop, self._minutes, *bad = facts.tolist()
-        return [name for name, share in zip(names, bad) if share > 0]
-
-    def _describe(self, bad: list[str]) -> None:
-        """A bundle of what was not finite: its names and values, the rows of the batch, gradients, and the batch."""
-        folder = self.output_dir / "diagnostics"
-        folder.mkdir(exist_ok=True)
-        place = folder / f"step-{self.step:08d}-process-{self.accelerator.process_index}"
-        gradients = [
-            f"{name}.{key}"
-            for name, model in self.models.items()
-            for key, parameter in model.named_parameters()
-            if parameter.grad is not None and not full(parameter.grad).isfinite().all()
-        ]
-        rows = [row for rows, _ in self._batches for row in rows]
-        facts = {
-            "step": self.step,
-            "not_finite": bad,  # on any process
-            "values": {name: str(float(value)) for name, value in self._checked.items()},  # on this one
-            "rows": rows,  # of the data set
-            "gradients_not_finite": gradients[:100],
-        }
-        place.with_suffix(".json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
-        tensors = {
-            f"{i}.{key}": value.contiguous()
-            for i, (_, batch) in enumerate(self._batches)
-            for key, value in (batch.items() if isinstance(batch, Mapping) else enumerate(batch))
-            if isinstance(value, Tensor)
-        }
-        save_file(tensors, place.with_suffix(".safetensors"))
-        warnings.warn(
-            f"{self.stage}, step {self.step}: {', '.join(bad)} not finite. No weight was changed; rows {rows[:8]} of "
-            f"the data set and all else are in {place.with_suffix('.json')}",
-            stacklevel=3,
-        )
-
-    def _add(self, scalars: Mapping[str, float | Tensor]) -> None:
-        for name, value in scalars.items():
-            total = self._means.setdefault(name, [0.0, 0])
-            total[0] = total[0] + (value.detach().float() if isinstance(value, Tensor) else value)
-            total[1] += 1
+        """The names of what is not finite on some process; these, the clock and whether to stop are the same on all."""
+        stop = self._asked_to_stop or time.monotonic() >= self._deadline
+        facts = {"stop": float(stop), "minutes": (time.monotonic() - self._started) / 60.0}
+        flags = self._check.flags()
+        facts |= {f"{name} is not finite": flag for name, flag in flags.items()}
+        share, self._minutes, *bad = read_numbers(facts, self.accelerator).values()
+        self._stop = share > 0.0
+        return [name for name, share in zip(flags, bad) if share > 0]
 
     def _log_means(self) -> None:
-        means = {name: float(total) / count for name, (total, count) in self._means.items()}
-        self._means.clear()
-        if self._processes > 1:
-            reduced = self.accelerator.reduce(torch.tensor(list(means.values()), device=self.device), reduction="mean")
-            means = dict(zip(means, reduced.tolist()))
+        means = self._means.read(self.accelerator)
         if self._skipped:
             means["skipped_steps"] = self._skipped
         self.log(**means)
@@ -479,42 +350,12 @@ class TrainingRun:
             shown["minutes"] = f"{self._minutes:.1f}/{self.run.budget_minutes:g}"
         self._bar.set_postfix(shown, refresh=False)
 
-    def _update_averages(self) -> None:
-        if self.run.ema_decay is None:
-            return
-        decay = min(self.run.ema_decay, self.step / (9 + self.step))  # early averages follow closely
-        for name, average in self._averages.items():
-            live = {key: parameter.detach() for key, parameter in self.models[name].named_parameters()}
-            get_ema_multi_avg_fn(decay)(list(average.values()), [live[key] for key in average], None)
-
-    @contextlib.contextmanager
-    def _catch_signals(self) -> Iterator[None]:
-        def note(number: int, frame: types.FrameType | None) -> None:
-            self._stop = 1.0
-            for each in previous:  # a second signal acts as usual
-                signal.signal(each, previous[each])
-
-        try:
-            previous = {each: signal.signal(each, note) for each in SIGNALS}
-        except ValueError:  # not in the main thread: signals are somebody else's
-            previous = {}
-        try:
-            yield
-        finally:
-            for each, handler in previous.items():
-                signal.signal(each, handler)
-
-    def _tensors(self) -> dict[str, dict[str, Tensor]]:
-        """What a checkpoint holds besides the optimisers, by file; the tensors themselves."""
-        files = {f"model.{name}": named_tensors(model) for name, model in self.models.items()}
-        return files | {f"ema.{name}": average for name, average in self._averages.items()}
+    def _tensors(self) -> Files:
+        return model_tensors(self.models, self._averages.tensors)
 
     def _save_checkpoint(self, last: bool = False) -> None:
         """Writes one; what the disk refuses is a warning, and an error in the end."""
-        files = self._tensors()
-        for index, optimizer in enumerate(self._optimizers):
-            states = optimizer.state_dict()["state"].items()
-            files[f"optimizer.{index}"] = {f"{i}.{key}": value for i, state in states for key, value in state.items()}
+        files = self._tensors() | optimizer_tensors(self._optimizers)
         if self.run.fsdp:
             files = {name: {key: full(tensor) for key, tensor in tensors.items()} for name, tensors in files.items()}
         state = {"step": self._steps, "samples": self._samples, "skipped": self._skipped, "minutes": self._minutes}
@@ -545,25 +386,7 @@ class TrainingRun:
         checkpoint = Path(found[0])
         try:
             files, state = read_checkpoint(checkpoint)
-            for name, tensors in self._tensors().items():
-                saved = files.get(name, {})  # nothing for a model or an average that was not there then
-                if different := sorted(saved.keys() ^ tensors.keys()):
-                    raise ValueError(f"{name} differs in {', '.join(different[:4])}")
-                for key, tensor in tensors.items():
-                    if saved[key].shape != tensor.shape:
-                        raise ValueError(f"{name}, {key} is {tuple(saved[key].shape)}, not {tuple(tensor.shape)}")
-                    tensor.copy_(split_like(tensor, saved[key]))
-            for index, optimizer in enumerate(self._optimizers):
-                states: dict[int, dict[str, Tensor]] = {}
-                if f"optimizer.{index}" not in files:
-                    raise ValueError(f"it has no optimizer {index}")
-                parameters = _parameters(optimizer)
-                for key, tensor in files[f"optimizer.{index}"].items():
-                    number, _, kind = key.partition(".")
-                    parameter = parameters[int(number)]
-                    like = split_like(parameter, tensor) if tensor.shape == parameter.shape else tensor
-                    states.setdefault(int(number), {})[kind] = like
-                optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+            restore(files, self._tensors(), list(self._optimizers))
             if state["samples"] % (self._batch_size * self._processes):
                 raise ValueError(f"its {state['samples']} samples are no whole number of batches")
         except (ValueError, KeyError, IndexError) as error:
@@ -573,7 +396,3 @@ class TrainingRun:
         self._steps, self._samples, self._skipped = state["step"], state["samples"], state["skipped"]
         self._minutes = state["minutes"]
         self.accelerator.print(f"{self.stage}: resumed at step {self.step} from {checkpoint}")
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

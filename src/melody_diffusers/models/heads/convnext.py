@@ -1,9 +1,11 @@
-"""The backbone of the heads that work at the frame rate: ConvNeXt blocks.
+"""What the heads share that work at the frame rate: their options, and a trunk of ConvNeXt blocks.
 
 Shapes: B batch, L latent frames, C channels.
 """
 
 import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -26,3 +28,58 @@ class ConvNeXtBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.depthwise(x.transpose(1, 2)).transpose(1, 2)  # (B, L, C)
         return x + self.narrow(F.gelu(self.widen(self.norm(y))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvNeXtHead:
+    """Options of a head that works at the frame rate.
+
+    Args:
+        istft_hop: samples per latent frame.
+        istft_n_fft: length of its Fourier transforms, a multiple of the hop, at least twice as long.
+        istft_width, istft_expansion: channels of its ConvNeXt blocks, and how many times wider their middle is.
+        istft_encoder_layers, istft_decoder_layers: number of blocks.
+    """
+
+    istft_hop: int = 480
+    istft_n_fft: int = 1920
+    istft_width: int = 256
+    istft_expansion: int = 3
+    istft_encoder_layers: int = 4
+    istft_decoder_layers: int = 6
+
+    block: ClassVar[type[nn.Module]] = ConvNeXtBlock
+
+    def __post_init__(self) -> None:
+        hop, n_fft = self.istft_hop, self.istft_n_fft
+        if n_fft % hop or n_fft < 2 * hop:
+            raise ValueError(f"istft_n_fft is {n_fft}; it has to be 2, 3, 4, ... times istft_hop ({hop})")
+
+    @property
+    def hop_samples(self) -> int:
+        return self.istft_hop
+
+    @property
+    def num_bins(self) -> int:
+        """F, frequency bins of a spectrum."""
+        return self.istft_n_fft // 2 + 1
+
+
+class ConvNeXtTrunk(nn.Module):
+    """Base of these heads' encoders and decoders: a linear layer and ConvNeXt blocks at the frame rate."""
+
+    def __init__(self, num_inputs: int, num_layers: int, head: ConvNeXtHead):
+        super().__init__()
+        width = head.istft_width
+        self.first = nn.Linear(num_inputs, width)
+        self.first_norm = nn.LayerNorm(width)
+        self.blocks = nn.ModuleList(ConvNeXtBlock(width, head.istft_expansion, num_layers) for _ in range(num_layers))
+        self.last_norm = nn.LayerNorm(width)
+        self.context_frames = num_layers * (ConvNeXtBlock.kernel // 2) + head.istft_n_fft // head.istft_hop
+
+    def trunk(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (B, L, num_inputs) -> (B, L, C)."""
+        x = self.first_norm(self.first(features.to(self.first.weight.dtype)))
+        for block in self.blocks:
+            x = block(x)
+        return self.last_norm(x)

@@ -1,10 +1,18 @@
 """The paper's head (section 4.3): HiFi-GAN's convolutions at audio rate, strided down and transposed up.
 
-Shapes: B batch, T samples, L latent frames, D latent width, C channels, F frequency bins.
+The paper gives rates, channels, kernels and the two parameter counts, and leaves the residual stacks open. Ours:
+HiFi-GAN's second kind (one convolution per dilation) with its kernels 3, 7 and 11; dilations 1, 3, 5, 7, 9 in the
+encoder and 1, 3, 5 in the decoder; `encoder_channels` are the widths before each strided convolution, which doubles
+them, so the last stage is 512 wide; and one further convolution at the narrow end of each side. That makes
+40.0 M + 59.7 M parameters.
+
+Shapes: B batch, T samples, L latent frames, D latent width, C channels.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -64,24 +72,65 @@ class UpsampleConv(nn.ConvTranspose1d):
         return super().forward(x)[..., self.surplus : self.surplus + x.shape[-1] * self.stride[0]]  # (B, C', T * rate)
 
 
+@dataclass(frozen=True, kw_only=True)
+class HiFiGAN:
+    """The paper's head; the defaults are the paper's numbers.
+
+    Args:
+        encoder_rates, encoder_channels, encoder_kernels: strided convolutions of the encoder.
+        decoder_rates, decoder_channels, decoder_kernels: transposed convolutions of the decoder.
+        residual_kernels, encoder_dilations, decoder_dilations: residual stacks.
+        encoder_bottleneck_kernel, decoder_bottleneck_kernel: convolutions next to the latents.
+    """
+
+    encoder_rates: Sequence[int] = (2, 3, 4, 4)
+    encoder_channels: Sequence[int] = (32, 64, 128, 256)
+    encoder_kernels: Sequence[int] = (5, 7, 9, 9)
+    decoder_rates: Sequence[int] = (4, 4, 3, 2)
+    decoder_channels: Sequence[int] = (768, 384, 192, 96)
+    decoder_kernels: Sequence[int] = (9, 9, 5, 7)
+    residual_kernels: Sequence[int] = (3, 7, 11)
+    encoder_dilations: Sequence[int] = (1, 3, 5, 7, 9)
+    decoder_dilations: Sequence[int] = (1, 3, 5)
+    encoder_bottleneck_kernel: int = 7
+    decoder_bottleneck_kernel: int = 3
+
+    block: ClassVar[type[nn.Module]] = ResidualStack
+
+    def __post_init__(self) -> None:
+        down, up = self.encoder_rates, self.decoder_rates
+        if math.prod(down) != math.prod(up):
+            raise ValueError(f"encoder_rates {down} and decoder_rates {up} have different products")
+
+    @property
+    def hop_samples(self) -> int:
+        return math.prod(self.encoder_rates)
+
+    def encoder(self, latent_dim: int) -> nn.Module:
+        return HiFiGANEncoder(self, latent_dim)
+
+    def decoder(self, latent_dim: int) -> nn.Module:
+        return HiFiGANDecoder(self, latent_dim)
+
+
 class HiFiGANEncoder(nn.Module):
     """Waveform (B, 1, T) -> means and log-variances (B, L, 2D)."""
 
-    def __init__(self, config):
+    def __init__(self, head: HiFiGAN, latent_dim: int):
         super().__init__()
-        widths = [*config.encoder_channels, 2 * config.encoder_channels[-1]]
+        widths = [*head.encoder_channels, 2 * head.encoder_channels[-1]]
         self.first = nn.Conv1d(1, widths[0], 7, padding=3)
         self.downsamplers, self.stacks = nn.ModuleList(), nn.ModuleList()
         context, samples_per_step = 3, 1
-        for index, (rate, kernel) in enumerate(zip(config.encoder_rates, config.encoder_kernels, strict=True)):
+        for index, (rate, kernel) in enumerate(zip(head.encoder_rates, head.encoder_kernels, strict=True)):
             self.downsamplers.append(StridedConv(widths[index], widths[index + 1], kernel, rate))
-            self.stacks.append(ResidualStack(widths[index + 1], config.residual_kernels, config.encoder_dilations))
+            self.stacks.append(ResidualStack(widths[index + 1], head.residual_kernels, head.encoder_dilations))
             context += kernel * samples_per_step
             samples_per_step *= rate
             context += self.stacks[-1].context_samples * samples_per_step
-        kernel = config.encoder_bottleneck_kernel
+        kernel = head.encoder_bottleneck_kernel
         self.bottleneck = nn.Conv1d(widths[-1], widths[-1], kernel, padding=kernel // 2)
-        self.last = nn.Conv1d(widths[-1], 2 * config.latent_dim, 1)
+        self.last = nn.Conv1d(widths[-1], 2 * latent_dim, 1)
         self.context_frames = -(-context // samples_per_step) + kernel // 2
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
@@ -95,17 +144,17 @@ class HiFiGANEncoder(nn.Module):
 class HiFiGANDecoder(nn.Module):
     """Latents (B, L, D) -> waveform (B, 1, L * hop), within [-1, 1]."""
 
-    def __init__(self, config):
+    def __init__(self, head: HiFiGAN, latent_dim: int):
         super().__init__()
-        widths = [config.decoder_channels[0], *config.decoder_channels]
-        kernel = config.decoder_bottleneck_kernel
-        self.first = nn.Conv1d(config.latent_dim, widths[0], 7, padding=3)
+        widths = [head.decoder_channels[0], *head.decoder_channels]
+        kernel = head.decoder_bottleneck_kernel
+        self.first = nn.Conv1d(latent_dim, widths[0], 7, padding=3)
         self.bottleneck = nn.Conv1d(widths[0], widths[0], kernel, padding=kernel // 2)
         self.upsamplers, self.stacks = nn.ModuleList(), nn.ModuleList()
         context, frames_per_step = 3.0 + kernel // 2, 1.0
-        for index, (rate, kernel) in enumerate(zip(config.decoder_rates, config.decoder_kernels, strict=True)):
+        for index, (rate, kernel) in enumerate(zip(head.decoder_rates, head.decoder_kernels, strict=True)):
             self.upsamplers.append(UpsampleConv(widths[index], widths[index + 1], kernel, rate))
-            self.stacks.append(ResidualStack(widths[index + 1], config.residual_kernels, config.decoder_dilations))
+            self.stacks.append(ResidualStack(widths[index + 1], head.residual_kernels, head.decoder_dilations))
             context += -(-kernel // rate) * frames_per_step
             frames_per_step /= rate
             context += self.stacks[-1].context_samples * frames_per_step

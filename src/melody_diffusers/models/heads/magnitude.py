@@ -1,70 +1,90 @@
 """The magnitude head: latents hold no phase, and Griffin-Lim finds one.
 
-Shapes: B batch, T samples, L latent frames, D latent width, C channels, F frequency bins.
+A deterministic network at 50 frames a second can only tell phase if the latents carry it, and then most of a latent is
+phase, which no semantic token foretells. Without it, latents follow from the plan far more closely.
+
+Shapes: B batch, T samples, L latent frames, D latent width, C channels, F frequency bins, N spectra (a quarter window
+apart).
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from ...spectra import stft_frames
-from .convnext import ConvNeXtBlock
+from ...spectra import griffin_lim, stft_frames
+from .convnext import ConvNeXtHead, ConvNeXtTrunk
 
 
-class MagnitudeEncoder(nn.Module):
+@dataclass(frozen=True, kw_only=True)
+class Magnitude(ConvNeXtHead):
+    """The magnitude head; see `ConvNeXtHead` for its other options.
+
+    Args:
+        griffin_lim_iterations: how often Griffin-Lim betters the phases.
+    """
+
+    griffin_lim_iterations: int = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.istft_n_fft not in (2 * self.istft_hop, 4 * self.istft_hop):
+            raise ValueError(
+                f"istft_n_fft is {self.istft_n_fft}; for the magnitude head it has to be twice or four times istft_hop "
+                f"({self.istft_hop}), so that a latent frame holds one or two spectra a quarter window apart"
+            )
+
+    @property
+    def spectrum_hop(self) -> int:
+        """Samples from one spectrum to the next: a quarter of the window."""
+        return self.istft_n_fft // 4
+
+    @property
+    def spectra_per_latent(self) -> int:
+        return self.istft_hop // self.spectrum_hop
+
+    def encoder(self, latent_dim: int) -> nn.Module:
+        return MagnitudeEncoder(self, latent_dim)
+
+    def decoder(self, latent_dim: int) -> nn.Module:
+        return MagnitudeDecoder(self, latent_dim)
+
+
+class MagnitudeEncoder(ConvNeXtTrunk):
     """Waveform (B, 1, T) -> log magnitudes, four to a window -> ConvNeXt blocks -> (B, L, 2D). Hears no phase."""
 
     floor = 1e-4
 
-    def __init__(self, config):
-        super().__init__()
-        self.n_fft, self.hop = config.istft_n_fft, config.istft_n_fft // 4
-        self.frames_per_latent = config.istft_hop // self.hop
-        width, layers = config.istft_width, config.istft_encoder_layers
-        self.first = nn.Linear(self.frames_per_latent * (self.n_fft // 2 + 1), width)
-        self.first_norm = nn.LayerNorm(width)
-        self.blocks = nn.ModuleList(ConvNeXtBlock(width, config.istft_expansion, layers) for _ in range(layers))
-        self.last_norm = nn.LayerNorm(width)
-        self.last = nn.Linear(width, 2 * config.latent_dim)
-        self.context_frames = layers * (ConvNeXtBlock.kernel // 2) + -(-self.n_fft // config.istft_hop)
+    def __init__(self, head: Magnitude, latent_dim: int):
+        super().__init__(head.spectra_per_latent * head.num_bins, head.istft_encoder_layers, head)
+        self.n_fft, self.hop, self.spectra_per_latent = head.istft_n_fft, head.spectrum_hop, head.spectra_per_latent
+        self.last = nn.Linear(head.istft_width, 2 * latent_dim)
 
     def magnitude(self, waveform: torch.Tensor) -> torch.Tensor:
-        """(B, 1, T) -> (B, N, F), N = T / (n_fft / 4)."""
+        """(B, 1, T) -> (B, N, F)."""
         return stft_frames(waveform[:, 0], self.n_fft, self.hop).abs()
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         log = self.magnitude(waveform).clamp_min(self.floor).log() / 3 + 2  # about zero mean, unit deviation
-        features = log.unflatten(1, (-1, self.frames_per_latent)).flatten(2)  # (B, L, frames_per_latent F)
-        x = self.first_norm(self.first(features.to(self.first.weight.dtype)))
-        for block in self.blocks:
-            x = block(x)
-        return self.last(self.last_norm(x))  # (B, L, 2D)
+        features = log.unflatten(1, (-1, self.spectra_per_latent)).flatten(2)  # (B, L, N / L * F)
+        return self.last(self.trunk(features))  # (B, L, 2D)
 
 
-class MagnitudeDecoder(nn.Module):
-    """Latents (B, L, D) -> ConvNeXt blocks -> magnitudes, to which Griffin-Lim finds phases -> (B, 1, L * hop).
+class MagnitudeDecoder(ConvNeXtTrunk):
+    """Latents (B, L, D) -> ConvNeXt blocks -> magnitudes (B, F, N); `waveform` finds their phases."""
 
-    A deterministic network at 50 frames a second can only tell phase if the latents carry it, and then most of a latent
-    is phase, which no semantic token foretells. Without it, latents follow from the plan far more closely.
-    """
+    def __init__(self, head: Magnitude, latent_dim: int):
+        super().__init__(latent_dim, head.istft_decoder_layers, head)
+        self.hop, self.spectra_per_latent = head.spectrum_hop, head.spectra_per_latent
+        self.num_iterations = head.griffin_lim_iterations
+        self.last = nn.Linear(head.istft_width, head.spectra_per_latent * head.num_bins)
+        self.last.init_bias = -4.0  # a start near the level of music
 
-    def __init__(self, config):
-        super().__init__()
-        self.n_fft, self.hop = config.istft_n_fft, config.istft_n_fft // 4
-        self.frames_per_latent = config.istft_hop // self.hop
-        self.num_iterations = config.griffin_lim_iterations
-        width, layers = config.istft_width, config.istft_decoder_layers
-        self.first = nn.Linear(config.latent_dim, width)
-        self.first_norm = nn.LayerNorm(width)
-        self.blocks = nn.ModuleList(ConvNeXtBlock(width, config.istft_expansion, layers) for _ in range(layers))
-        self.last_norm = nn.LayerNorm(width)
-        self.last = nn.Linear(width, self.frames_per_latent * (self.n_fft // 2 + 1))
-        self.last.init_bias = -4.0
-        self.context_frames = layers * (ConvNeXtBlock.kernel // 2) + -(-self.n_fft // config.istft_hop)
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        log = self.last(self.trunk(latents)).float().clamp(max=5.0)  # (B, L, N / L * F)
+        return log.unflatten(-1, (self.spectra_per_latent, -1)).flatten(1, 2).exp().transpose(1, 2)  # (B, F, N)
 
-    def magnitude(self, latents: torch.Tensor) -> torch.Tensor:
-        """(B, L, D) -> (B, N, F), what the training compares with `MagnitudeEncoder.magnitude`."""
-        x = self.first_norm(self.first(latents))
-        for block in self.blocks:
-            x = block(x)
-        log = self.last(self.last_norm(x)).float().clamp(max=5.0)
-        return log.unflatten(-1, (self.frames_per_latent, -1)).flatten(1, 2).exp()
+    def waveform(self, magnitude: torch.Tensor, tile_frames: int | None) -> torch.Tensor:
+        """(B, F, N) -> (B, 1, T), by Griffin-Lim, with `tile_frames` latent frames at a time."""
+        tile = None if tile_frames is None else tile_frames * self.spectra_per_latent
+        return griffin_lim(magnitude.transpose(1, 2), self.hop, self.num_iterations, tile_frames=tile).unsqueeze(1)

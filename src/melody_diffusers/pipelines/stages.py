@@ -1,0 +1,326 @@
+"""The four stages of which every task is made, and the components they work with.
+
+    encode_prompt             prompt           -> MuLan tokens      mulan, mulan_quantizer
+    generate_semantic_tokens  MuLan tokens     -> semantic tokens   semantic_lm
+    denoise_latents           semantic tokens  -> latents           dual_path, scheduler
+    decode_latents            latents          -> waveform          vae
+
+Each takes tensors from any device to the pipeline's own.
+
+Shapes: B batch, N MuLan tokens, S semantic tokens, L latent frames, D latent channels, T samples.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping
+from copy import copy, deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.utils import BaseOutput, logging
+from diffusers.utils.torch_utils import randn_tensor
+from transformers import PreTrainedTokenizerBase
+
+from ..audio import limit_peak, rms_db
+from ..hf.bases import Pipeline
+from ..hf.registry import classes_for
+from ..models.audio_vae import AudioVAEGAN
+from ..models.dual_path import DualPathDiffusionModel
+from ..models.mulan import MuLanModel
+from ..models.residual_quantizer import ResidualQuantizer
+from ..models.semantic_lm import Sampling, SemanticLM
+from ..models.semantic_tokenizer import SemanticTokenizer
+from ..schedulers.angle import AngleScheduler
+from ..timebase import Timebase
+from .checks import check_prompt
+from .denoise import denoise, plan_windows, window_and_chunk
+from .request import SAMPLING_DEFAULTS, Request
+
+logger = logging.get_logger(__name__)
+
+SILENCE_DB = -70.0
+FITTING = (  # sizes that have to be equal for one component to read what the other writes
+    ("dual_path.latent_dim", "vae.latent_dim"),
+    ("mulan_quantizer.dim", "mulan.projection_dim"),
+    ("semantic_lm.num_mulan_codebooks", "mulan_quantizer.num_codebooks"),
+    ("semantic_lm.mulan_codebook_size", "mulan_quantizer.codebook_size"),
+    ("semantic_lm.semantic_codebook_size", "dual_path.semantic_codebook_size"),
+    ("semantic_lm.semantic_codebook_size", "semantic_tokenizer.num_centroids"),
+)
+
+
+@dataclass
+class MeLoDyPipelineOutput(BaseOutput):
+    """What a MeLoDy pipeline returns.
+
+    Attributes:
+        audios: (B, 1, T) float32 in [-1, 1], NumPy or PyTorch; the latents (B, L, D) for `output_type="latent"`.
+        gains: (B,) gain the limiter applied to each waveform, 1 where it did nothing; None for latents.
+        semantic_tokens: (B, S) the plan that was rendered; give it back to render the same piece again.
+    """
+
+    audios: np.ndarray | torch.Tensor
+    gains: torch.Tensor | None
+    semantic_tokens: torch.Tensor
+
+
+class Stages(Pipeline):
+    """The components of a MeLoDy pipeline, and the four stages that every task is made of.
+
+    Args:
+        vae: latents -> waveform.
+        mulan: text or audio -> embedding.
+        tokenizer: of the text tower.
+        mulan_quantizer: embedding -> MuLan tokens.
+        semantic_tokenizer: waveform -> semantic tokens; needed for inpainting only.
+        semantic_lm: MuLan tokens -> semantic tokens.
+        dual_path: semantic tokens -> latents.
+        scheduler: the angles of the reverse process.
+        token_rate: semantic tokens a second.
+        sampling: this checkpoint's own defaults for the arguments named in `SAMPLING_DEFAULTS`.
+
+    Raises:
+        ValueError: components that do not fit together, or a scheduler that knows no angles.
+    """
+
+    # A model sends the one before it back to the CPU. `semantic_tokenizer` runs in inpainting alone and would, after
+    # mulan, keep it on the device. accelerate cannot offload a model that has buffers only: mulan_quantizer stays.
+    model_cpu_offload_seq = "semantic_tokenizer->mulan->semantic_lm->dual_path->vae"
+    _exclude_from_cpu_offload = ["mulan_quantizer"]
+    _optional_components = ["semantic_tokenizer"]
+    _callback_tensor_inputs = ["latents"]
+    _not_by_forward = ["vae", "mulan", "mulan_quantizer", "semantic_tokenizer"]
+    _guidance_scale: float = 1.0
+    _num_timesteps: int = 0
+
+    def __init__(
+        self,
+        vae: AudioVAEGAN,
+        mulan: MuLanModel,
+        tokenizer: PreTrainedTokenizerBase,
+        mulan_quantizer: ResidualQuantizer,
+        semantic_tokenizer: SemanticTokenizer | None,
+        semantic_lm: SemanticLM,
+        dual_path: DualPathDiffusionModel,
+        scheduler: AngleScheduler,
+        token_rate: int = 25,
+        sampling: dict[str, Any] | None = None,
+    ):
+        super().__init__()
+        name = type(scheduler).__name__
+        if not isinstance(scheduler, AngleScheduler | None) and name not in classes_for("scheduler"):
+            raise ValueError(
+                f"`scheduler` must be an AngleScheduler; got {name}. The network predicts the velocity at per-frame "
+                "angles, which the schedules of other schedulers do not describe. One of your own that knows angles "
+                'joins by melody_diffusers.register(cls, slot="scheduler").'
+            )
+        unknown_keys = set(sampling or {}) - set(SAMPLING_DEFAULTS)
+        if unknown_keys:
+            raise ValueError(f"`sampling` allows {sorted(SAMPLING_DEFAULTS)}; got {sorted(unknown_keys)}.")
+        components = {
+            "vae": vae,
+            "mulan": mulan,
+            "tokenizer": tokenizer,
+            "mulan_quantizer": mulan_quantizer,
+            "semantic_tokenizer": semantic_tokenizer,
+            "semantic_lm": semantic_lm,
+            "dual_path": dual_path,
+            "scheduler": scheduler,
+        }
+        _check_sizes(components)
+        self.register_modules(**components)
+        self.register_to_config(token_rate=token_rate, sampling=sampling)
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples a second of the generated waveform."""
+        return self.vae.sample_rate
+
+    @property
+    def timebase(self) -> Timebase:
+        """Rates of samples, latent frames and semantic tokens."""
+        return Timebase(self.vae.sample_rate, self.vae.hop_samples, self.config.token_rate)
+
+    @property
+    def guidance_scale(self) -> float:
+        """Of the diffusion: within a callback that of its call, which may set `_guidance_scale`; else the last one."""
+        return self._guidance_scale
+
+    @property
+    def num_timesteps(self) -> int:
+        """Reverse steps of all windows together: within a callback those of its call; else of the last one."""
+        return self._num_timesteps
+
+    def encode_prompt(
+        self, prompt: str | list[str] | None = None, audio_prompt: list[torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """MuLan tokens (B, N) of texts, or of clips (1, T) at the pipeline's sample rate."""
+        device = self._execution_device
+        if audio_prompt is not None:
+            clips = [self.mulan.get_audio_features(clip[None].to(device, self.mulan.dtype)) for clip in audio_prompt]
+            embeddings = torch.cat(clips)
+        else:
+            inputs = self.mulan.tokenize(self.tokenizer, check_prompt(prompt))
+            if inputs["attention_mask"][:, -1].any():
+                logger.warning("A prompt is longer than the text model reads and was cut: put what matters first.")
+            embeddings = self.mulan.get_text_features(**{name: tokens.to(device) for name, tokens in inputs.items()})
+        _require_finite(embeddings, "MuLan embedding")
+        return self.mulan_quantizer.encode(embeddings.to(self.mulan_quantizer.dtype))
+
+    def generate_semantic_tokens(
+        self,
+        mulan_tokens: torch.Tensor,
+        num_tokens: int,
+        *,
+        known_tokens: torch.Tensor | None = None,
+        known: torch.Tensor | None = None,
+        sampling: Sampling = Sampling(),
+        generator: list[torch.Generator] | None = None,
+        callback_on_token_end: Callable[..., None] | None = None,
+    ) -> torch.Tensor:
+        """The plan, (B, num_tokens), of any length: past the first window the oldest tokens are dropped and
+        ceil(window / M) new ones follow (Algorithm 2).
+
+        Args:
+            mulan_tokens: (B, N).
+            num_tokens: S, tokens of the whole timeline.
+            known_tokens: (B, S), kept where `known`.
+            known: bool, (S,); the language model continues whatever precedes an unknown run.
+            sampling: how the language model draws.
+            generator, callback_on_token_end: as in `__call__`.
+        """
+        device = self._execution_device
+        mulan_tokens = mulan_tokens.to(device)
+        window = self.timebase.frames_to_tokens(self.dual_path.config.num_frames)
+        step = -(-window // self.dual_path.config.num_chunks)
+        tokens = torch.zeros(len(mulan_tokens), num_tokens, dtype=torch.long, device=device)
+        unknown = torch.ones(num_tokens, dtype=torch.bool)
+        if known is not None and known_tokens is not None:
+            tokens, unknown = known_tokens.to(device).clone(), ~known.cpu()
+        position, num_unknown, step_number = 0, int(unknown.sum()), itertools.count(1)
+        with self.progress_bar(total=num_unknown) as bar:
+            bar.set_description("semantic tokens")
+
+            def on_token(*_) -> None:
+                bar.update(1)
+                if callback_on_token_end is not None:
+                    callback_on_token_end(self, next(step_number), num_unknown)
+
+            while unknown[position:].any():
+                position += int(unknown[position:].int().argmax())
+                count = max(step, window - position)
+                run = unknown[position : position + count]
+                count = len(run) if run.all() else int(run.int().argmin())
+                prefix = tokens[:, max(0, position - (window - count)) : position]
+                tokens[:, position : position + count] = self.semantic_lm.generate_semantic_tokens(
+                    mulan_tokens,
+                    count,
+                    prefix_tokens=prefix if prefix.shape[1] else None,
+                    sampling=sampling,
+                    generator=generator,
+                    callback=on_token,
+                )
+                position += count
+        return tokens
+
+    def prepare_latents(
+        self, batch_size: int, num_frames: int, generator: list[torch.Generator] | None = None
+    ) -> torch.Tensor:
+        """Gaussian noise (B, L, D), each sample from its own generator."""
+        shape = (batch_size, num_frames, self.vae.latent_dim)
+        return randn_tensor(shape, generator, self._execution_device, self.dual_path.dtype)
+
+    def denoise_latents(
+        self,
+        latents: torch.Tensor,
+        semantic_tokens: torch.Tensor,
+        *,
+        unknown: torch.Tensor | None = None,
+        num_inference_steps: int = 10,
+        guidance_scale: float = 2.5,
+        attention_kwargs: dict[str, Any] | None = None,
+        callback_on_step_end: Callable[..., dict] | None = None,
+    ) -> torch.Tensor:
+        """Render the plan: noise (B, L, D) and semantic tokens (B, S) -> latents (B, L, D).
+
+        Args:
+            unknown: bool, (L,): frames to render; `latents` holds clean latents in the others. By default all.
+            (The other arguments are those of `__call__`.)
+        """
+        device, call = self._execution_device, copy(self)  # what a callback sets on its pipeline stays in this call
+        scheduler = deepcopy(self.scheduler)  # and calls side by side may take different numbers of steps
+        scheduler.set_timesteps(num_inference_steps, device=device)
+        unknown = torch.ones(latents.shape[1], dtype=torch.bool) if unknown is None else unknown.cpu()
+        windows = plan_windows(
+            unknown, *window_and_chunk(self.dual_path.config, len(unknown)), self.timebase.frame_alignment
+        )
+        call._guidance_scale, call._num_timesteps = guidance_scale, len(windows) * num_inference_steps
+        step = itertools.count()
+        with self.progress_bar(total=call._num_timesteps) as bar:
+            bar.set_description("diffusion steps")
+
+            def on_step(angle: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+                bar.update(1)
+                if callback_on_step_end is not None:
+                    z = (callback_on_step_end(call, next(step), angle, {"latents": z}) or {}).get("latents", z)
+                return z
+
+            latents = denoise(
+                self.dual_path,
+                scheduler,
+                latents.to(device, self.dual_path.dtype),
+                semantic_tokens.to(device),
+                unknown,
+                self.timebase,
+                lambda: call._guidance_scale,
+                attention_kwargs,
+                on_step,
+            )
+        self._guidance_scale, self._num_timesteps = call._guidance_scale, call._num_timesteps
+        _require_finite(latents, "diffusion")
+        return latents
+
+    def decode_latents(
+        self, latents: torch.Tensor, num_samples: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents (B, L, D) -> waveform (B, 1, T) float32 within full scale, and the limiter's gains (B,)."""
+        with self.progress_bar(total=1) as bar:
+            bar.set_description("decoding")
+            waveform = self.vae.decode(latents.to(self._execution_device, self.vae.dtype)).sample.float()
+            bar.update(1)
+        waveform = waveform[..., :num_samples]
+        _require_finite(waveform, "decoder")
+        level = rms_db(waveform)
+        if (level < SILENCE_DB).any():
+            logger.warning(f"A generated waveform is silent ({level.min():.0f} dB); try another seed or prompt.")
+        return limit_peak(waveform)
+
+    def _output(
+        self, request: Request, audios: torch.Tensor, gains: torch.Tensor | None, semantic_tokens: torch.Tensor
+    ) -> MeLoDyPipelineOutput | tuple:
+        """The answer in the form that was asked for; models that were offloaded go back."""
+        self.maybe_free_model_hooks()
+        made = audios.cpu().numpy() if request.output_type == "np" else audios
+        output = MeLoDyPipelineOutput(audios=made, gains=gains, semantic_tokens=semantic_tokens)
+        return output if request.return_dict else (made, gains, semantic_tokens)
+
+
+def _check_sizes(components: Mapping[str, Any]) -> None:
+    """Raise ValueError, naming both sides, where two components cannot be connected."""
+
+    def size(name: str) -> int | None:
+        component, _, attribute = name.partition(".")
+        part = components[component]  # None, as from_pretrained(..., vae=None) leaves it
+        return getattr(getattr(part, "config", None), attribute, None) or getattr(part, attribute, None)
+
+    for left, right in FITTING:
+        if None not in (size(left), size(right)) and size(left) != size(right):
+            raise ValueError(f"Components do not fit together: {left} is {size(left)} but {right} is {size(right)}.")
+
+
+def _require_finite(tensor: torch.Tensor, stage: str) -> None:
+    if not torch.isfinite(tensor).all():
+        raise FloatingPointError(
+            f"The {stage} produced NaN or infinity. Check the weights; in float16, try bfloat16 or float32."
+        )
