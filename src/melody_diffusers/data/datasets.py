@@ -139,6 +139,19 @@ class AudioClips(Dataset):
         """The whole clip, (1, T)."""
         return _to_waveform(self._clip_samples(index))
 
+    def windows(self, seconds: float) -> list[dict[str, Any]]:
+        """All whole windows of the clips, one after the other: their rows, with `start_seconds` and `samples`.
+
+        The samples are (T,) int16; a clip that is shorter than a window gives one, as long as it is.
+        """
+        length, windows = round(seconds * self.sample_rate), []
+        for index, row in enumerate(self.rows):
+            samples = self._clip_samples(index)
+            for number in range(max(len(samples) // length, 1)):
+                part = samples[number * length : (number + 1) * length]
+                windows.append({**row, "start_seconds": seconds * number, "samples": part})
+        return windows
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         index = range(len(self))[index]  # IndexError ends iteration; negative indices count from the end
         random = np.random.default_rng([self.seed, self.epoch, index])
