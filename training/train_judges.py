@@ -20,7 +20,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from tqdm import tqdm
 
 from melody_diffusers.audio import load_audio, resample
-from melody_diffusers.evaluation.clips import QUESTIONS, key_of, read_windows, window_audio
+from melody_diffusers.data.datasets import AudioClips
+from melody_diffusers.evaluation.clips import CLIP_SECONDS, QUESTIONS, key_of, window_audio
 from melody_diffusers.evaluation.judges import ClipJudge, augment_log_mel
 from melody_diffusers.evaluation.key import KEYS, KeyJudge, relative_key
 from melody_diffusers.training_utils import OptimConfig, RunConfig, TrainingRun, load_config, parse_args
@@ -59,11 +60,12 @@ def random_crops(log_mel: torch.Tensor, frames: int, draws: torch.Tensor) -> tor
     return log_mel[torch.arange(len(log_mel), device=device)[:, None], index]
 
 
-def accuracy(judge: ClipJudge, key_judge: KeyJudge, rows: list[dict], name: str) -> dict[str, float]:
-    """The share of the rows' ten-second windows that the judges get right, for each question."""
+def accuracy(judge: ClipJudge, key_judge: KeyJudge, folder: str, name: str) -> dict[str, float]:
+    """The share of the ten-second windows of a split that the judges get right, for each question."""
+    rate = judge.config.sample_rate
+    rows = AudioClips(folder, name, None, rate).windows(CLIP_SECONDS)
     heard: dict[str, list[str]] = {question: [] for question in [*QUESTIONS, "key"]}
     for start in tqdm(range(0, len(rows), 16), desc=name):
-        rate = judge.config.sample_rate
         batch = torch.stack([window_audio(row, rate) for row in rows[start : start + 16]])
         for question, answers in judge.judge(batch).items():
             heard[question] += answers
@@ -126,7 +128,7 @@ def main() -> None:
     judge.eval().cpu()
     key_judge.eval().cpu()
     shares = {
-        split: accuracy(judge, key_judge, read_windows(config.data.folder, split), split)
+        split: accuracy(judge, key_judge, config.data.folder, split)
         for split in get_dataset_split_names(config.data.folder)
         if split != "train"
     }

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 AudioSource = str | os.PathLike | bytes | BinaryIO
+BLOCK_SAMPLES = 1 << 18  # that a decoder is asked for at a time
+UNKNOWN_LENGTH = 1 << 62  # and more is what a FLAC's header says that was written to a pipe
 
 
 def load_audio(
@@ -26,12 +28,12 @@ def load_audio(
     """Audio of a file, a file object or encoded bytes as (1, T) float32 at `sample_rate` ((C, T) unless `mono`).
 
     Args:
-        max_seconds: what lasts longer, as its header says, is refused before it is decoded.
+        max_seconds: longer audio is refused: by its header, or as soon as so much of it has been read.
 
     Raises:
         FileNotFoundError: the path does not exist.
-        ValueError: the audio cannot be decoded, ends early, is empty, too long, or holds NaN or infinity; names file
-            and cause.
+        ValueError: the audio cannot be decoded, ends early, is empty, too long or holds NaN or infinity; names file and
+            cause.
     """
     name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else getattr(source, "name", "the given bytes")
     if isinstance(source, (str, os.PathLike)) and not Path(source).is_file():
@@ -39,20 +41,29 @@ def load_audio(
     try:
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
             file_rate, expected = file.samplerate, file.frames
-            if max_seconds is not None and expected > max_seconds * file_rate:
-                raise ValueError(
-                    f"Cannot use {name}: it lasts {expected / file_rate:.1f} s; at most {max_seconds:g} s."
-                )
-            samples = file.read(dtype="float32", always_2d=True)
+            if expected >= UNKNOWN_LENGTH:
+                expected = 0
+            file.seekable = lambda: False  # else soundfile seeks after each block, and an MP3 comes out wrong there
+            blocks, num_read = [np.empty((0, file.channels), np.float32)], 0
+            while max_seconds is None or max(num_read, expected) <= max_seconds * file_rate:
+                blocks.append(file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True))  # (T, C)
+                num_read += len(blocks[-1])
+                if len(blocks[-1]) == 0:
+                    break
+            else:
+                least = "" if expected else "at least "
+                length = f"it lasts {least}{max(num_read, expected) / file_rate:.1f} s; at most {max_seconds:g} s"
+                raise ValueError(f"Cannot use {name}: {length}.")
     except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
         raise ValueError(f"Cannot decode {name}: {getattr(error, 'error_string', error)}") from error
-    if len(samples) == 0:
+    if num_read == 0:
         raise ValueError(f"Cannot use {name}: it holds no samples.")
-    if len(samples) < expected:
-        raise ValueError(f"Cannot use {name}: it ends after {len(samples)} of {expected} samples.")
+    if num_read < expected:
+        raise ValueError(f"Cannot use {name}: it ends after {num_read} of {expected} samples.")
+    samples = np.concatenate([block.T for block in blocks], axis=1)
     if not np.isfinite(samples).all():
         raise ValueError(f"Cannot use {name}: it holds NaN or infinite samples.")
-    waveform = torch.from_numpy(np.ascontiguousarray(samples.T))  # (C, T)
+    waveform = torch.from_numpy(samples)  # (C, T)
     return resample(to_mono(waveform) if mono else waveform, file_rate, sample_rate)
 
 

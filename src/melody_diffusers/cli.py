@@ -26,11 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0, 2 for a user's mistake, 130 when interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        if argv[:1] == ["evaluate"]:  # has a parser of its own
-            from .evaluation.report import main as evaluate
-
-            return evaluate(argv[1:]) or 0
-        args = _parser().parse_args(argv)
+        # some options had underscores once
+        args = _parser().parse_args([re.sub("^--[a-z_]+", lambda name: name[0].replace("_", "-"), a) for a in argv])
         return args.handler(args)
     except SystemExit as error:  # argparse: 0 after help, 2 after an error it has reported
         return error.code if isinstance(error.code, int) else 2
@@ -113,6 +110,26 @@ def benchmark(args: argparse.Namespace) -> int:
         unit = 1 if sys.platform == "darwin" else 1024
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
         print(f"  {'megabytes at most':<26}{peak / 1e6:8.1f}  of the whole process")
+    return 0
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """`melody evaluate`: a report on a pipeline, with plots and the clips it was made from."""
+    if args.card and not (args.card.is_file() and os.path.isdir(args.model)):
+        raise ValueError("--card is a Markdown file, and needs a folder as --model, to write its README.md.")
+    if not all((args.judges / name / "config.json").is_file() for name in ("clip", "key")):
+        train = "python training/train_judges.py --config training/configs/judges/tiny.yaml"
+        raise ValueError(f"--judges {str(args.judges)!r} holds no judges: train them with `{train}`.")
+    pipe, _ = _load("MeLoDyPipeline", args)
+    if pipe.semantic_tokenizer is None:
+        raise ValueError(f"--model {args.model!r} has no semantic_tokenizer, which the row from_tokens needs.")
+    from .data.datasets import AudioClips
+    from .evaluation.report import write_report
+
+    def read_windows(split: str, seconds: float) -> list[dict[str, Any]]:
+        return AudioClips(args.data, split, None, pipe.sample_rate).windows(seconds)
+
+    write_report(args, pipe, read_windows)
     return 0
 
 
@@ -275,11 +292,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"melody-diffusers {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
 
-    model = _Parser(add_help=False)
-    model.add_argument(
+    place = _Parser(add_help=False)
+    place.add_argument(
         "--model", default=MELODY_TINY, help="pipeline folder or name on the Hub (default: the shipped one)"
     )
-    model.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: cuda where there is one, else cpu)")
+    place.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: cuda where there is one, else cpu)")
+
+    model = _Parser(add_help=False, parents=[place])
     model.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="of the weights")
     model.add_argument("--steps", type=int, help="reverse steps of the diffusion (default: the model's own)")
     model.add_argument("--guidance", type=float, help="classifier-free guidance; 1 is off (default: the model's own)")
@@ -331,12 +350,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--workers", type=_count, default=os.cpu_count() or 1, help="processes (default: one a core)")
     command.set_defaults(handler=build_data)
 
-    command = data.add_parser("encode", help="a data set folder to latents and tokens")
+    command = data.add_parser("encode", parents=[place], help="a data set folder to latents and tokens")
     command.add_argument("--data", type=Path, required=True, help="data set folder, such as `melody data build` writes")
     command.add_argument("--out", type=Path, required=True, help="folder to write; a stopped run goes on there")
-    command.add_argument("--model", default=MELODY_TINY, help="pipeline that encodes (default: the shipped one)")
     command.add_argument("--splits", nargs="+", metavar="SPLIT", help="(default: all)")
-    command.add_argument("--device", help="cpu, cuda, ... (default: cuda where there is one, else cpu)")
     command.add_argument("--mixed-precision", choices=["no", "bf16"], default="no", help="(default: no)")
     command.add_argument("--batch-size", type=_count, default=8, help="clips at a time (default: 8)")
     command.add_argument(
@@ -347,7 +364,32 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--tag-lists", type=int, default=0, help="of a clip's tags, beside captions (default: 0)")
     command.set_defaults(handler=encode_data, dtype="float32")
 
-    commands.add_parser("evaluate", add_help=False, help="measure a model on held-out clips (melody evaluate --help)")
+    command = commands.add_parser("evaluate", parents=[place], help="measure a model on held-out clips")
+    command.add_argument(
+        "--data",
+        type=Path,
+        default="data/synthetic",
+        help="data set with test and validation splits (default: data/synthetic)",
+    )
+    command.add_argument("--judges", type=Path, default="outputs/judges", help="by training/train_judges.py")
+    command.add_argument("--out", type=Path, default="outputs/evaluation", help="folder for report, plots and clips")
+    command.add_argument("--prompts", type=Path, help="YAML of hand-written prompts (default: the package's)")
+    which = "of distances, besides log_mel and mulan: clap:FOLDER_OR_REPO, or module:function; may be repeated"
+    command.add_argument("--embedding", action="append", default=[], metavar="NAME", help=which)
+    which = "compare these numbers of steps under the linear and the uniform schedule, such as 5 10 20"
+    command.add_argument("--compare-steps", type=_count, nargs="+", default=[], metavar="STEPS", help=which)
+    command.add_argument("--clips-per-class", type=_count, default=10, help="(default: 10)")
+    for name in ("--num-inference-steps", "--top-k"):
+        command.add_argument(name, type=int, help="(default: the model's own)")
+    for name in ("--guidance-scale", "--temperature", "--top-p", "--lm-guidance-scale"):
+        command.add_argument(name, type=float, help="(default: the model's own)")
+    command.add_argument("--seed", type=_seed, default=0, help="of prompts and music (default: 0)")
+    command.add_argument("--batch-size", type=_count, default=8, help="clips at a time (default: 8)")
+    command.add_argument("--num-threads", type=_count, default=2, help="of the CPU when speed is measured (default: 2)")
+    command.add_argument("--reuse", action="store_true", help="judge the clips of an earlier run in --out again")
+    command.add_argument("--quick", action="store_true", help="two clips a class and two timed runs: a smoke test")
+    command.add_argument("--card", type=Path, help="Markdown about the model: with the report it becomes its README.md")
+    command.set_defaults(handler=evaluate, dtype="float32")
     return parser
 
 

@@ -2,6 +2,8 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +19,7 @@ from torch.utils.data import DataLoader
 from melody_diffusers.audio import load_audio
 from melody_diffusers.data import datasets as datasets_module
 from melody_diffusers.data.datasets import AudioClips, EncodedClips, tags_of
+from melody_diffusers.timebase import Timebase
 
 FEATURES = Features(
     {
@@ -160,23 +163,75 @@ def test_a_few_clips_that_cannot_be_decoded_are_left_out_and_noted(tmp_path):
         lazy[10]
 
 
+@pytest.fixture
+def own_folder(folder, tmp_path):
+    """A copy of the data set that a test may change."""
+    return Path(shutil.copytree(folder, tmp_path / "mine" / "set"))
+
+
+def test_a_killed_process_holds_nobody_up_and_outdated_samples_go(own_folder):
+    cache = own_folder.parent / ".cache"
+    for split, rate in (("train", 8000), ("train", 4000), ("test_font", 8000)):
+        AudioClips(own_folder, split, None, rate)
+    before = {path.name for path in cache.iterdir()}
+    assert len(before) == 9
+    code = "import filelock, sys; filelock.FileLock(sys.argv[1]).acquire(); print(flush=True); input()"
+    command = [sys.executable, "-c", code, str(cache / "set-train-8000.lock")]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    holder.stdout.readline()
+    left = cache / f"set-train-8000-{'0' * 24}.tmp"
+    left.write_bytes(bytes(10))
+    (cache / "set-train-8000-notes.i16").write_bytes(b"somebody else's")
+    holder.kill()
+    holder.communicate()
+    os.utime(own_folder / "data" / "train-00000-of-00001.parquet", (1, 1))
+    one, two = AudioClips(own_folder, "train", None, 8000), AudioClips(own_folder, "train", None, 8000)
+    assert torch.equal(one.clip(1), two.clip(1))
+    after = {path.name for path in cache.iterdir()}
+    assert len(after) == 10 and not left.exists() and "set-train-8000-notes.i16" in after
+    changed = {name for name in before - after}
+    assert len(changed) == 2 and all(name.startswith("set-train-8000-") for name in changed)
+
+
+def test_where_nothing_can_be_written_samples_and_notes_go_to_the_users_cache(own_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    (own_folder.parent / ".cache").write_text("a file in its place, which stops root as well")
+    clips = AudioClips(own_folder, "train", None, 8000)
+    assert clips.clip(0).shape == (1, 4000)
+    clips._bad = set()
+    with pytest.raises(ValueError, match="more than one in a hundred"):
+        clips._quarantine(2, ValueError("spoilt"))
+    (place,) = (tmp_path / "home" / "melody_diffusers").iterdir()
+    assert sorted(path.suffix for path in place.iterdir()) == [".i16", ".jsonl", ".lock", ".npy"]
+    assert json.loads((place / "quarantine.jsonl").read_text())["row"] == 2
+
+
 def test_bytes_survive_the_trip_through_parquet(folder):
     stored = AudioClips(folder, "train", None, 8000)._dataset[3]["audio"]["bytes"]
     assert torch.equal(load_audio(stored, 8000), (torch.arange(4000.0)[None] + 300) / 32768)
 
 
+ENCODED_FEATURES = Features(
+    {
+        "latents": Array2D((None, 3), "float16"),
+        "semantic_tokens": List(Value("int32")),
+        "mulan_tokens_audio": List(List(Value("int32"))),
+        "mulan_tokens_text": List(List(Value("int32"))),
+        "style": Value("string"),
+    }
+)
+
+
+def write_encoded(folder, rows: list[dict], hop_samples: int) -> None:
+    datasets.Dataset.from_list(rows, features=ENCODED_FEATURES).save_to_disk(folder / "train")
+    rates = {"sample_rate": 24000, "hop_samples": hop_samples, "token_rate": 25}
+    settings = {"timebase": rates, "window_seconds": 10.0, "window_stride_seconds": 2.5}
+    (folder / "encoding.json").write_text(json.dumps(settings))
+
+
 @pytest.fixture
 def encoded(tmp_path):
-    """Codes that count: frame i of clip c is i / 1000 in every channel, token t is t, window w says w."""
-    features = Features(
-        {
-            "latents": Array2D((None, 3), "float16"),
-            "semantic_tokens": List(Value("int32")),
-            "mulan_tokens_audio": List(List(Value("int32"))),
-            "mulan_tokens_text": List(List(Value("int32"))),
-            "style": Value("string"),
-        }
-    )
+    """Codes that count: frame i of clip c is i / 1024 in every channel, token t is t, window w says w."""
     rows = [
         {
             "latents": np.repeat(np.arange(1250)[:, None] / 1024, 3, axis=1).astype(np.float16),
@@ -187,10 +242,7 @@ def encoded(tmp_path):
         }
         for clip in range(3)
     ]
-    datasets.Dataset.from_list(rows, features=features).save_to_disk(tmp_path / "train")
-    rates = {"sample_rate": 24000, "hop_samples": 384, "token_rate": 25}  # 2.5 frames to a token
-    settings = {"timebase": rates, "window_seconds": 10.0, "window_stride_seconds": 2.5}
-    (tmp_path / "encoding.json").write_text(json.dumps(settings))
+    write_encoded(tmp_path, rows, hop_samples=384)  # 2.5 frames to a token
     return tmp_path
 
 
@@ -229,6 +281,37 @@ def test_conditions_come_from_captions_as_often_as_asked(encoded):
     assert batch["latents"].shape == (3, 25, 3) and batch["mulan_tokens"].shape == (3, 2)
 
 
+@pytest.mark.parametrize("hop_samples", [96, 384, 480])
+def test_crops_of_clips_of_any_length_have_the_frames_of_their_tokens(tmp_path, hop_samples):
+    timebase, rows = Timebase(24000, hop_samples, 25), []
+    for left in (0, 1, hop_samples, 480, 481, 959):  # samples of the last token that the clip holds
+        num_samples = 14 * 960 + left
+        frames = np.arange(timebase.samples_to_frames(num_samples)) / 1024
+        rows.append(
+            {
+                "latents": np.repeat(frames[:, None], 3, axis=1).astype(np.float16),
+                "semantic_tokens": list(range(timebase.samples_to_tokens(num_samples))),
+                "mulan_tokens_audio": [[0]],
+                "mulan_tokens_text": [],
+                "style": None,
+            }
+        )
+    write_encoded(tmp_path, rows, hop_samples)
+    clips, last = EncodedClips(tmp_path, "train", num_tokens=10), set()
+    for epoch in range(40):
+        clips.set_epoch(epoch)
+        batch = next(iter(DataLoader(clips, batch_size=len(rows))))
+        assert batch["latents"].shape == (len(rows), timebase.tokens_to_frames(10), 3)
+        for tokens, latents in zip(batch["semantic_tokens"], batch["latents"], strict=True):
+            assert round(float(latents[0, 0]) * 1024) * hop_samples == int(tokens[0]) * 960
+            last.add(int(tokens[-1]))
+    # a 15th token is used where all its frames are there, if a crop may end after it
+    assert max(last) == (13 if timebase.token_alignment == 2 else 14)
+    assert [len(item["semantic_tokens"]) for item in EncodedClips(tmp_path, "train", None)][:2] == [14, 14]
+    with pytest.raises(ValueError, match="from 1 to 14 "):
+        EncodedClips(tmp_path, "train", num_tokens=16)
+
+
 @pytest.mark.parametrize("num_tokens", [0, 3, 502])
 def test_crops_that_cannot_be_are_refused(encoded, num_tokens):
     with pytest.raises(ValueError, match=f"multiple of 2 from 1 to 500.*got {num_tokens}"):
@@ -240,60 +323,17 @@ def test_a_missing_split_is_named(encoded):
         EncodedClips(encoded, "test", 10)
 
 
-@pytest.mark.parametrize("frames", [999, 1000])
-def test_a_token_that_the_clips_end_cuts_is_left_out(tmp_path, encoded, frames):
-    """Two frames to a token, and clips that end half a token after 499 or exactly after 500."""
-    features = datasets.load_from_disk(str(encoded / "train")).features
-    rows = [
-        {
-            "latents": np.repeat(np.arange(frames)[:, None], 3, axis=1).astype(np.float16),
-            "semantic_tokens": list(range(500)),
-            "mulan_tokens_audio": [[0, 0]],
-            "mulan_tokens_text": [],
-            "style": "waltz",
-        }
-    ]
-    folder = tmp_path / "odd"
-    datasets.Dataset.from_list(rows, features=features).save_to_disk(folder / "train")
-    rates = {"sample_rate": 24000, "hop_samples": 480, "token_rate": 25}
-    settings = {"timebase": rates, "window_seconds": 10.0, "window_stride_seconds": 2.5}
-    (folder / "encoding.json").write_text(json.dumps(settings))
-    clips, ends = EncodedClips(folder, "train", num_tokens=frames // 2), set()
-    for epoch in range(60):
-        clips.set_epoch(epoch)
-        item = clips[0]
-        assert item["latents"].shape[0] == 2 * len(item["semantic_tokens"])
-        assert item["latents"][0, 0] == 2 * item["semantic_tokens"][0]
-        ends.add(int(item["semantic_tokens"][-1]))
-    assert max(ends) == (498 if frames == 999 else 499)
-    assert EncodedClips(folder, "train", None)[0]["semantic_tokens"].shape == (frames // 2,)
-
-
-def copy_of(folder: Path, place: Path) -> Path:
-    return Path(shutil.copytree(folder, place))
-
-
-def test_of_several_processes_one_decodes_and_what_is_outdated_goes(folder, tmp_path, monkeypatch):
-    own, decoded = copy_of(folder, tmp_path / "own"), []
+def test_of_several_processes_one_decodes_and_what_is_outdated_goes(own_folder, monkeypatch):
+    own, cache, decoded = own_folder, own_folder.parent / ".cache", []
     load = datasets_module.load_audio
     monkeypatch.setattr(datasets_module, "load_audio", lambda *a: time.sleep(0.01) or decoded.append(1) or load(*a))
     with ThreadPoolExecutor(4) as threads:  # each opens the lock for itself, as a process would
         together = list(threads.map(lambda _: AudioClips(own, "train", None, 8000), range(4)))
     assert len(decoded) == len(together[0]) and all(torch.equal(c.clip(1), together[0].clip(1)) for c in together)
-    cached = {file.name for file in (tmp_path / ".cache").glob("own-train-*.i16")}
+    cached = {file.name for file in cache.glob("set-train-*.i16")}
     (own / "notes.txt").write_text("the data has changed")
     AudioClips(own, "train", None, 8000)
     AudioClips(own, "test_font", None, 8000)
-    after = {file.name for file in (tmp_path / ".cache").glob("own-train-*.i16")}
+    after = {file.name for file in cache.glob("set-train-*.i16")}
     assert len(cached) == len(after) == 1 and cached != after
-    assert len(list((tmp_path / ".cache").glob("*.i16"))) == 2  # the other split's stays
-
-
-def test_a_folder_where_nothing_may_be_written_is_decoded_elsewhere(folder, tmp_path, monkeypatch):
-    own = copy_of(folder, tmp_path / "readonly" / "own")
-    access = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != own.parent and access(path, mode))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    clips = AudioClips(own, "train", None, 8000)
-    assert clips.clip(0).shape == (1, 4000) and not (own.parent / ".cache").exists()
-    assert len(list((tmp_path / "cache" / "melody_diffusers").glob("*.i16"))) == 1
+    assert len(list(cache.glob("*.i16"))) == 2  # the other split's stays

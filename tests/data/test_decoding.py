@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from melody_diffusers.data.decoding import REASONS, Decoder, DecodeLimits
+from melody_diffusers.data.decoding import REASONS, DecodeLimits, Decoder
 
 posix = pytest.mark.skipif(not hasattr(os, "WUNTRACED"), reason="needs POSIX signals")
 
@@ -44,6 +44,19 @@ def test_a_resampled_recording_keeps_its_length(tmp_path):
         for rate in (8000, 11025, 44100, 48000, 192000):
             found = decoder.decode(write_noise(tmp_path / "a.wav", 1.0, rate), str(tmp_path / "spool"))
             assert found["reason"] is None and found["clips"][0][2] == 1.0
+
+
+def test_an_mp3_is_decoded_as_in_one_read(tmp_path):
+    random, seconds = np.random.default_rng(0), np.arange(24000 * 6) / 24000
+    soundfile.write(
+        tmp_path / "a.mp3", 0.3 * np.sin(2764.6 * seconds) + random.normal(0, 0.05, len(seconds)), 24000, format="MP3"
+    )
+    with Decoder(DecodeLimits(min_seconds=0.5)) as decoder:
+        found = decoder.decode(str(tmp_path / "a.mp3"), str(tmp_path / "clip.flac"))
+    assert found["reason"] is None and len(found["clips"]) == 1
+    whole = soundfile.SoundFile(tmp_path / "a.mp3").read(dtype="float32")
+    clip = soundfile.read(tmp_path / "clip.flac", dtype="float32")[0]
+    assert clip.shape == whole.shape and np.abs(clip - whole).max() <= 0.5001 / 32768
 
 
 @pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFFFFF])

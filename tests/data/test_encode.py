@@ -17,10 +17,10 @@ from transformers import BertTokenizerFast
 from melody_diffusers import cli
 from melody_diffusers.data.datasets import AudioClips, EncodedClips
 from melody_diffusers.data.encode import ClipEncoder, encode_dataset
+from melody_diffusers.models.audio_vae import AudioVAEGAN, AudioVAEGANConfig
 from melody_diffusers.models.mulan import MuLanConfig, MuLanModel
 from melody_diffusers.models.residual_quantizer import ResidualQuantizer
 from melody_diffusers.models.semantic_tokenizer import SemanticTokenizer, SemanticTokenizerConfig
-from melody_diffusers.models.audio_vae import AudioVAEGAN, AudioVAEGANConfig
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 
@@ -219,4 +219,3 @@ def test_the_command_with_every_flag_and_two_processes_give_the_same(tiny_folder
     for one, other in zip(table(tmp_path / "one" / "train"), table(tmp_path / "two" / "train"), strict=True):
         assert np.allclose(one.pop("latents"), other.pop("latents"), atol=2e-3)
         assert one == other
-

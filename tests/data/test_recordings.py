@@ -35,6 +35,8 @@ def test_what_is_missing_is_named(tmp_path):
     write_tone(tmp_path / "short.wav", 0.4, 24000)
     with pytest.raises(ValueError, match="no recording of 10 s or more: found 1 files"):
         read_recordings(tmp_path, 24000, 30, 10)
-    (tmp_path / "broken.flac").write_bytes(b"fLaC")
-    with pytest.raises(ValueError, match="broken.flac"):
-        read_recordings(tmp_path, 24000, 30, 10)
+    for name in ("broken.flac", "bought.m4a"):
+        (tmp_path / name).write_bytes(b"fLaC")
+        with pytest.raises(ValueError, match=name):
+            read_recordings(tmp_path, 24000, 30, 10)
+        (tmp_path / name).unlink()

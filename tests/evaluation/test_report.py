@@ -10,10 +10,10 @@ import torch
 import yaml
 from huggingface_hub import ModelCard
 
+from melody_diffusers import cli
 from melody_diffusers.evaluation.clips import NAMED_BPM, QUESTIONS, Clip, choose_prompts, choose_windows
 from melody_diffusers.evaluation.judges import ClipJudge
 from melody_diffusers.evaluation.key import KeyJudge
-from melody_diffusers.evaluation.report import main
 from melody_diffusers.evaluation.rows import key_hits, recognised, tempo_hits
 
 HAND_WRITTEN = {
@@ -131,7 +131,7 @@ def test_the_command_makes_judges_and_rejudges(tiny_folder: str, data: Path, tmp
     KeyJudge(width=4).save_pretrained(tmp_path / "judges" / "key")
     (tmp_path / "prompts.yaml").write_text("style: {rock: {prompts: [a fast rock at 140 bpm]}}")
     model = shutil.copytree(tiny_folder, tmp_path / "tiny")
-    command = ["--model", str(model), "--data", str(data), "--judges", str(tmp_path / "judges"), "--quick"]
+    command = ["evaluate", "--model", str(model), "--data", str(data), "--judges", str(tmp_path / "judges"), "--quick"]
     command += ["--num-threads", "1", "--embedding", "melody_diffusers.evaluation.embeddings:log_mel_statistics"]
     command += [
         "--num-inference-steps",
@@ -141,7 +141,7 @@ def test_the_command_makes_judges_and_rejudges(tiny_folder: str, data: Path, tmp
         "--out",
         str(tmp_path / "out"),
     ]
-    assert main([*command, "--compare-steps", "1"]) == 0
+    assert cli.main([*command, "--compare-steps", "1"]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert list(report["rows"]) == ["real", "reconstructed", "from_tokens", "generated", "silence", "noise"]
     for row in report["rows"].values():
@@ -178,7 +178,7 @@ def test_the_command_makes_judges_and_rejudges(tiny_folder: str, data: Path, tmp
         assert (tmp_path / "out" / name).is_file()
 
     (tmp_path / "about.md").write_text("---\nlicense: mit\n---\n\n# tiny\n\nMade for a test.\n\n")
-    assert main([*command, "--reuse", "--card", str(tmp_path / "about.md")]) == 0
+    assert cli.main([*command, "--reuse", "--card", str(tmp_path / "about.md")]) == 0
     again = json.loads((tmp_path / "out" / "report.json").read_text())
     assert again["rows"] == report["rows"] and again["reconstruction"] == report["reconstruction"]
     card = ModelCard.load(model / "README.md")
@@ -188,7 +188,14 @@ def test_the_command_makes_judges_and_rejudges(tiny_folder: str, data: Path, tmp
     assert "# tiny\n\nMade for a test.\n\n## Evaluation\n" in card.text and str(tmp_path) not in card.text
 
 
-def test_the_command_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["--judges", str(tmp_path)])
-    assert "train_judges.py" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--judges", "nowhere"], "train_judges.py"),
+        (["--card", "nowhere.md"], "--card is a Markdown file"),
+        (["--compare_steps", "0"], "--compare-steps: must be a whole number from 1"),
+    ],
+)
+def test_the_command_says_what_is_missing(arguments, message, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["evaluate", *arguments]) == 2
+    assert message in capsys.readouterr().err

@@ -100,7 +100,7 @@ def hostile_files() -> dict[str, tuple[str, bytes]]:
         "riff_alone.wav": ("not_audio", wav[:4]),
         "picture.mp3": ("corrupt", b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20),
         "video.m4a": ("not_audio", b"\0\0\0\x20ftypM4A " + bytes(2000)),
-        "header_alone.flac": ("corrupt", flac[:42]),
+        "header_alone.flac": ("truncated", flac[:42]),
         "half.flac": ("corrupt", half(flac)),
         "spoilt.flac": ("corrupt", spoilt(flac)),
         "no_length.flac": ("corrupt", flac_without_length()),

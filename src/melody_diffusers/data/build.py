@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 
 from ..files import put_in_place
 from .captions import LIST_COLUMNS, TEXT_COLUMNS, describe, merge, read_metadata, read_sidecar, widen
-from .decoding import Decoder, DecodeLimits
+from .decoding import DecodeLimits, Decoder
 from .recordings import AUDIO_SUFFIXES, audio_paths
 
 CLIPS_PER_SHARD = 512
@@ -89,7 +89,9 @@ class BuildSummary:
     def __str__(self) -> str:
         lines = [f"{split}: {n} clips, {self.seconds[split] / 3600:.3g} h" for split, n in self.clips.items()]
         counts = ", ".join(f"{count} {reason}" for reason, count in self.refused.items())
-        lines.append(f"refused {sum(self.refused.values())} of {self.recordings} recordings" + (counts and f": {counts}"))
+        lines.append(
+            f"refused {sum(self.refused.values())} of {self.recordings} recordings" + (counts and f": {counts}")
+        )
         return "\n".join([*lines, f"{self.hours_per_hour:.0f} hours of music per hour"])
 
 
@@ -115,7 +117,7 @@ def build_dataset(
     Args:
         source: a folder of audio files, also in subfolders (links to folders are not followed), or a Hugging Face data
             set with an audio column: a folder, or a name on the Hub.
-        validation_share: share of the recordings for validation, one at least if there are three; likewise `test_share`.
+        validation_share: of the recordings, for validation, one at least if there are three; likewise `test_share`.
         split: which split of a Hugging Face data set is read.
         streaming: do not download the whole of it first.
         max_recordings: stop after so many inputs.

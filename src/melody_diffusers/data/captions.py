@@ -120,7 +120,7 @@ def read_metadata(folder: Path) -> dict[str, dict[str, Any]]:
                     table = csv.DictReader(lines)
                 else:
                     table = (json.loads(line) for line in lines if line.strip())
-                for number, columns in enumerate(table, start=1):
+                for number, columns in enumerate(table, start=1):  # noqa: B007 (the error names it)
                     name = (file.parent / columns["file_name"]).relative_to(folder).as_posix()
                     rows[name] = describe(columns)
             except (csv.Error, KeyError, TypeError, ValueError) as error:

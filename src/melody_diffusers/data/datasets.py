@@ -5,9 +5,12 @@ nor on where a run was resumed. Both datasets work with torch's own collate func
 become a list.
 """
 
+import contextlib
 import hashlib
 import json
 import os
+import re
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -77,12 +80,13 @@ class AudioClips(Dataset):
         folder: a folder that `datasets.load_dataset` reads, with a column `audio` and, if there are any, `captions`.
         split: one of its splits.
         crop_seconds: length of the crop; shorter clips are padded with zeros. None gives whole clips.
-        preload: decode all clips once into one file of 16-bit samples beside the folder, which every process that
-            trains from it maps and shares; False decodes each clip when it is asked for.
+        preload: decode all clips once into one file of 16-bit samples, which every process that trains from it maps
+            and shares; False decodes each clip when it is asked for.
         tag_share: probability that the caption is the list of tags in random order.
 
-    A clip that cannot be decoded is noted in .cache/quarantine.jsonl beside the folder. It is left out, or, without
-    preloading, the next one takes its place; more than one in a hundred raise ValueError.
+    A clip that cannot be decoded is noted in quarantine.jsonl. It is left out, or, without preloading, the next one
+    takes its place; more than one in a hundred raise ValueError. Notes and samples lie in the folder .cache beside the
+    data set, or, where that cannot be written, in ~/.cache/melody_diffusers ($XDG_CACHE_HOME/melody_diffusers).
     """
 
     def __init__(
@@ -135,6 +139,19 @@ class AudioClips(Dataset):
         """The whole clip, (1, T)."""
         return _to_waveform(self._clip_samples(index))
 
+    def windows(self, seconds: float) -> list[dict[str, Any]]:
+        """All whole windows of the clips, one after the other: their rows, with `start_seconds` and `samples`.
+
+        The samples are (T,) int16; a clip that is shorter than a window gives one, as long as it is.
+        """
+        length, windows = round(seconds * self.sample_rate), []
+        for index, row in enumerate(self.rows):
+            samples = self._clip_samples(index)
+            for number in range(max(len(samples) // length, 1)):
+                part = samples[number * length : (number + 1) * length]
+                windows.append({**row, "start_seconds": seconds * number, "samples": part})
+        return windows
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         index = range(len(self))[index]  # IndexError ends iteration; negative indices count from the end
         random = np.random.default_rng([self.seed, self.epoch, index])
@@ -171,12 +188,17 @@ class AudioClips(Dataset):
             ) from error
 
     def _cache_folder(self) -> Path:
-        """Beside the data set, or in the user's own cache where nothing may be written there."""
+        """.cache beside the data set or, where nothing can be written there, a folder in the user's own cache."""
         beside = self.folder.absolute().parent / ".cache"
-        if not os.access(beside if beside.is_dir() else beside.parent, os.W_OK):
-            beside = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "melody_diffusers"
-        beside.mkdir(parents=True, exist_ok=True)
-        return beside
+        try:
+            beside.mkdir(exist_ok=True)
+            with tempfile.TemporaryFile(dir=beside):
+                return beside
+        except OSError:
+            place = hashlib.blake2b(os.fsencode(beside), digest_size=6).hexdigest()
+            own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "melody_diffusers" / place
+            own.mkdir(parents=True, exist_ok=True)
+            return own
 
     def _caption(self, index: int, random: np.random.Generator) -> str:
         row = self.rows[index]
@@ -186,26 +208,26 @@ class AudioClips(Dataset):
         return captions[int(random.integers(len(captions)))] if captions else ""
 
     def _map_samples(self) -> tuple[np.memmap, np.ndarray]:
-        """All clips end to end as int16, and where each ends; decoded once for the data as they are now.
-
-        Of several processes one decodes while the others wait. What was decoded of the same split before its files
-        changed is removed.
-        """
-        key = json.dumps([str(self.folder.absolute()), self.split, self.sample_rate]).encode()
-        prefix = f"{self.folder.name}-{self.split}-{hashlib.blake2b(key, digest_size=4).hexdigest()}"
-        cache = self._cache_folder() / f"{prefix}-{self.fingerprint()}"
-        samples_file, ends_file = (cache.with_name(cache.name + end) for end in (".i16", ".ends.npy"))
-        with FileLock(cache.with_name(f"{prefix}.lock")):  # the system frees it if its holder is killed
+        """All clips end to end as int16, and where each ends; decoded once for the data as they are now."""
+        folder, name = self._cache_folder(), f"{self.folder.name}-{self.split}-{self.sample_rate}"
+        samples_file = folder / f"{name}-{self.fingerprint()}.i16"
+        ends_file = samples_file.with_suffix(".npy")
+        with FileLock(folder / f"{name}.lock"):  # one process decodes; the system frees the lock when it dies
             if not samples_file.is_file():
-                for outdated in cache.parent.glob(f"{prefix}-*"):
-                    outdated.unlink()
-                self._decode_all(samples_file, ends_file)
+                for old in folder.iterdir():  # of the data as they were, or left by a process that died
+                    of_this_split = re.fullmatch(re.escape(name) + r"-[0-9a-f]{24}\.(i16|npy|tmp)", old.name)
+                    if of_this_split:
+                        with contextlib.suppress(OSError):  # on Windows: in use
+                            old.unlink()
+                aside = samples_file.with_suffix(".tmp")
+                np.save(ends_file, np.cumsum(self._decode_to(aside), dtype=np.int64))
+                os.replace(aside, samples_file)  # last: who sees it finds the ends as well
         return np.memmap(samples_file, dtype=np.int16, mode="r"), np.load(ends_file)
 
-    def _decode_all(self, samples_file: Path, ends_file: Path) -> None:
-        aside = samples_file.with_name(samples_file.name + ".tmp")
+    def _decode_to(self, path: Path) -> list[int]:
+        """Writes the samples of all clips to a file, and gives their numbers: 0 for a clip that cannot be decoded."""
         lengths = []
-        with open(aside, "wb") as file:
+        with open(path, "wb") as file:
             rows = tqdm(self._dataset.select_columns("audio"), desc=f"decode {self.split}", unit="clip")
             for index, row in enumerate(rows):
                 samples = np.zeros(0, np.int16)
@@ -215,8 +237,7 @@ class AudioClips(Dataset):
                     self._quarantine(index, error)
                 lengths.append(len(samples))
                 samples.tofile(file)
-        np.save(ends_file, np.cumsum(lengths, dtype=np.int64))
-        os.replace(aside, samples_file)  # last: whoever sees it finds the ends as well
+        return lengths
 
 
 def _column_of_tensors(dataset: datasets.Dataset, name: str) -> list[Tensor]:
@@ -244,9 +265,10 @@ class EncodedClips(Dataset):
     """Crops of the clips that `encode_dataset` wrote: latents and semantic tokens of one stretch, and a condition.
 
     Item i is {"latents": (L, D) float32, "semantic_tokens": (S,), "mulan_tokens": (N,), "index": i}. A crop starts at a
-    token that starts with a frame, and holds the frames of exactly its tokens; a token that the clip's end cuts is left out. Its MuLan tokens come from one of the
-    clip's captions or tag lists with probability `text_share`, else from the audio window whose centre is nearest to the crop's.
-    Latents are read from the mapped files, all else stays in memory. `rows` holds all other columns.
+    token that starts with a frame, and holds the frames of exactly its tokens; a token that the end of the clip cuts is
+    left out. Its MuLan tokens come from one of the clip's captions or tag lists with probability `text_share`, else
+    from the audio window whose centre is nearest to the crop's. Latents are read from the mapped files, all else stays
+    in memory. `rows` holds all other columns.
 
     Args:
         folder: an output folder of `encode_dataset`; its rates are in `timebase`.

@@ -1,7 +1,7 @@
 """Decodes audio of unknown origin in a child process, which a damaged or hostile file may bring down.
 
 `Decoder` keeps one child, sends it one file at a time, and starts another when it died or took too long. The child
-imports nothing but numpy, soundfile and soxr, caps its own memory and processor time, and decodes in blocks of a second,
+imports nothing but numpy, soundfile and soxr, limits its own memory and processor time, and decodes a second at a time,
 so that neither a file's length nor what its header claims decides how much memory it takes.
 """
 
@@ -265,7 +265,9 @@ def _check_header(file: soundfile.SoundFile, num_bytes: int, limits: DecodeLimit
 def _ends_early(file: soundfile.SoundFile, path: str) -> str | None:
     """How the container tells that bytes are missing: libsndfile reads on as if it had been meant so."""
     # it only notes the difference, in its log: "data : 576000 (should be 287957)"
-    found = re.search(r"^\s*(?:data|SSND|Data Size|riff)\s*:\s*(\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
+    found = re.search(
+        r"^\s*(?:data|SSND|Data Size|riff)\s*:\s*(\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE
+    )
     if found is not None:
         said, there = map(int, found.groups())
         if there < said < UNKNOWN_BYTES:
@@ -321,6 +323,7 @@ def _mono_blocks(file: soundfile.SoundFile, to_rate: int, facts: dict[str, Any])
     from_rate = file.samplerate
     resampler = None if from_rate == to_rate else soxr.ResampleStream(from_rate, to_rate, 1, "float32", "HQ")
     num_read, num_given, peak = 0, 0, 0.0
+    file.seekable = lambda: False  # else soundfile seeks after each block, and an MP3 comes out wrong there
     while True:
         block = file.read(from_rate, dtype="float32", always_2d=True)  # (T, C)
         num_read += len(block)

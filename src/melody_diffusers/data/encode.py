@@ -25,10 +25,10 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..files import put_in_place
+from ..models.audio_vae import AudioVAEGAN
 from ..models.mulan import MuLanModel
 from ..models.residual_quantizer import ResidualQuantizer
 from ..models.semantic_tokenizer import SemanticTokenizer
-from ..models.audio_vae import AudioVAEGAN
 from ..timebase import Timebase
 from .datasets import AudioClips, tag_list
 
@@ -177,9 +177,9 @@ def encode_dataset(
             for outdated in [path.parent for path in output.glob("*/source.json")] + list(output.glob(".parts-*")):
                 shutil.rmtree(outdated)
             written.write_text(settings, encoding="utf-8")
+    state.wait_for_everyone()  # what is outdated is gone before anybody looks
     for split in datasets.get_dataset_split_names(str(folder)) if splits is None else splits:
-        with state.main_process_first():  # the others find what the first has decoded
-            clips = AudioClips(folder, split, None, encoder.timebase.sample_rate)
+        clips = AudioClips(folder, split, None, encoder.timebase.sample_rate)
         _encode_split(clips, encoder, output, batch_size, rows_per_part, state)
 
 

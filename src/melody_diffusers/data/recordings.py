@@ -9,19 +9,20 @@ from ..audio import load_audio
 
 AUDIO_SUFFIXES = (
     *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64"),
-    *(".m4a", ".aac", ".mp4", ".wma", ".ape", ".wv"),  # libsndfile cannot decode these, and the manifest says so
+    *(".m4a", ".aac", ".mp4", ".wma", ".ape", ".wv"),  # which libsndfile cannot decode, and the user is told
 )
 
 
 def audio_paths(folder: Path) -> list[Path]:
-    """Everything below the folder that is called like an audio file, in one order on every machine."""
+    """All paths below the folder that are named like audio files, in one order on every machine.
+
+    Among them are folders with such names and folders that cannot be listed, so that whoever opens them says so. Links
+    to folders are not followed.
+    """
     found: list[Path] = []
     for parent, folders, files in os.walk(folder, onerror=lambda error: found.append(Path(error.filename))):
-        found += [
-            Path(parent, name)
-            for name in files + folders
-            if Path(name).suffix.lower() in AUDIO_SUFFIXES and not name.startswith(".")  # such are notes of file systems
-        ]
+        names = [name for name in files + folders if not name.startswith(".")]  # such are notes of file systems
+        found.extend(Path(parent, name) for name in names if Path(name).suffix.lower() in AUDIO_SUFFIXES)
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
@@ -33,7 +34,7 @@ def read_recordings(
     A caption is the text in `name.txt` beside `name.wav`.
 
     Args:
-        folder: audio files, also in subfolders; taken in the order of their names.
+        folder: holds recordings, also in subfolders; taken in the order of their names.
         sample_rate: of the clips.
         max_seconds: recordings are cut into clips of this length; the last one is what remains.
         min_seconds: shorter clips are left out.
@@ -44,8 +45,7 @@ def read_recordings(
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"There is no folder of recordings at {folder}.")
-    files = audio_paths(Path(folder))
-    clips = []
+    files, clips = audio_paths(Path(folder)), []
     for path in files:
         text = path.with_suffix(".txt")
         caption = text.read_text(encoding="utf-8").strip() if text.is_file() else ""

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from tqdm import tqdm
@@ -158,34 +159,27 @@ def key_of(row: dict) -> str | None:
     return named_key(f"{row['key']} {row['mode_word']}") if "key" in row else None
 
 
-def read_windows(folder: str, split: str) -> list[dict]:
-    """The ten-second windows of a split's clips, as rows: the columns of the clip and `start_seconds`.
-
-    Audio stays encoded, in row["audio"]["bytes"]; `window_audio` decodes it. A clip shorter than a window gives one.
-    """
-    from datasets import Audio, load_dataset
-
-    dataset = load_dataset(str(folder), split=split).cast_column("audio", Audio(decode=False))
-    windows = []
-    for row in dataset:
-        num_windows = load_audio(row["audio"]["bytes"]).shape[-1] // round(CLIP_SECONDS * 24000)
-        windows += [{**row, "start_seconds": CLIP_SECONDS * i} for i in range(max(num_windows, 1))]
-    return windows
-
-
 def window_audio(window: dict, sample_rate: int) -> torch.Tensor:
-    """The audio of one of `read_windows`, (1, T) of ten seconds, silence after its end."""
-    waveform = load_audio(window["audio"]["bytes"], sample_rate=sample_rate)
-    start = round(window["start_seconds"] * sample_rate)
-    return crop_or_pad(waveform, round(CLIP_SECONDS * sample_rate), start=start)
+    """The audio of a window, (1, T) of ten seconds, silence after its end."""
+    waveform = torch.from_numpy(window["samples"].astype(np.float32) / 32768)
+    return crop_or_pad(waveform[None], round(CLIP_SECONDS * sample_rate))
 
 
 def make_clips(
-    pipe: DiffusionPipeline, settings: Settings, hand_written: dict, folder: Path, *, batch_size: int = 8
+    pipe: DiffusionPipeline,
+    settings: Settings,
+    hand_written: dict,
+    folder: Path,
+    test: list[dict],
+    validation: list[dict],
+    batch_size: int = 8,
 ) -> dict[str, list[Clip]]:
-    """Writes the audio of every row, and of the reference set for Frechet distances, and a manifest beside it."""
+    """Writes the audio of every row, and of the reference set for Frechet distances, and a manifest beside it.
+
+    Args:
+        test, validation: windows of ten seconds of these splits; the reference set is chosen from `validation`.
+    """
     sample_rate = pipe.sample_rate
-    test, validation = read_windows(settings.data, "test"), read_windows(settings.data, "validation")
     chosen = choose_windows(test, settings.clips_per_class, settings.seed)
     reference = choose_windows(validation, settings.clips_per_class, settings.seed)
 

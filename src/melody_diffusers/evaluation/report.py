@@ -13,18 +13,18 @@ writes.
 
 import argparse
 import json
-import re
-import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
+from diffusers import DiffusionPipeline
 
 import melody_diffusers
-from melody_diffusers.devices import default_device, use_tensor_cores
 from melody_diffusers.evaluation.clips import CLIP_SECONDS, QUESTIONS, Settings, in_batches, make_clips, read_manifest
 from melody_diffusers.evaluation.embeddings import Embedding, load_embedding, log_mel_statistics, mulan_embedding
 from melody_diffusers.evaluation.judges import ClipJudge
@@ -151,76 +151,26 @@ def sampling_table(sampling: list[dict], real: dict) -> list[str]:
     return [*lines, f"| {' | '.join(values)} |"]
 
 
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="melody evaluate", description="Measure a pipeline on held-out clips.")
-    parser.add_argument("--model", default=melody_diffusers.MELODY_TINY, help="pipeline folder or Hub name")
-    parser.add_argument("--data", default="data/synthetic", help="dataset folder with test and validation splits")
-    parser.add_argument("--judges", default="outputs/judges", help="folder written by training/train_judges.py")
-    parser.add_argument("--out", default="outputs/evaluation", type=Path, help="folder for report, plots and clips")
-    parser.add_argument("--prompts", type=Path, help="YAML of hand-written prompts (default: the package's)")
-    parser.add_argument(
-        "--embedding",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="of distances, besides log_mel and mulan: clap:FOLDER_OR_REPO, or module:function; may be repeated",
-    )
-    parser.add_argument(
-        "--compare-steps",
-        type=int,
-        nargs="+",
-        default=[],
-        metavar="STEPS",
-        help="compare these numbers of steps under the linear and the uniform schedule, such as 5 10 20",
-    )
-    parser.add_argument("--clips-per-class", type=int, default=10)
-    parser.add_argument("--num-inference-steps", type=int, help="default: the pipeline's")
-    parser.add_argument("--guidance-scale", type=float, help="default: the pipeline's")
-    parser.add_argument("--temperature", type=float, help="of the language model; default: the pipeline's")
-    parser.add_argument("--top-k", type=int, help="of the language model; default: the pipeline's")
-    parser.add_argument("--top-p", type=float, help="of the language model; default: the pipeline's")
-    parser.add_argument("--lm-guidance-scale", type=float, help="of the language model; default: the pipeline's")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--num-threads", type=int, default=2, help="CPU threads while speed is measured")
-    parser.add_argument("--device", help="cpu, cuda, ... (default: cuda where there is one, else cpu)")
-    parser.add_argument("--reuse", action="store_true", help="judge the clips of an earlier run in --out again")
-    parser.add_argument("--quick", action="store_true", help="two clips a class and two timed runs: a smoke test")
-    parser.add_argument("--card", type=Path, help="Markdown about the model: with the report it becomes its README.md")
-    given = sys.argv[1:] if argv is None else argv  # options had underscores once
-    arguments = parser.parse_args([re.sub("^--[a-z_]+", lambda option: option[0].replace("_", "-"), a) for a in given])
-    if arguments.card and not (arguments.card.is_file() and Path(arguments.model).is_dir()):
-        parser.error("--card is a Markdown file, and needs a folder as --model, to write its README.md")
-    counts = (arguments.clips_per_class, arguments.batch_size, arguments.num_threads, *arguments.compare_steps)
-    if min(counts) < 1:
-        parser.error("--clips-per-class, --batch-size, --num-threads and --compare-steps are at least 1")
-    if not all((Path(arguments.judges) / name / "config.json").is_file() for name in ("clip", "key")):
-        parser.error(
-            f"no judges in {arguments.judges}: train them with "
-            "`python training/train_judges.py --config training/configs/judges/tiny.yaml`"
-        )
-    return arguments
+def write_report(
+    arguments: argparse.Namespace, pipe: DiffusionPipeline, read_windows: Callable[[str, float], list[dict[str, Any]]]
+) -> None:
+    """Makes the clips, judges them, and writes report.json, report.md and plots.
 
-
-def main(argv: list[str] | None = None) -> int:
-    """The command `melody evaluate`: makes the clips, judges them, writes report.json, report.md and plots."""
-    arguments = parse_arguments(argv)
+    Args:
+        arguments: of `melody evaluate`.
+        read_windows: split and seconds -> the windows of its clips, as `AudioClips.windows` gives them.
+    """
     started = time.perf_counter()
     prompts = arguments.prompts or files("melody_diffusers.evaluation").joinpath("prompts.yaml")
     hand_written = yaml.safe_load(prompts.read_text())
-    judge = ClipJudge.from_pretrained(Path(arguments.judges) / "clip").eval()
-    key_judge = KeyJudge.from_pretrained(Path(arguments.judges) / "key").eval()
-    device = default_device() if arguments.device is None else torch.device(arguments.device)
-    use_tensor_cores(device)
-    pipe = melody_diffusers.MeLoDyPipeline.from_pretrained(arguments.model).to(device)
+    judge = ClipJudge.from_pretrained(arguments.judges / "clip").eval()
+    key_judge = KeyJudge.from_pretrained(arguments.judges / "key").eval()
     pipe.set_progress_bar_config(disable=True)
-    if pipe.semantic_tokenizer is None:
-        raise ValueError(f"{arguments.model} has no semantic_tokenizer, which the row from_tokens needs.")
     embeddings: dict[str, Embedding] = {"log_mel": log_mel_statistics, "mulan": mulan_embedding(pipe.mulan)}
     for name in arguments.embedding:
         kind, _, place = name.partition(":")
         label = f"{kind}:{Path(place).name}" if Path(place).is_dir() else name  # a report tells no local path
-        embeddings[label] = load_embedding(name, str(device))
+        embeddings[label] = load_embedding(name, str(pipe.device))
     names = ("num_inference_steps", "guidance_scale", "temperature", "top_k", "top_p", "lm_guidance_scale")
     settings = Settings(
         model=str(arguments.model),
@@ -234,8 +184,9 @@ def main(argv: list[str] | None = None) -> int:
         settings, manifest = read_manifest(folder)
     else:
         folder.mkdir(parents=True, exist_ok=True)
+        test, validation = (read_windows(split, CLIP_SECONDS) for split in ("test", "validation"))
         with torch.no_grad():
-            manifest = make_clips(pipe, settings, hand_written, folder, batch_size=arguments.batch_size)
+            manifest = make_clips(pipe, settings, hand_written, folder, test, validation, arguments.batch_size)
 
     earlier: dict = {}
     if arguments.reuse and (arguments.out / "report.json").is_file():
@@ -284,8 +235,3 @@ def main(argv: list[str] | None = None) -> int:
     draw(arguments.out, report, folder, manifest, sample_rate)
     print((arguments.out / "report.md").read_text())
     print(f"Written to {arguments.out} in {report['seconds']:.0f} s.")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
