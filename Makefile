@@ -8,6 +8,10 @@ DURATION ?= 10
 SEED     ?=
 JOBS     ?= 2
 MINUTES  ?=
+BUDGET   ?= 9.5
+DEVICE   ?= cuda
+GPU_PYTHON ?= python3
+GPU_PYTHON_VERSION ?= 3.12
 VENV   ?= $(or $(VIRTUAL_ENV),.venv)# an active virtual environment is taken as it is
 
 BIN := $(VENV)/bin
@@ -16,7 +20,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -c c
 
 export PROMPT # reaches the shell as it was typed, quotes and all
 
-.PHONY: help music test test-slow check lint format tiny model clean
+.PHONY: help music test test-slow gpu gpu-wheels check lint format tiny model clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -30,6 +34,15 @@ test: $(VENV)/installed-dev ## the test suite
 
 test-slow: $(VENV)/installed-dev ## what takes minutes: every stage stopped at every step, two processes, determinism
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n $(JOBS) --dist load -m slow
+
+gpu: ## on a machine with a GPU and torch, without network: its tests, benchmarks, then training (BUDGET=9.5, DEVICE=cuda)
+	$(GPU_PYTHON) training/gpu.py --out outputs/gpu --minutes $(BUDGET) --device $(DEVICE) --wheels .wheels
+
+gpu-wheels: ## fetch what such a machine may lack, for `make gpu`, into .wheels
+	$(PYTHON) -m pip download -q --no-deps --only-binary=:all: --python-version $(GPU_PYTHON_VERSION) -c constraints.txt \
+		$(foreach n,17 24 27 28 31 34 35,--platform manylinux_2_$(n)_x86_64) --platform manylinux2014_x86_64 -d .wheels \
+		diffusers importlib_metadata datasets dill multiprocess soundfile cffi pycparser soxr pydantic pydantic_core \
+		annotated-types typing-inspection
 
 check: lint ## format, lint, types and the quickest tests
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -q tests/test_layers.py tests/test_public_api.py tests/schedulers

@@ -12,6 +12,7 @@ from fake_device import FakeDevice
 
 import melody_diffusers.devices
 import melody_diffusers.pipelines.request
+from melody_diffusers.data.datasets import AudioClips
 from melody_diffusers.data.encode import ClipEncoder, encode_dataset
 from melody_diffusers.evaluation.velocity import velocity_figures
 from melody_diffusers.training_utils import OptimConfig, RunConfig, TrainingRun
@@ -63,7 +64,10 @@ def test_the_tokenizers_are_fitted(workspace, device, tmp_path, monkeypatch):
     parts, out = workspace / "pipeline", tmp_path / "out"
     data = [f"data.folder={workspace / 'set'}", "data.crop_seconds=1.0"]
     sizes = ["cluster.feature_layers=[1]", "cluster.num_centroids=8", f"run.output_dir={out / 'tokens'}"]
+    opened, init = [], AudioClips.__init__
+    monkeypatch.setattr(AudioClips, "__init__", lambda self, *a: opened.append(a[1]) or init(self, *a))
     run_script(monkeypatch, "fit_semantic_kmeans", *data, f"data.encoder={parts / 'semantic_tokenizer'}", *sizes)
+    assert opened == ["train", "validation"]  # the layer is not chosen by the clips that judge the whole model
     towers = [f"data.mulan={parts / 'mulan'}", f"data.tokenizer={workspace / 'tokenizer'}"]
     sizes = ["model.dim=16", "model.codebook_size=4", "run.num_iterations=1", f"run.output_dir={out / 'mulan'}"]
     run_script(monkeypatch, "fit_mulan_quantizer", *data, *towers, *sizes)

@@ -6,6 +6,7 @@ import runpy
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -187,6 +188,18 @@ def test_a_stage_that_fails_ends_it(made, capsys):
     assert make(made) == 3 and "lm failed" in capsys.readouterr().out
     (made / "train_lm.py").write_text(SCRIPT)
     assert make(made) == 0 and log(made) == ["lm"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+def test_a_command_that_is_told_to_stop_may_save_first(tmp_path):
+    """SIGTERM to the recipe reaches the training, and the recipe waits for it."""
+    child = "import signal, sys, time\n" + "def stop(*_):\n    time.sleep(0.5); print('saved'); sys.exit(7)\n"
+    child += "signal.signal(signal.SIGTERM, stop); print('begun', flush=True); time.sleep(60)"
+    code = "import sys, recipe; sys.exit(recipe.run([sys.executable, '-c', sys.argv[1]]))"
+    process = subprocess.Popen([sys.executable, "-c", code, child], cwd=TRAINING, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "begun\n"
+    process.terminate()
+    assert process.communicate(timeout=30)[0] == "saved\n" and process.returncode == 7
 
 
 def test_a_data_set_that_is_not_there_is_asked_for(place, capsys):

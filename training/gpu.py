@@ -1,0 +1,108 @@
+"""What a machine with one GPU is asked, in one command and at most ten minutes: tests, benchmarks, then training.
+
+    make gpu                            or, with another Python that has torch:
+    python training/gpu.py --out outputs/gpu --minutes 9.5
+
+Nothing is fetched. Packages that this Python lacks may lie as wheels in --wheels (`make gpu-wheels` fetches them). The
+training goes on from melody-tiny's diffusion model where an encoded data set is at hand. Each part has a time of its
+own, and what fails or runs out of it is noted and costs the others nothing. --device cpu rehearses it all.
+
+--out then holds at most eight files: summary.json, tests.txt, benchmark.txt, training.txt and the newest weights.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = "import accelerate, datasets, diffusers, einops, peft, pydantic, safetensors, soundfile, soxr, transformers"
+BENCHMARK = """
+import sys, torch
+from transformers import BertTokenizerFast
+import melody_diffusers as m
+from melody_diffusers.evaluation.speed import measure_speed
+device, dtype = torch.device(sys.argv[1]), torch.bfloat16
+with torch.device(device):
+    config = m.SemanticLMConfig(null_condition=True)
+    parts = dict(vae=m.AudioVAEGAN(m.AudioVAEGANConfig()), mulan=m.MuLanModel(m.MuLanConfig()))
+    parts |= dict(mulan_quantizer=m.ResidualQuantizer(), semantic_tokenizer=None, semantic_lm=m.SemanticLM(config))
+    parts |= dict(dual_path=m.DualPathDiffusionModel())
+parts = {name: part if part is None else part.to(dtype).eval() for name, part in parts.items()}
+tokenizer = BertTokenizerFast.from_pretrained(m.MELODY_TINY, subfolder="tokenizer")
+pipe = m.MeLoDyPipeline(**parts, tokenizer=tokenizer, scheduler=m.AngleScheduler())
+pipe.set_progress_bar_config(disable=True)
+print("paper size, untrained, timing only, bfloat16:", measure_speed(pipe, num_inference_steps=5, num_runs=3))
+if device.type == "cuda":
+    print("GB at most:", torch.cuda.max_memory_allocated() / 1e9)
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("outputs/gpu"), help="folder for the results")
+    parser.add_argument("--minutes", type=float, default=9.5, help="for everything (default: 9.5)")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--wheels", type=Path, help="folder of wheels for what this Python lacks")
+    parser.add_argument("--encoded", type=Path, default=Path("outputs/tiny/encoded"), help="data set to train on")
+    args = parser.parse_args()
+    started, parts = time.monotonic(), {}
+    args.out.mkdir(parents=True, exist_ok=True)
+    site = Path(os.environ.get("TMPDIR", "/tmp")) / "melody-gpu-site"
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{site}", "MELODY_GPU_DEVICE": args.device}
+    environment |= {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
+
+    def left() -> float:
+        return 60 * args.minutes - (time.monotonic() - started)
+
+    def part(name: str, share: float, *command: object, log: str) -> bool:
+        """Runs a command for at most a share of the time that is left; its output is added to the log."""
+        limit, begun = share * left(), time.monotonic()
+        with open(args.out / log, "a", encoding="utf-8") as file:
+            try:
+                done = subprocess.run(
+                    [sys.executable, *map(str, command)],
+                    cwd=ROOT,
+                    env=environment,
+                    stdout=file,
+                    stderr=file,
+                    timeout=limit,
+                )
+                outcome = "passed" if done.returncode == 0 else f"exit status {done.returncode}"
+            except subprocess.TimeoutExpired:
+                outcome = f"stopped after {limit:.0f} s"
+        parts[name] = {"outcome": outcome, "seconds": round(time.monotonic() - begun, 1), "log": log}
+        print(f"{name}: {outcome}, {parts[name]['seconds']} s", flush=True)
+        (args.out / "summary.json").write_text(json.dumps(parts, indent=1) + "\n", encoding="utf-8")
+        return outcome == "passed"
+
+    if args.wheels is not None and any(args.wheels.glob("*.whl")):
+        pip = ["-m", "pip", "install", "-q", "--no-index", "--no-deps", "--upgrade", "--target", site]
+        part("wheels", 0.3, *pip, *sorted(args.wheels.glob("*.whl")), log="tests.txt")
+    if not part("packages", 0.3, "-c", PACKAGES, log="tests.txt"):
+        raise SystemExit(f"This Python lacks a package: see {args.out / 'tests.txt'}, and --wheels.")
+    pytest = ["-m", "pytest", "-q", "-m", "gpu", "tests/gpu", "-p", "no:cacheprovider", "--durations=20"]
+    part("tests", 0.55, *pytest, log="tests.txt")
+    tiny = ["-m", "melody_diffusers.cli", "benchmark", "--device", args.device, "--runs", "3"]
+    part("benchmark, melody-tiny, 10 s", 0.3, *tiny, log="benchmark.txt")
+    part("benchmark, melody-tiny, 30 s", 0.3, *tiny, "--duration", "30", log="benchmark.txt")
+    part("benchmark, the paper's size", 0.4, "-c", BENCHMARK, args.device, log="benchmark.txt")
+    if (args.encoded / "encoding.json").is_file() and left() > 30:
+        run, minutes = args.out / "training", (left() - 20) / 60
+        command = ["training/train_dual_path.py", "--config", "training/configs/dual_path/tiny.yaml"]
+        command += ["--max_minutes", f"{minutes:.2f}", "--set", f"data.folder={args.encoded}"]
+        command += ["data.start=src/melody_diffusers/checkpoints/melody-tiny/dual_path", f"run.output_dir={run}"]
+        command += ["run.max_steps=1000000", "run.keep_checkpoints=1", "run.trackers=[]"]
+        part("training", 1.0, *command, log="training.txt")
+        for file in sorted(run.glob("checkpoints/step-*"))[-1:]:
+            for name in ("ema.dual_path.safetensors", "model.dual_path.safetensors", "state.json"):
+                if (file / name).is_file():
+                    shutil.copy(file / name, args.out / name)
+
+
+if __name__ == "__main__":
+    main()
