@@ -36,7 +36,6 @@ def test_a_pipeline_is_measured(device, waits, data, tmp_path, monkeypatch):
     KeyJudge(width=4).save_pretrained(tmp_path / "judges" / "key")
     for module in (clips, report, sampling):
         monkeypatch.setattr(module, "CLIP_SECONDS", 1.0)
-    monkeypatch.setitem(speed.measure_speed.__kwdefaults__, "audio_duration", 1.0)
     monkeypatch.setattr(report, "measure_load_seconds", lambda model: 0.0)
     places = ["--model", tmp_path / "pipe", "--data", data, "--judges", tmp_path / "judges", "--out", tmp_path / "out"]
     settings = [

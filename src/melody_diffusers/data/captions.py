@@ -44,7 +44,7 @@ def describe(columns: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merge(first: dict[str, Any], *others: dict[str, Any]) -> dict[str, Any]:
-    """For each column the first row that has something there."""
+    """One row that takes each column from the first row that has a value there."""
     return {
         name: next((row[name] for row in (first, *others) if row[name] not in (None, [])), first[name])
         for name in first
@@ -52,7 +52,7 @@ def merge(first: dict[str, Any], *others: dict[str, Any]) -> dict[str, Any]:
 
 
 def widen(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with its tags among its captions, as a list, and in sentences where it has no captions of its own."""
+    """The row with captions made from its tags: all of them, or the mere list where it has captions of its own."""
     made = captions_from_tags(row)
     return row | {"captions": list(dict.fromkeys(row["captions"] + made[:1] if row["captions"] else made))}
 
@@ -130,7 +130,7 @@ def read_metadata(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _texts(value: Any) -> list[str]:
-    """Text, number or list of these as texts without needless blanks; a list may also be written as JSON."""
+    """The texts in a text, a number or a list of these, which may be JSON; runs of blanks become one."""
     if isinstance(value, str) and value.startswith("["):
         try:
             value = json.loads(value)

@@ -263,8 +263,8 @@ def _check_header(file: soundfile.SoundFile, num_bytes: int, limits: DecodeLimit
 
 
 def _ends_early(file: soundfile.SoundFile, path: str) -> str | None:
-    """How the container tells that bytes are missing: libsndfile reads on as if it had been meant so."""
-    # it only notes the difference, in its log: "data : 576000 (should be 287957)"
+    """How the file tells that bytes are missing at its end, or None. To libsndfile it is merely shorter."""
+    # which notes the difference in its log: "data : 576000 (should be 287957)"
     found = re.search(
         r"^\s*(?:data|SSND|Data Size|riff)\s*:\s*(\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE
     )
@@ -319,7 +319,7 @@ def _write_clips(file: soundfile.SoundFile, spool: str, limits: DecodeLimits, fa
 
 
 def _mono_blocks(file: soundfile.SoundFile, to_rate: int, facts: dict[str, Any]) -> Iterator[np.ndarray]:
-    """The mean of all channels at another sample rate, about a second at a time."""
+    """The mean of all channels at the sample rate `to_rate`, about a second at a time."""
     from_rate = file.samplerate
     resampler = None if from_rate == to_rate else soxr.ResampleStream(from_rate, to_rate, 1, "float32", "HQ")
     num_read, num_given, peak = 0, 0, 0.0

@@ -28,7 +28,8 @@ def mulan_cycle_consistency(audio_embeds: torch.Tensor, text_embeds: torch.Tenso
             "audio_embeds and text_embeds are both (B, E) with B >= 2, got "
             f"{tuple(audio_embeds.shape)} and {tuple(text_embeds.shape)}"
         )
-    cosines = F.normalize(audio_embeds.double(), dim=-1) @ F.normalize(text_embeds.double(), dim=-1).T  # (B, B)
+    audio, text = (F.normalize(embeds.cpu().double(), dim=-1) for embeds in (audio_embeds, text_embeds))
+    cosines = audio @ text.T  # (B, B)
     matched = cosines.diagonal().mean()
     count = len(cosines)
     shuffled = (cosines.sum() - cosines.diagonal().sum()) / (count * (count - 1))

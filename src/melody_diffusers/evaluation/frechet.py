@@ -28,19 +28,24 @@ def gaussian_frechet_distance(
     return max(float(np.sum((mean_a - mean_b) ** 2) + spread), 0.0)
 
 
-def frechet_distance(embeddings: torch.Tensor, reference: torch.Tensor) -> float:
-    """The squared Frechet distance of two sets of vectors (N, E) and (M, E), each fitted by a Gaussian in float64.
-
-    Raises:
-        ValueError: a set holds fewer than two vectors, or the widths differ.
-    """
+def check_sets(embeddings: torch.Tensor, reference: torch.Tensor) -> None:
+    """A ValueError unless these are (N, E) and (M, E) with N and M at least 2: spread and pairs need two vectors."""
     if embeddings.ndim != 2 or reference.ndim != 2 or embeddings.shape[1] != reference.shape[1]:
         raise ValueError(
             f"embeddings and reference are (N, E) and (M, E), got {tuple(embeddings.shape)} and "
             f"{tuple(reference.shape)}"
         )
     if min(len(embeddings), len(reference)) < 2:
-        raise ValueError(f"a covariance needs two vectors or more, got {len(embeddings)} and {len(reference)}")
+        raise ValueError(f"a distance needs two vectors or more, got {len(embeddings)} and {len(reference)}")
+
+
+def frechet_distance(embeddings: torch.Tensor, reference: torch.Tensor) -> float:
+    """The squared Frechet distance of two sets of vectors (N, E) and (M, E), each fitted by a Gaussian in float64.
+
+    Raises:
+        ValueError: a set holds fewer than two vectors, or the widths differ.
+    """
+    check_sets(embeddings, reference)
     a, b = (x.detach().cpu().double().numpy() for x in (embeddings, reference))
     return gaussian_frechet_distance(
         a.mean(axis=0), np.cov(a, rowvar=False, ddof=1), b.mean(axis=0), np.cov(b, rowvar=False, ddof=1)

@@ -140,7 +140,7 @@ def estimate_bpm(waveform: torch.Tensor, *, sample_rate: int = 24000) -> float:
     is: a bell over octaves, centred on 120.
     """
     log_mel = log_mel_spectrogram(waveform[0], sample_rate=sample_rate, hop_length=sample_rate // 100, floor=LOG_FLOOR)
-    onsets = log_mel.diff(dim=0).clamp(min=0).mean(dim=-1).double()  # (frames - 1,)
+    onsets = log_mel.diff(dim=0).clamp(min=0).mean(dim=-1).cpu().double()  # (frames - 1,)
     frames = len(onsets)
     if frames < 400 or not onsets.any():  # two beats at 50 bpm and a second to compare
         return 0.0

@@ -12,6 +12,8 @@ figures of two systems cannot be compared.
 
 import torch
 
+from melody_diffusers.evaluation.frechet import check_sets
+
 
 def median_pairwise_distance(vectors: torch.Tensor) -> float:
     """The median Euclidean distance between two different vectors of (N, E): the lower one of an even number."""
@@ -30,13 +32,7 @@ def kernel_audio_distance(embeddings: torch.Tensor, reference: torch.Tensor, ban
         ValueError: a set holds fewer than two vectors, the widths differ, or the bandwidth is 0: more than half of all
             pairs of the reference are copies of each other.
     """
-    if embeddings.ndim != 2 or reference.ndim != 2 or embeddings.shape[1] != reference.shape[1]:
-        raise ValueError(
-            f"embeddings and reference are (N, E) and (M, E), got {tuple(embeddings.shape)} and "
-            f"{tuple(reference.shape)}"
-        )
-    if min(len(embeddings), len(reference)) < 2:
-        raise ValueError(f"a pair needs two vectors or more, got {len(embeddings)} and {len(reference)}")
+    check_sets(embeddings, reference)
     if bandwidth is None:
         bandwidth = median_pairwise_distance(reference)
     if not bandwidth > 0:

@@ -194,7 +194,7 @@ def write_report(
     measured = {"num_runs": 2 if arguments.quick else 5, "num_threads": arguments.num_threads}
     speed = earlier.get("speed")
     if speed is None:
-        speed = measure_speed(pipe, **measured, **settings.call_arguments)
+        speed = measure_speed(pipe, audio_duration=CLIP_SECONDS, **measured, **settings.call_arguments)
         speed["load_seconds"] = measure_load_seconds(arguments.model)
     sample_rate = pipe.sample_rate
     rows, real_against_real = evaluate_clips(folder, manifest, judge, key_judge, pipe, embeddings)
