@@ -12,16 +12,19 @@ def put_in_place(new: Path, place: Path) -> None:
     It is moved aside before, back if anything fails, and removed last.
 
     Raises:
-        OSError: `place` could not be replaced, and is as it was; `new` is still there.
+        OSError: `place` could not be replaced, and is as it was; `new` is still there, and named.
     """
-    if not place.exists():
-        os.replace(new, place)
-        return
-    aside = place.with_name(f".old-{place.name}-{uuid.uuid4().hex[:8]}")
-    os.replace(place, aside)
+    aside = place.with_name(f".old-{place.name}-{uuid.uuid4().hex[:8]}") if place.exists() else None
     try:
-        os.replace(new, place)
-    except OSError:
-        os.replace(aside, place)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
+        if aside is not None:
+            os.replace(place, aside)
+        try:
+            os.replace(new, place)
+        except OSError:
+            if aside is not None:
+                os.replace(aside, place)
+            raise
+    except OSError as error:
+        raise OSError(f"{new} is complete, but could not be renamed to {place}: {error}") from error
+    if aside is not None:
+        shutil.rmtree(aside, ignore_errors=True)

@@ -196,6 +196,27 @@ def test_the_command_reads_data_sets_of_any_split(hub_set, tmp_path, capsys):
     assert "refused 4 of 8 recordings: 1 duplicate, 1 not_audio, 2 unreadable" in capsys.readouterr().out
 
 
+def test_where_the_old_data_set_cannot_be_replaced_both_are_kept(songs, tmp_path, monkeypatch):
+    out, replace = tmp_path / "out", os.replace
+    build_dataset(songs, out, limits=SHORT, max_recordings=3)
+    before = rows_of(out)
+
+    def refuse(source, target):
+        if out in (source, target):
+            raise OSError("disk trouble")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OSError, match="could not be renamed to .*out: disk trouble") as error:
+        build_dataset(songs, out, limits=SHORT)
+    monkeypatch.undo()
+    assert all(np.array_equal(a["clip"], b["clip"]) for a, b in zip(rows_of(out), before, strict=True))
+    new = next(path for path in tmp_path.iterdir() if path.name.startswith(".out.partial"))
+    assert str(new) in str(error.value)
+    new.rename(tmp_path / "new")
+    assert len({row["recording"] for row in rows_of(tmp_path / "new")}) == 7
+
+
 def test_mistakes_are_named_and_nothing_is_written(songs, tmp_path, capsys):
     other = tmp_path / "precious"
     other.mkdir()

@@ -125,6 +125,7 @@ def build_dataset(
 
     Raises:
         ValueError: an argument or a table of captions is wrong, `out` is something else, or nothing can be used.
+        OSError: `out` could not be replaced; the message names the folder that holds the new data set.
     """
     limits, out = DecodeLimits() if limits is None else limits, Path(out)
     if not 0 <= validation_share < 1 or not 0 <= test_share < 1 or validation_share + test_share >= 1:
@@ -172,9 +173,10 @@ def build_dataset(
             file.writelines(json.dumps(line) + "\n" for line in manifest)
         _write_card(partial, out.name, summary, [line for line, *_ in accepted], limits)
         shutil.rmtree(spools)
-        put_in_place(partial, out)
-    finally:
+    except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
+        raise
+    put_in_place(partial, out)  # what fails here costs neither data set
     return summary
 
 
