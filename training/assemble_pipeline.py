@@ -22,6 +22,7 @@ from melody_diffusers import (
     SemanticLM,
     SemanticTokenizer,
 )
+from melody_diffusers.files import put_in_place
 
 
 def not_of_a_pipeline(folder: Path) -> list[str]:
@@ -65,7 +66,7 @@ def main() -> None:
     pipe.to(dtype=torch.float16)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{args.out.name}-", dir=args.out.parent))
-    aside, old = work / "new", work / "old"
+    aside = work / "new"
     pipe.save_pretrained(aside)
     for file in aside.glob("*/config.json"):
         config = json.loads(file.read_text())
@@ -74,10 +75,8 @@ def main() -> None:
         file.write_text(json.dumps(config, indent=2) + "\n")
     if (args.out / "README.md").exists():
         shutil.copy(args.out / "README.md", aside / "README.md")
-    if args.out.exists():
-        args.out.rename(old)
-    aside.rename(args.out)
-    shutil.rmtree(work)
+    put_in_place(aside, args.out)
+    work.rmdir()
     size = sum(file.stat().st_size for file in args.out.rglob("*.safetensors"))
     print(f"{args.out}: {size / 1e6:.1f} MB of weights")
 

@@ -31,6 +31,8 @@ from soundfont import SoundFont
 from styles import STYLES
 from tqdm.auto import tqdm
 
+from melody_diffusers.files import put_in_place
+
 FONT = Path(__file__).parent / "fonts" / "FluidR3Mono_trimmed.sf3"
 TEST_FONT_NAME = "TimGM6mb.sf2"
 CLIP_SECONDS = 20.0
@@ -263,13 +265,7 @@ def build(
     elapsed = time.monotonic() - started
     summary = {"clips": len(jobs), "hours": len(jobs) * CLIP_SECONDS / 3600, "seconds": elapsed}
     summary["hours_per_hour"] = summary["hours"] / (elapsed / 3600)
-    if out.exists():
-        old = out.with_name(f".{out.name}.old-{os.getpid()}")
-        out.rename(old)
-        partial.rename(out)
-        shutil.rmtree(old)
-    else:
-        partial.rename(out)
+    put_in_place(partial, out)
     return summary
 
 
