@@ -20,11 +20,17 @@ from torch.utils.backend_registration import _DummyBackendModule, _setup_private
 
 
 class _Backend(_DummyBackendModule):
+    inside = False  # a FakeDevice: else other tests of the same process would take this device for theirs
+
+    def is_available(self) -> bool:
+        return self.inside
+
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.bfloat16, torch.float16]
 
 
-_setup_privateuseone_for_python_backend("fake", _Backend())  # device guard and hooks, in Python; one to a process
+_BACKEND = _Backend()
+_setup_privateuseone_for_python_backend("fake", _BACKEND)  # device guard and hooks, in Python; one to a process
 MIXED = {"copy_", "_to_copy", "index", "index_put_", "_index_put_impl_"}  # what CUDA lets cross devices
 SYNCS = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "bincount", "equal"}
 
@@ -112,10 +118,12 @@ class FakeDevice(TorchDispatchMode):
         self.functions = _Generators()
         self.functions.__enter__()
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device="fake") then comes by here
+        _BACKEND.inside = True
         return super().__enter__()
 
     def __exit__(self, *args):
         super().__exit__(*args)
+        _BACKEND.inside = False
         torch._C._set_only_lift_cpu_tensors(False)
         self.functions.__exit__(*args)
         torch.Generator = self.generator

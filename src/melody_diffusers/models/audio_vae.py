@@ -32,8 +32,8 @@ def _head(name: str) -> Any:
 
 
 def _options(head: Any) -> dict[str, Any]:
-    """Names and defaults of a head's options."""
-    return {field.name: field.default for field in fields(head)}
+    """Names and defaults of a head's options, lists for tuples as in config.json."""
+    return {f.name: list(f.default) if isinstance(f.default, tuple) else f.default for f in fields(head)}
 
 
 class AudioVAEGANConfig(TransformersConfig, PreTrainedConfig):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from conftest import make_pipe
 from fake_device import FakeDevice
+from small import make_pipe
 
 from melody_diffusers import cli
 from melody_diffusers.evaluation import clips, report, sampling, speed

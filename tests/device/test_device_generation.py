@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import make_pipe
 from fake_device import FakeDevice
+from small import make_pipe
 
 from melody_diffusers import AngleScheduler, AudioVAEGAN, AudioVAEGANConfig, MeLoDyInpaintPipeline
 

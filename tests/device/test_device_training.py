@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import make_pipe
 from fake_device import FakeDevice
+from small import make_pipe
 
 import melody_diffusers.devices
 import melody_diffusers.pipelines.request
