@@ -81,8 +81,7 @@ class TrainingRun:
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(minutes=run.timeout_minutes))],
         )
         self.device, self._processes = self.accelerator.device, self.accelerator.num_processes
-        if self.device.type == "cuda":
-            torch.set_float32_matmul_precision("high")
+        use_tensor_cores(self.device)
         self._bf16 = run.mixed_precision == "bf16"
         if self._bf16 and self.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in ("AVX2", "DEFAULT"):
             self._bf16 = False
