@@ -28,6 +28,7 @@ from torch.distributed.nn.functional import all_gather
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from ..devices import use_tensor_cores
 from .averages import WeightAverages
 from .checkpoint import named_tensors, newest_checkpoint, read_checkpoint, write_checkpoint, write_model
 from .config import Config, OptimConfig, RunConfig, learning_rate
