@@ -353,7 +353,7 @@ def load_all() -> None:
     import transformers
 
     import melody_diffusers
-    from melody_diffusers import loading
+    from melody_diffusers.hf import loading
 
     torch.set_num_threads(1)
     diffusers.utils.logging.disable_progress_bar()
