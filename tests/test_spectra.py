@@ -14,7 +14,6 @@ from melody_diffusers.spectra import (
     SPECTRAL_SEMITONES,
     frame_spectra,
     griffin_lim,
-    hann_window,
     inverse_stft_frames,
     log_mel_spectrogram,
     mel_filterbank,
@@ -36,7 +35,7 @@ def noise(*shape: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("num_samples, n_fft, hop_length", [(24000, 1024, 240), (5001, 400, 160), (100, 1024, 240)])
 def test_frame_spectra_are_bit_equal_to_torch_stft(num_samples, n_fft, hop_length):
-    signal, window = noise(2, num_samples), hann_window(n_fft)
+    signal, window = noise(2, num_samples), torch.hann_window(n_fft)
     expected = torch.stft(
         signal, n_fft, hop_length, window=window, center=True, pad_mode="constant", return_complex=True
     )
@@ -91,6 +90,9 @@ def test_what_is_kept_for_one_device_stays_off_the_others():
         with FakeTensorMode():
             shapes.append(log_mel_spectrogram(torch.zeros(1, 2400), num_mels=21).shape)
     assert shapes == [(1, 10, 21)] * 2
+    with torch.device("meta"):
+        assert stft_frames(torch.zeros(1, 4790), 958, 479).device.type == "meta"
+        assert not stft_magnitude(waveform, 958, 958, 479).is_meta
     assert type(log_mel_spectrogram(waveform, num_mels=21)) is torch.Tensor
 
 

@@ -24,13 +24,7 @@ from melody_diffusers.data.datasets import AudioClips
 from melody_diffusers.devices import default_device
 from melody_diffusers.models.clustering import nearest
 from melody_diffusers.models.semantic_tokenizer import SemanticTokenizer, SemanticTokenizerConfig
-from melody_diffusers.spectra import (
-    SPECTRAL_FRAME_SIZE,
-    SPECTRAL_MEL,
-    SPECTRAL_ONSET,
-    SPECTRAL_SEMITONES,
-    spectral_frames,
-)
+from melody_diffusers.spectra import SPECTRAL_MEL, SPECTRAL_ONSET, SPECTRAL_SEMITONES, spectral_frames
 from melody_diffusers.training_utils import load_config, parse_args
 
 
@@ -228,7 +222,7 @@ def main() -> None:
         weights = torch.ones(targets.shape[-1])
         weights[SPECTRAL_SEMITONES] = config.cluster.semitone_weight
         weights[SPECTRAL_ONSET] = config.cluster.onset_weight
-        weights[SPECTRAL_FRAME_SIZE:] = config.cluster.chroma_weight
+        weights[SPECTRAL_ONSET + 1 :] = config.cluster.chroma_weight
 
     table, fitted = {}, {}
     for name, (points, test_points) in spaces.items():

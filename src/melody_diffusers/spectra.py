@@ -19,7 +19,8 @@ SPECTROGRAM_RANGE_DB = 80.0
 
 @lru_cache(maxsize=64)
 def _made(make: Callable[..., Tensor], device: str, fake_mode: object, *arguments) -> Tensor:
-    with torch.inference_mode(False):  # a tensor made in inference mode can never take part in training
+    # a tensor made in inference mode can never take part in training
+    with torch.inference_mode(False), torch.device("cpu"):
         return make(*arguments).to(device)
 
 
@@ -33,20 +34,15 @@ def _constant(make: Callable[..., Tensor], like: Tensor, *arguments) -> Tensor:
     return _kept(make, str(like.device), getattr(like, "fake_mode", None), *arguments)
 
 
-def hann_window(length: int) -> Tensor:
-    """A periodic Hann window (length,), on the CPU."""
-    return torch.hann_window(length, device="cpu")
-
-
 def mel_filterbank(sample_rate: int, n_fft: int, num_mels: int) -> Tensor:
-    """Triangular mel filters (n_fft // 2 + 1, num_mels) on Slaney's scale, each of unit area in Hz; on the CPU.
+    """Triangular mel filters (n_fft // 2 + 1, num_mels) on Slaney's scale, each of unit area in Hz.
 
     Magnitudes (..., n_fft // 2 + 1) @ filterbank give (..., num_mels).
     """
     weights = mel_filter_bank(
         n_fft // 2 + 1, num_mels, 0.0, sample_rate / 2, sample_rate, norm="slaney", mel_scale="slaney"
     )
-    return torch.tensor(weights, dtype=torch.float32, device="cpu")
+    return torch.tensor(weights, dtype=torch.float32)
 
 
 def frame_spectra(signal: Tensor, window: Tensor, hop_length: int, n_fft: int | None = None) -> Tensor:
@@ -83,7 +79,7 @@ def log_mel_spectrogram(
     with torch.autocast(waveform.device.type, enabled=False):
         flat = waveform.float().reshape(-1, waveform.shape[-1])  # (B, T)
         padded = F.pad(flat, (n_fft // 2, n_fft // 2))
-        spectrum = frame_spectra(padded, _constant(hann_window, flat, n_fft), hop_length)
+        spectrum = frame_spectra(padded, _constant(torch.hann_window, flat, n_fft), hop_length)
         magnitude = spectrum.abs()[:, : waveform.shape[-1] // hop_length]  # (B, N, n_fft // 2 + 1)
         mel = magnitude @ _constant(mel_filterbank, flat, sample_rate, n_fft, num_mels)
         return mel.clamp(min=floor).log().reshape(*waveform.shape[:-1], -1, num_mels)
@@ -103,8 +99,8 @@ def spectrogram_image(waveform: Tensor, sample_rate: int = 24000) -> np.ndarray:
 
 def _semitone_weights(sample_rate: int, fft_size: int, num_semitones: int, lowest_hz: float) -> Tensor:
     """Share of each Fourier bin but the first in each semitone, (F - 1, num_semitones); columns sum to 1."""
-    hertz = torch.arange(1, fft_size // 2 + 1, device="cpu") * (sample_rate / fft_size)
-    distance = 12 * torch.log2(hertz / lowest_hz)[:, None] - torch.arange(num_semitones, device="cpu")
+    hertz = torch.arange(1, fft_size // 2 + 1) * (sample_rate / fft_size)
+    distance = 12 * torch.log2(hertz / lowest_hz)[:, None] - torch.arange(num_semitones)
     weight = torch.exp(-0.5 * (distance * 3).square())
     return weight / weight.sum(0)
 
@@ -127,7 +123,7 @@ def semitone_spectrogram(
     left = (fft_size - hop_size) // 2
     right = num_frames * hop_size - waveform.shape[-1] + fft_size - hop_size - left
     padded = F.pad(waveform[:, 0].float(), (left, right))
-    window = _constant(hann_window, padded, fft_size)
+    window = _constant(torch.hann_window, padded, fft_size)
     energy = _squared(frame_spectra(padded, window, hop_size)) / window.square().sum()  # (B, N, F)
     weights = _constant(_semitone_weights, padded, sample_rate, fft_size, num_semitones, lowest_hz)
     return 0.5 * (energy[..., 1:] @ weights + 1e-8).log()
@@ -173,7 +169,7 @@ def stft_magnitude(waveform: Tensor, fft_size: int, window_size: int, hop_size: 
     """
     signal, half = waveform.float(), window_size // 2
     signal = reflected(signal, half, half) if half < signal.shape[-1] else F.pad(signal, (half, half))
-    window = _constant(hann_window, signal, window_size)
+    window = _constant(torch.hann_window, signal, window_size)
     power = _squared(frame_spectra(signal, window / window.norm(), hop_size, fft_size))  # (..., N, F)
     return (power + eps**2).sqrt()
 
@@ -185,14 +181,14 @@ def stft_frames(waveform: Tensor, n_fft: int, hop_length: int) -> Tensor:
     """
     margin = n_fft - hop_length
     padded = F.pad(waveform.float(), (margin // 2, margin - margin // 2))
-    window = _constant(hann_window, padded, n_fft)
+    window = _constant(torch.hann_window, padded, n_fft)
     return frame_spectra(padded, window / window.norm(), hop_length)
 
 
 def inverse_stft_frames(spectrum: Tensor, hop_length: int) -> Tensor:
     """Waveform (B, N * hop_length) of frames (B, N, F): inverts `stft_frames`, by least squares where none fits."""
     n_fft = 2 * (spectrum.shape[-1] - 1)
-    window = _constant(hann_window, spectrum, n_fft)
+    window = _constant(torch.hann_window, spectrum, n_fft)
     frames = torch.fft.irfft(spectrum, n=n_fft) * (window * window.norm())
     squares = window.square().expand(1, spectrum.shape[1], -1)
     start, length = (n_fft - hop_length) // 2, spectrum.shape[1] * hop_length

@@ -25,15 +25,15 @@ from ..hf.bases import TransformersAutoencoder, TransformersConfig
 from .heads import HEADS
 
 
-def _head(name: str) -> Any:
-    if name not in HEADS:
-        raise ValueError(f"head is {name!r}; allowed are {', '.join(map(repr, HEADS))}")
-    return HEADS[name]
+def _options(head: str) -> dict[str, Any]:
+    """Names and defaults of a head's options."""
+    if head not in HEADS:
+        raise ValueError(f"head is {head!r}; allowed are {', '.join(map(repr, HEADS))}")
+    return {field.name: _plain(field.default) for field in fields(HEADS[head][0])}
 
 
-def _options(head: Any) -> dict[str, Any]:
-    """Names and defaults of a head's options, lists for tuples as in config.json."""
-    return {f.name: list(f.default) if isinstance(f.default, tuple) else f.default for f in fields(head)}
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 class AudioVAEGANConfig(TransformersConfig, PreTrainedConfig):
@@ -42,11 +42,11 @@ class AudioVAEGANConfig(TransformersConfig, PreTrainedConfig):
     Args:
         sample_rate: of the waveform, in Hz.
         latent_dim: D.
-        head: `"hifigan"`, the paper's; `"istft"`, ten times cheaper; `"magnitude"`, whose latents hold no phase.
+        head: a key of `heads.HEADS`; the paper's by default.
         latent_clip, latent_scale: c and s in z = s clip((z_bar - latent_mean) / latent_std, -c, c). The paper's
             clip(z_bar / 3, -1, 1) by default; with a scale of 1 latents keep unit deviation.
-        **kwargs: options of the head, as in its file in `heads`. Those of other heads, which files of earlier versions
-            hold, are left out.
+        **kwargs: options of the head, which its file in `heads` lists. Those of other heads, which files of earlier
+            versions hold, are left out.
 
     Raises:
         ValueError: there is no such head, or its options do not fit together.
@@ -68,18 +68,16 @@ class AudioVAEGANConfig(TransformersConfig, PreTrainedConfig):
         self.head = head
         self.latent_clip = latent_clip
         self.latent_scale = latent_scale
-        given = {name: kwargs.pop(name) for each in HEADS.values() for name in _options(each) if name in kwargs}
-        own = {name: given.get(name, default) for name, default in _options(_head(head)).items()}
-        _head(head)(**own)  # refuses what does not fit together
-        for name, value in own.items():
-            setattr(self, name, list(value) if isinstance(value, tuple) else value)
+        given = {name: kwargs.pop(name) for each in HEADS for name in _options(each) if name in kwargs}
+        for name, default in _options(head).items():
+            setattr(self, name, _plain(given.get(name, default)))
+        self.hop_samples  # noqa: B018 (refuses options that do not fit together)
         super().__init__(**kwargs)
 
     @property
     def head_options(self) -> Any:
-        """The head with its options: an object of a class in `HEADS`, which builds encoder and decoder."""
-        head = _head(self.head)
-        return head(**{name: getattr(self, name) for name in _options(head)})
+        """The options of the head, as its own class in `HEADS`."""
+        return HEADS[self.head][0](**{name: getattr(self, name) for name in _options(self.head)})
 
     @property
     def hop_samples(self) -> int:
@@ -91,7 +89,7 @@ class AudioVAEGANConfig(TransformersConfig, PreTrainedConfig):
         """Names and defaults of the arguments that may stand beside `values`; by default, those of every head."""
         parameters = inspect.signature(cls).parameters.values()
         known = {each.name: each.default for each in parameters if each.kind is not each.VAR_KEYWORD}
-        heads = HEADS.values() if values is None else [_head(values.get("head", known["head"]))]
+        heads = HEADS if values is None else [values.get("head", known["head"])]
         return known | {name: default for head in heads for name, default in _options(head).items()}
 
 
@@ -151,14 +149,14 @@ class AudioVAEGAN(TransformersAutoencoder, PreTrainedModel):
     config_class = AudioVAEGANConfig
     base_model_prefix = "vae_gan"
     main_input_name = "waveform"
-    _no_split_modules = sorted({head.block.__name__ for head in HEADS.values()})
+    _no_split_modules = [side.__name__ for _, *sides in HEADS.values() for side in sides]
 
     def __init__(self, config: AudioVAEGANConfig):
         super().__init__(config)
-        head = config.head_options
-        self.encoder: Any = head.encoder(config.latent_dim)
-        self.decoder: Any = head.decoder(config.latent_dim)
-        self.hop_samples: int = head.hop_samples
+        _, encoder, decoder = HEADS[config.head]
+        self.encoder: Any = encoder(config.head_options, config.latent_dim)
+        self.decoder: Any = decoder(config.head_options, config.latent_dim)
+        self.hop_samples: int = config.hop_samples
         """Samples per latent frame."""
         self.register_buffer("latent_mean", torch.zeros(config.latent_dim))
         self.register_buffer("latent_std", torch.ones(config.latent_dim))

@@ -5,7 +5,6 @@ Shapes: B batch, L latent frames, C channels.
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +30,7 @@ class ConvNeXtBlock(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvNeXtHead:
+class ConvNeXtOptions:
     """Options of a head that works at the frame rate.
 
     Args:
@@ -47,8 +46,6 @@ class ConvNeXtHead:
     istft_expansion: int = 3
     istft_encoder_layers: int = 4
     istft_decoder_layers: int = 6
-
-    block: ClassVar[type[nn.Module]] = ConvNeXtBlock
 
     def __post_init__(self) -> None:
         hop, n_fft = self.istft_hop, self.istft_n_fft
@@ -68,14 +65,16 @@ class ConvNeXtHead:
 class ConvNeXtTrunk(nn.Module):
     """Base of these heads' encoders and decoders: a linear layer and ConvNeXt blocks at the frame rate."""
 
-    def __init__(self, num_inputs: int, num_layers: int, head: ConvNeXtHead):
+    def __init__(self, num_inputs: int, num_layers: int, options: ConvNeXtOptions):
         super().__init__()
-        width = head.istft_width
+        width = options.istft_width
         self.first = nn.Linear(num_inputs, width)
         self.first_norm = nn.LayerNorm(width)
-        self.blocks = nn.ModuleList(ConvNeXtBlock(width, head.istft_expansion, num_layers) for _ in range(num_layers))
+        self.blocks = nn.ModuleList(
+            ConvNeXtBlock(width, options.istft_expansion, num_layers) for _ in range(num_layers)
+        )
         self.last_norm = nn.LayerNorm(width)
-        self.context_frames = num_layers * (ConvNeXtBlock.kernel // 2) + head.istft_n_fft // head.istft_hop
+        self.context_frames = num_layers * (ConvNeXtBlock.kernel // 2) + options.istft_n_fft // options.istft_hop
 
     def trunk(self, features: torch.Tensor) -> torch.Tensor:
         """Features (B, L, num_inputs) -> (B, L, C)."""

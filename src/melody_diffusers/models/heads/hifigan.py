@@ -12,7 +12,6 @@ Shapes: B batch, T samples, L latent frames, D latent width, C channels.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -73,7 +72,7 @@ class UpsampleConv(nn.ConvTranspose1d):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HiFiGAN:
+class HiFiGANOptions:
     """The paper's head; the defaults are the paper's numbers.
 
     Args:
@@ -95,8 +94,6 @@ class HiFiGAN:
     encoder_bottleneck_kernel: int = 7
     decoder_bottleneck_kernel: int = 3
 
-    block: ClassVar[type[nn.Module]] = ResidualStack
-
     def __post_init__(self) -> None:
         down, up = self.encoder_rates, self.decoder_rates
         if math.prod(down) != math.prod(up):
@@ -106,29 +103,23 @@ class HiFiGAN:
     def hop_samples(self) -> int:
         return math.prod(self.encoder_rates)
 
-    def encoder(self, latent_dim: int) -> nn.Module:
-        return HiFiGANEncoder(self, latent_dim)
-
-    def decoder(self, latent_dim: int) -> nn.Module:
-        return HiFiGANDecoder(self, latent_dim)
-
 
 class HiFiGANEncoder(nn.Module):
     """Waveform (B, 1, T) -> means and log-variances (B, L, 2D)."""
 
-    def __init__(self, head: HiFiGAN, latent_dim: int):
+    def __init__(self, options: HiFiGANOptions, latent_dim: int):
         super().__init__()
-        widths = [*head.encoder_channels, 2 * head.encoder_channels[-1]]
+        widths = [*options.encoder_channels, 2 * options.encoder_channels[-1]]
         self.first = nn.Conv1d(1, widths[0], 7, padding=3)
         self.downsamplers, self.stacks = nn.ModuleList(), nn.ModuleList()
         context, samples_per_step = 3, 1
-        for index, (rate, kernel) in enumerate(zip(head.encoder_rates, head.encoder_kernels, strict=True)):
+        for index, (rate, kernel) in enumerate(zip(options.encoder_rates, options.encoder_kernels, strict=True)):
             self.downsamplers.append(StridedConv(widths[index], widths[index + 1], kernel, rate))
-            self.stacks.append(ResidualStack(widths[index + 1], head.residual_kernels, head.encoder_dilations))
+            self.stacks.append(ResidualStack(widths[index + 1], options.residual_kernels, options.encoder_dilations))
             context += kernel * samples_per_step
             samples_per_step *= rate
             context += self.stacks[-1].context_samples * samples_per_step
-        kernel = head.encoder_bottleneck_kernel
+        kernel = options.encoder_bottleneck_kernel
         self.bottleneck = nn.Conv1d(widths[-1], widths[-1], kernel, padding=kernel // 2)
         self.last = nn.Conv1d(widths[-1], 2 * latent_dim, 1)
         self.context_frames = -(-context // samples_per_step) + kernel // 2
@@ -144,17 +135,17 @@ class HiFiGANEncoder(nn.Module):
 class HiFiGANDecoder(nn.Module):
     """Latents (B, L, D) -> waveform (B, 1, L * hop), within [-1, 1]."""
 
-    def __init__(self, head: HiFiGAN, latent_dim: int):
+    def __init__(self, options: HiFiGANOptions, latent_dim: int):
         super().__init__()
-        widths = [head.decoder_channels[0], *head.decoder_channels]
-        kernel = head.decoder_bottleneck_kernel
+        widths = [options.decoder_channels[0], *options.decoder_channels]
+        kernel = options.decoder_bottleneck_kernel
         self.first = nn.Conv1d(latent_dim, widths[0], 7, padding=3)
         self.bottleneck = nn.Conv1d(widths[0], widths[0], kernel, padding=kernel // 2)
         self.upsamplers, self.stacks = nn.ModuleList(), nn.ModuleList()
         context, frames_per_step = 3.0 + kernel // 2, 1.0
-        for index, (rate, kernel) in enumerate(zip(head.decoder_rates, head.decoder_kernels, strict=True)):
+        for index, (rate, kernel) in enumerate(zip(options.decoder_rates, options.decoder_kernels, strict=True)):
             self.upsamplers.append(UpsampleConv(widths[index], widths[index + 1], kernel, rate))
-            self.stacks.append(ResidualStack(widths[index + 1], head.residual_kernels, head.decoder_dilations))
+            self.stacks.append(ResidualStack(widths[index + 1], options.residual_kernels, options.decoder_dilations))
             context += -(-kernel // rate) * frames_per_step
             frames_per_step /= rate
             context += self.stacks[-1].context_samples * frames_per_step

@@ -8,24 +8,11 @@ with it the bass is a waveform from the first hundred on.
 Shapes: B batch, T samples, L latent frames, D latent width, C channels, F frequency bins.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
 
 from ...spectra import inverse_stft_frames, stft_frames
-from .convnext import ConvNeXtHead, ConvNeXtTrunk
-
-
-@dataclass(frozen=True, kw_only=True)
-class ISTFT(ConvNeXtHead):
-    """The inverse-STFT head; see `ConvNeXtHead` for its options."""
-
-    def encoder(self, latent_dim: int) -> nn.Module:
-        return ISTFTEncoder(self, latent_dim)
-
-    def decoder(self, latent_dim: int) -> nn.Module:
-        return ISTFTDecoder(self, latent_dim)
+from .convnext import ConvNeXtOptions, ConvNeXtTrunk
 
 
 class ISTFTEncoder(ConvNeXtTrunk):
@@ -36,11 +23,11 @@ class ISTFTEncoder(ConvNeXtTrunk):
 
     compression = 0.3  # magnitudes are raised to this power: partials 60 dB apart come to lie 18 dB apart
 
-    def __init__(self, head: ISTFT, latent_dim: int):
-        super().__init__(3 * head.num_bins, head.istft_encoder_layers, head)
-        self.n_fft, self.hop = head.istft_n_fft, head.istft_hop
-        self.last = nn.Linear(head.istft_width, 2 * latent_dim)
-        self.linear = nn.Linear(2 * head.num_bins, latent_dim, bias=False)
+    def __init__(self, options: ConvNeXtOptions, latent_dim: int):
+        super().__init__(3 * options.num_bins, options.istft_encoder_layers, options)
+        self.n_fft, self.hop = options.istft_n_fft, options.istft_hop
+        self.last = nn.Linear(options.istft_width, 2 * latent_dim)
+        self.linear = nn.Linear(2 * options.num_bins, latent_dim, bias=False)
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         spectrum = torch.view_as_real(stft_frames(waveform[:, 0], self.n_fft, self.hop))  # (B, L, F, 2)
@@ -60,13 +47,13 @@ class ISTFTDecoder(ConvNeXtTrunk):
 
     max_magnitude = 1e2  # as in Vocos: keeps exp() finite early in training
 
-    def __init__(self, head: ISTFT, latent_dim: int):
-        super().__init__(latent_dim, head.istft_decoder_layers, head)
-        self.hop = head.istft_hop
-        self.magnitude = nn.Linear(head.istft_width, head.num_bins)
+    def __init__(self, options: ConvNeXtOptions, latent_dim: int):
+        super().__init__(latent_dim, options.istft_decoder_layers, options)
+        self.hop = options.istft_hop
+        self.magnitude = nn.Linear(options.istft_width, options.num_bins)
         self.magnitude.init_bias = -4.0  # a start near the level of music, so that no step is lost to loudness
-        self.phase = nn.Linear(head.istft_width, 2 * head.num_bins)
-        self.linear = nn.Linear(latent_dim, 2 * head.num_bins, bias=False)
+        self.phase = nn.Linear(options.istft_width, 2 * options.num_bins)
+        self.linear = nn.Linear(latent_dim, 2 * options.num_bins, bias=False)
         self.linear.init_gain = 0.1  # a start below the level of music
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:

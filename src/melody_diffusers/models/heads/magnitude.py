@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from ...spectra import griffin_lim, stft_frames
-from .convnext import ConvNeXtHead, ConvNeXtTrunk
+from .convnext import ConvNeXtOptions, ConvNeXtTrunk
 
 
 @dataclass(frozen=True, kw_only=True)
-class Magnitude(ConvNeXtHead):
-    """The magnitude head; see `ConvNeXtHead` for its other options.
+class MagnitudeOptions(ConvNeXtOptions):
+    """The magnitude head; see `ConvNeXtOptions` for its other options.
 
     Args:
         griffin_lim_iterations: how often Griffin-Lim betters the phases.
@@ -43,22 +43,20 @@ class Magnitude(ConvNeXtHead):
     def spectra_per_latent(self) -> int:
         return self.istft_hop // self.spectrum_hop
 
-    def encoder(self, latent_dim: int) -> nn.Module:
-        return MagnitudeEncoder(self, latent_dim)
-
-    def decoder(self, latent_dim: int) -> nn.Module:
-        return MagnitudeDecoder(self, latent_dim)
-
 
 class MagnitudeEncoder(ConvNeXtTrunk):
     """Waveform (B, 1, T) -> log magnitudes, four to a window -> ConvNeXt blocks -> (B, L, 2D). Hears no phase."""
 
     floor = 1e-4
 
-    def __init__(self, head: Magnitude, latent_dim: int):
-        super().__init__(head.spectra_per_latent * head.num_bins, head.istft_encoder_layers, head)
-        self.n_fft, self.hop, self.spectra_per_latent = head.istft_n_fft, head.spectrum_hop, head.spectra_per_latent
-        self.last = nn.Linear(head.istft_width, 2 * latent_dim)
+    def __init__(self, options: MagnitudeOptions, latent_dim: int):
+        super().__init__(options.spectra_per_latent * options.num_bins, options.istft_encoder_layers, options)
+        self.n_fft, self.hop, self.spectra_per_latent = (
+            options.istft_n_fft,
+            options.spectrum_hop,
+            options.spectra_per_latent,
+        )
+        self.last = nn.Linear(options.istft_width, 2 * latent_dim)
 
     def magnitude(self, waveform: torch.Tensor) -> torch.Tensor:
         """(B, 1, T) -> (B, N, F)."""
@@ -73,11 +71,11 @@ class MagnitudeEncoder(ConvNeXtTrunk):
 class MagnitudeDecoder(ConvNeXtTrunk):
     """Latents (B, L, D) -> ConvNeXt blocks -> magnitudes (B, F, N); `waveform` finds their phases."""
 
-    def __init__(self, head: Magnitude, latent_dim: int):
-        super().__init__(latent_dim, head.istft_decoder_layers, head)
-        self.hop, self.spectra_per_latent = head.spectrum_hop, head.spectra_per_latent
-        self.num_iterations = head.griffin_lim_iterations
-        self.last = nn.Linear(head.istft_width, head.spectra_per_latent * head.num_bins)
+    def __init__(self, options: MagnitudeOptions, latent_dim: int):
+        super().__init__(latent_dim, options.istft_decoder_layers, options)
+        self.hop, self.spectra_per_latent = options.spectrum_hop, options.spectra_per_latent
+        self.num_iterations = options.griffin_lim_iterations
+        self.last = nn.Linear(options.istft_width, options.spectra_per_latent * options.num_bins)
         self.last.init_bias = -4.0  # a start near the level of music
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
