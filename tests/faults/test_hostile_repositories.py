@@ -471,13 +471,14 @@ def test_what_is_not_hostile_is_loaded(results):
 def test_a_hostile_repository_is_refused(results, name):
     _, _, says, _ = CASES[name]
     assert results[name]
+    intact = min(result["seconds"] for result in results[None].values())  # a second or so; more on a slow machine
     for loader, result in results[name].items():
         assert result["refused"] is not None, f"{loader} loaded it"
         kind, bases, message = result["refused"]
         assert {"ValueError", "OSError", "RuntimeError"} & set(bases), (loader, kind, message)
         assert says in message, (loader, kind, message)
         assert result["seen"] == [], (loader, result["seen"])
-        assert result["seconds"] <= MAX_SECONDS and result["bytes"] <= MAX_BYTES, (loader, result)
+        assert result["seconds"] <= max(MAX_SECONDS, intact) and result["bytes"] <= MAX_BYTES, (loader, result)
 
 
 def test_nothing_was_read_outside_and_nothing_was_run(results):

@@ -46,7 +46,7 @@ MAX_JSON_BYTES, MAX_TOKENIZER_BYTES, MAX_HEADER_BYTES = 2**20, 2**22, 2**22
 MAX_NUMBER = 2**20  # in a configuration
 MAX_ITEMS = 256  # of a list in a configuration
 MAX_DEPTH = 256  # layers, blocks, iterations
-MAX_OPERATIONS = 10_000  # to build a model without its memory; the paper's largest takes 2,500
+MAX_OPERATIONS = 5_000  # to build a model without its memory; the paper's largest takes 2,500
 
 CHOOSES_CODE = re.compile(
     r"__.*|auto_map|trust_remote_code|configuration_files|transformers_weights|quantization_config|fusion_config"
