@@ -179,13 +179,13 @@ def _open_by_libsndfile(file: BinaryIO, source: Any, stack: contextlib.ExitStack
 
     file.seek(0)
     head = file.read(HEADER_BYTES)
-    is_mp3 = head[:3] == b"ID3" or _is_mpeg_frame(head)
-    parts = _joined_mp3s(file, size) if is_mp3 else [_mended(head, size)]
-    sounds = [opened(part) for part in parts]
-    if sounds[0].format == "OGG" and sounds[0].frames >= UNKNOWN_LENGTH:
+    if head[:4] == b"OggS":
         parts = _ogg_streams(file, size)
-        sounds = [opened(part) for part in parts] if len(parts) > 1 else sounds
-    return _ByLibsndfile(sounds)
+    elif head[:3] == b"ID3" or _is_mpeg_frame(head):
+        parts = _joined_mp3s(file, size)
+    else:
+        parts = [_mended(head, size)]
+    return _ByLibsndfile([opened(part) for part in parts])
 
 
 def _mended(head: bytes, size: int) -> _Part:
@@ -228,7 +228,7 @@ def _ogg_streams(file: BinaryIO, size: int) -> list[_Part]:
         was_start = is_start
         num_segments = page[26]
         place += 27 + num_segments + sum(page[27 : 27 + num_segments])
-    return [_Part(start, end) for start, end in zip(starts, [*starts[1:], size])]
+    return [_Part(start, end) for start, end in zip(starts, [*starts[1:], size])] or [_Part(0, size)]
 
 
 def _joined_mp3s(file: BinaryIO, size: int) -> list[_Part]:
