@@ -1,16 +1,41 @@
 """Folders of recordings, as anyone has them: any format, rate and number of channels, in subfolders or not."""
 
 import os
+import queue
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from ..audio import load_audio
+from .captions import describe, merge, read_metadata, read_sidecar
+from .decoding import DecodeLimits, Decoder
 
 AUDIO_SUFFIXES = (
     *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64"),
     *(".m4a", ".aac", ".mp4", ".wma", ".ape", ".wv"),  # which libsndfile cannot decode, and the user is told
 )
+
+
+@dataclass
+class Recording:
+    """One input: its name in the manifest, where its bytes lie, and what is said of it.
+
+    Args:
+        is_temporary: the file was made for the builder, which removes it.
+        refused: (reason, detail), when it need not even be opened.
+    """
+
+    name: str
+    path: Path
+    row: dict[str, Any]
+    is_temporary: bool = False
+    refused: tuple[str, str] | None = None
 
 
 def audio_paths(folder: Path) -> list[Path]:
@@ -24,6 +49,60 @@ def audio_paths(folder: Path) -> list[Path]:
         names = [name for name in files + folders if not name.startswith(".")]  # such are notes of file systems
         found.extend(Path(parent, name) for name in names if Path(name).suffix.lower() in AUDIO_SUFFIXES)
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def folder_recordings(folder: Path, paths: list[Path]) -> Iterator[Recording]:
+    metadata, nothing = read_metadata(folder), describe({})
+    for path in paths:
+        name = path.relative_to(folder).as_posix()
+        recording = Recording(name, path, metadata.get(name, nothing))
+        try:
+            recording.row = merge(read_sidecar(path), recording.row)
+        except ValueError as error:
+            recording.refused = ("bad_caption", str(error))
+        yield recording
+
+
+def decode_all(
+    recordings: Iterator[Recording], limits: DecodeLimits, workers: int, spools: Path
+) -> Iterator[tuple[Recording, Path, dict[str, Any]]]:
+    """Each recording with the file of its clips and what was found, in order; a few are under way at a time."""
+    decoders: queue.SimpleQueue[Decoder] = queue.SimpleQueue()
+    every = [Decoder(limits) for _ in range(workers)]
+    for decoder in every:
+        decoders.put(decoder)
+
+    def work(recording: Recording, spool: Path) -> dict[str, Any]:
+        decoder = decoders.get()
+        try:
+            return decoder.decode(str(recording.path), str(spool))
+        finally:
+            decoders.put(decoder)
+            if recording.is_temporary:
+                recording.path.unlink(missing_ok=True)
+
+    pool = ThreadPoolExecutor(workers)
+    under_way: deque[tuple[Recording, Path, Future]] = deque()
+    try:
+        bar = tqdm(recordings, desc="decode", unit="recording")
+        for number, recording in enumerate(bar):
+            spool = spools / f"{number:09d}.clips"
+            future: Future = Future()
+            if recording.refused is None:
+                future = pool.submit(work, recording, spool)
+            else:
+                reason, detail = recording.refused
+                future.set_result({"clips": [], "reason": reason, "detail": detail})
+            under_way.append((recording, spool, future))
+            if len(under_way) > 2 * workers:
+                recording, spool, future = under_way.popleft()
+                yield recording, spool, future.result()
+        for recording, spool, future in under_way:
+            yield recording, spool, future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for decoder in every:
+            decoder.close()
 
 
 def read_recordings(
