@@ -92,7 +92,7 @@ def build_dataset(
 
     A recording is decoded, checked against `limits`, mixed to mono, resampled and cut. Its split follows from a hash of
     its bytes, so that it stays where it is when others come or go, and none straddles two splits. Captions and tags
-    come from files beside it (`name.txt`, `name.json`), from `metadata.csv` or `metadata.jsonl`, from the columns of a
+    come from files beside it (`read_sidecar` of captions.py), from tables (`read_metadata`), from the columns of a
     Hugging Face data set, and from the tags in the file; none is needed.
 
     Args:
@@ -167,7 +167,7 @@ def _recordings(
     folder = Path(source)
     paths = audio_paths(folder) if folder.is_dir() else []
     if paths:
-        yield from folder_recordings(folder, paths[:limit])
+        yield from folder_recordings(folder, paths, limit)
     elif folder.is_dir() and not any(folder.rglob("*.parquet")) and not any(folder.rglob("*.arrow")):
         raise ValueError(f"{source} holds neither audio files ({', '.join(AUDIO_SUFFIXES)}) nor a data set.")
     else:

@@ -241,8 +241,7 @@ def _inspect(path: str, spool: str, limits: DecodeLimits, facts: dict[str, Any])
         early = _ends_early(file, path)
         if early is not None:
             raise _Refused("truncated", early)
-        genre = file.copy_metadata().get("genre", "")
-        facts["genre"] = None if re.fullmatch(r"\(?\d*\)?|other|unknown", genre, re.IGNORECASE) else genre
+        facts["genre"] = file.copy_metadata().get("genre") or None
         try:
             _write_clips(file, spool, limits, facts)
         except OSError as error:  # libsndfile raises none

@@ -51,11 +51,12 @@ def audio_paths(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def folder_recordings(folder: Path, paths: list[Path]) -> Iterator[Recording]:
-    metadata, nothing = read_metadata(folder), describe({})
-    for path in paths:
+def folder_recordings(folder: Path, paths: list[Path], limit: int | None = None) -> Iterator[Recording]:
+    """The first `limit` of all audio files of the folder, with what files beside them and tables say of them."""
+    metadata, nothing = read_metadata(folder, paths), describe({})
+    for path in paths[:limit]:
         name = path.relative_to(folder).as_posix()
-        recording = Recording(name, path, metadata.get(name, nothing))
+        recording = Recording(name, path, metadata.get(path, nothing))
         try:
             recording.row = merge(read_sidecar(path), recording.row)
         except ValueError as error:
