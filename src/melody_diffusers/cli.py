@@ -1,4 +1,4 @@
-"""The `melody` command: generate, inpaint, data, benchmark, evaluate.
+"""The `melody` command: generate, inpaint, data, lora, benchmark, evaluate.
 
 Heavy imports stay inside the handlers, so that help and a mistyped argument answer at once. What a user can get wrong
 ends in one line on stderr and exit code 2.
@@ -185,6 +185,18 @@ def encode_data(args: argparse.Namespace) -> int:
     return 0
 
 
+def train_lora(args: argparse.Namespace) -> int:
+    """`melody lora train`: a folder of recordings to an adapter."""
+    needed = ("datasets", "peft", "psutil", "pydantic", "yaml")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(f"melody lora train needs {', '.join(missing)}: pip install 'melody-diffusers[train]'")
+    from .lora_training import train_lora
+
+    train_lora(args.recordings, args.output, args.config, args.set)
+    return 0
+
+
 def write_spectrogram(path: Path, waveform: "torch.Tensor", sample_rate: int) -> None:
     """A PNG of the waveform (1, T), its bands three pixels high."""
     from PIL import Image
@@ -363,6 +375,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--window-stride-seconds", type=float, default=2.5, help="between them (default: 2.5)")
     command.add_argument("--tag-lists", type=int, default=0, help="of a clip's tags, beside captions (default: 0)")
     command.set_defaults(handler=encode_data, dtype="float32")
+
+    lora = commands.add_parser("lora", help="adapters").add_subparsers(metavar="command", required=True)
+    command = lora.add_parser("train", help="a folder of recordings to an adapter; the same command again goes on")
+    command.add_argument("recordings", type=Path, help="folder of recordings, or one that `melody data build` wrote")
+    command.add_argument("--output", type=Path, required=True, help="folder for the adapter, samples and checkpoints")
+    command.add_argument("--config", type=Path, help="YAML file (default: the package's, for melody-tiny)")
+    what = "override single values, such as run.budget_minutes=30"
+    command.add_argument("--set", nargs="+", action="extend", default=[], metavar="SECTION.KEY=VALUE", help=what)
+    command.set_defaults(handler=train_lora)
 
     command = commands.add_parser("evaluate", parents=[place], help="measure a model on held-out clips")
     command.add_argument(

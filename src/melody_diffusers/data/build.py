@@ -24,13 +24,12 @@ import pyarrow.parquet as pq
 from datasets import Audio, Features, List, Value
 
 from ..files import put_in_place
-from .captions import LIST_COLUMNS, TEXT_COLUMNS, describe, merge, widen
+from .captions import LIST_COLUMNS, TEXT_COLUMNS, describe, widen
 from .decoding import DecodeLimits
-from .recordings import AUDIO_SUFFIXES, Recording, audio_paths, decode_all, folder_recordings
+from .recordings import AUDIO_SUFFIXES, MANIFEST, Recording, audio_paths, decode_all, folder_recordings
 
 CLIPS_PER_SHARD = 512
 CLIPS_PER_ROW_GROUP = 32
-MANIFEST = "manifest.jsonl"
 _FACTS = ("sha256", "format", "rate", "channels", "seconds", "peak", "level_db")
 
 CARD = """---
@@ -123,18 +122,13 @@ def build_dataset(
     spools.mkdir(parents=True)
     try:
         started, manifest, accepted = time.monotonic(), [], []
-        digests: set[str] = set()
         recordings = _recordings(source, split, streaming, max_recordings, spools)
         for recording, spool, found in decode_all(recordings, limits, workers, spools):
-            if found["reason"] is None and found["sha256"] in digests:
-                found |= {"reason": "duplicate", "detail": "the same bytes as an earlier file", "clips": []}
             line = {"path": recording.name} | {name: found.get(name) for name in _FACTS}
             line |= {"clips": len(found["clips"]), "split": None, "reason": found["reason"], "detail": found["detail"]}
             manifest.append(line)
             if found["reason"] is None:
-                digests.add(found["sha256"])
-                row = widen(merge(recording.row, describe({"genre": found["genre"]})))
-                accepted.append((line, row, spool, found["clips"]))
+                accepted.append((line, widen(recording.row), spool, found["clips"]))
             else:
                 spool.unlink(missing_ok=True)
         refused = Counter(line["reason"] for line in manifest if line["reason"] is not None)
