@@ -5,7 +5,7 @@ python training/train_lora.py --data my_recordings/ --output my_lora
 
 import argparse
 
-from melody_diffusers.lora_training import train_lora
+from melody_diffusers.lora_training.trainer import train_lora
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import MELODY_TINY, __version__
+from .lora_training.command import add_commands as add_lora_commands
 
 if TYPE_CHECKING:
     import torch
@@ -182,18 +183,6 @@ def encode_data(args: argparse.Namespace) -> int:
         mixed_precision=args.mixed_precision,
     )
     encode_dataset(args.data, encoder, args.out, args.splits, args.batch_size, args.rows_per_part)
-    return 0
-
-
-def train_lora(args: argparse.Namespace) -> int:
-    """`melody lora train`: a folder of recordings to an adapter."""
-    needed = ("datasets", "peft", "psutil", "pydantic", "yaml")
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ImportError(f"melody lora train needs {', '.join(missing)}: pip install 'melody-diffusers[train]'")
-    from .lora_training import train_lora
-
-    train_lora(args.recordings, args.output, args.config, args.set)
     return 0
 
 
@@ -376,15 +365,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--tag-lists", type=int, default=0, help="of a clip's tags, beside captions (default: 0)")
     command.set_defaults(handler=encode_data, dtype="float32")
 
-    lora = commands.add_parser("lora", help="adapters").add_subparsers(metavar="command", required=True)
-    command = lora.add_parser("train", help="a folder of recordings to an adapter; the same command again goes on")
-    command.add_argument("recordings", type=Path, help="folder of recordings, or one that `melody data build` wrote")
-    command.add_argument("--output", type=Path, required=True, help="folder for the adapter, samples and checkpoints")
-    command.add_argument("--config", type=Path, help="YAML file (default: the package's, for melody-tiny)")
-    what = "override single values, such as run.budget_minutes=30"
-    command.add_argument("--set", nargs="+", action="extend", default=[], metavar="SECTION.KEY=VALUE", help=what)
-    command.set_defaults(handler=train_lora)
-
+    add_lora_commands(commands)
     command = commands.add_parser("evaluate", parents=[place], help="measure a model on held-out clips")
     command.add_argument(
         "--data",

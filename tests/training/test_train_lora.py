@@ -1,5 +1,6 @@
 """The scripts for adapters: from a folder of recordings to an adapter, and from there to a comparison."""
 
+import importlib.util
 import json
 import runpy
 import sys
@@ -9,13 +10,12 @@ import pytest
 import soundfile
 import torch
 
-from melody_diffusers import MeLoDyPipeline
+from melody_diffusers import MeLoDyPipeline, cli, lora_training
 from melody_diffusers.audio import load_audio
 from melody_diffusers.data.encode import ClipEncoder
 from melody_diffusers.data.recordings import Accepted
 
 pytest.importorskip("peft")
-from melody_diffusers import lora_training  # noqa: E402
 from melody_diffusers.lora_training.windows import choose_sides  # noqa: E402
 
 TRAINING = Path(__file__).parents[2] / "training"
@@ -116,6 +116,23 @@ def test_one_short_recording_is_refused_at_once_with_what_the_least_is(tiny_fold
 def test_of_one_long_recording_the_end_is_held_out(tiny_folder, tmp_path, monkeypatch, capsys):
     train(monkeypatch, tiny_folder, songs(tmp_path / "one", song=25), tmp_path / "out", "run.max_steps=1")
     assert "0.4 minutes of recordings: 3 windows to train on, 1 held out" in capsys.readouterr().out
+
+
+def test_the_command_of_the_installed_package_trains_as_well(tiny_folder, tmp_path, capsys):
+    (tmp_path / "prompts.yaml").write_text("[a slow waltz]")
+    settings = [f"data.model={tiny_folder}", f"data.prompts={tmp_path / 'prompts.yaml'}", "run.max_steps=1"]
+    arguments = ["lora", "train", str(songs(tmp_path / "one", a=10, bb=10)), "--output", str(tmp_path / "my lora")]
+    assert cli.main([*arguments, "--set", *settings, "run.batch_size=1"]) == 0
+    assert f"The adapter is in {tmp_path / 'my lora'}" in capsys.readouterr().out
+    assert cli.main(["lora", "train", str(tmp_path / "nowhere"), "--output", str(tmp_path / "out")]) == 2
+    assert f"melody: error: There is no folder of recordings at {tmp_path / 'nowhere'}" in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_named_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("peft", "yaml") else name)
+    assert cli.main(["lora", "train", str(tmp_path), "--output", str(tmp_path / "out")]) == 2
+    message = "melody: error: melody lora train needs peft, pyyaml: pip install 'melody-diffusers[train]'\n"
+    assert capsys.readouterr().err == message
 
 
 def test_loops_fill_the_window_and_bad_files_cost_themselves_alone(tiny_folder, tmp_path, monkeypatch, capsys):
