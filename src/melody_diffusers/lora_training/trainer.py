@@ -233,7 +233,8 @@ def _train(config: Config, spools: Path, started: float) -> None:
         models[f"{part}.{digest}"] = parameters[part] = nn.ParameterDict(trained)
     run = TrainingRun(config.run, models, config)
     if run.accelerator.is_main_process:
-        if changes and any((output / "checkpoints").glob("step-*")):
+        # of checkpoints alone, from elsewhere, it is not known what they were trained on: a stopped run goes on
+        if changes and (before or steps is not None) and any((output / "checkpoints").glob("step-*")):
             aside = output / "checkpoints-before"
             shutil.rmtree(aside, ignore_errors=True)
             os.replace(output / "checkpoints", aside)
