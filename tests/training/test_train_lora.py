@@ -113,6 +113,12 @@ def test_one_short_recording_is_refused_at_once_with_what_the_least_is(tiny_fold
     assert not (tmp_path / "out").exists()
 
 
+def test_an_output_among_the_recordings_is_refused(tiny_folder, tmp_path, monkeypatch):
+    music = songs(tmp_path / "songs", a=10, bb=10)
+    with pytest.raises(ValueError, match="lies within .* its samples would become recordings"):
+        train(monkeypatch, tiny_folder, music, music / "my lora", "run.max_steps=1")
+
+
 def test_of_one_long_recording_the_end_is_held_out(tiny_folder, tmp_path, monkeypatch, capsys):
     train(monkeypatch, tiny_folder, songs(tmp_path / "one", song=25), tmp_path / "out", "run.max_steps=1")
     assert "0.4 minutes of recordings: 3 windows to train on, 1 held out" in capsys.readouterr().out

@@ -171,9 +171,12 @@ def train_lora(
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: a setting is wrong, or there is too little to train on; says what the least is.
+        ValueError: a setting is wrong, `output` lies within `data`, or there is too little to train on; says what the
+            least is.
     """
     started = time.monotonic()
+    if Path(output).resolve().is_relative_to(Path(data).resolve()):
+        raise ValueError(f"{output} lies within {data}: its samples would become recordings. Name a folder elsewhere.")
     sections = {"data": DataConfig, "dual_path": AdapterConfig, "semantic_lm": AdapterConfig, "run": RunConfig}
     places = [f"data.folder={json.dumps(os.fspath(data))}", f"run.output_dir={json.dumps(os.fspath(output))}"]
     settings = load_config(CONFIG if config is None else config, sections, [*places, *overrides])
