@@ -22,7 +22,7 @@ from .decoding import DecodeLimits, Decoder
 
 AUDIO_SUFFIXES = (
     *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64"),
-    *(".m4a", ".aac", ".mp4", ".wma", ".ape", ".wv"),  # which libsndfile cannot decode, and the user is told
+    *(".m4a", ".aac", ".mp4", ".webm", ".wma", ".ape", ".wv"),  # which PyAV decodes, if it is there
 )
 MANIFEST = "manifest.jsonl"  # of a data set folder that was built here
 
