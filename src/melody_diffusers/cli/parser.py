@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from .. import MELODY_TINY, __version__
 from .data import build_data, encode_data
+from .lora import train_adapter
 from .measure import benchmark, evaluate
 from .music import generate, inpaint
 
@@ -142,6 +143,15 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--window-stride-seconds", type=float, default=2.5, help="between them (default: 2.5)")
     command.add_argument("--tag-lists", type=int, default=0, help="of a clip's tags, beside captions (default: 0)")
     command.set_defaults(handler=encode_data, dtype="float32")
+
+    lora = commands.add_parser("lora", help="train an adapter").add_subparsers(metavar="command", required=True)
+    command = lora.add_parser("train", help="a folder of recordings to an adapter; the same command again goes on")
+    command.add_argument("recordings", type=Path, help="folder of recordings, or one that `melody data build` wrote")
+    command.add_argument("--output", type=Path, required=True, help="folder for the adapter, samples and checkpoints")
+    command.add_argument("--config", type=Path, help="YAML file (default: the package's, for melody-tiny)")
+    what = "override single values, such as run.budget_minutes=30"
+    command.add_argument("--set", nargs="+", action="extend", default=[], metavar="SECTION.KEY=VALUE", help=what)
+    command.set_defaults(handler=train_adapter)
 
     command = commands.add_parser("evaluate", parents=[place], help="measure a model on held-out clips")
     command.add_argument(

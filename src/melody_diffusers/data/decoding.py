@@ -243,8 +243,7 @@ def _inspect(path: str, spool: str, limits: DecodeLimits, facts: dict[str, Any])
         early = _ends_early(file, path)
         if early is not None:
             raise _Refused("truncated", early)
-        genre = file.genre
-        facts["genre"] = None if re.fullmatch(r"\(?\d*\)?|other|unknown", genre, re.IGNORECASE) else genre
+        facts["genre"] = file.genre or None
         try:
             _write_clips(file, num_bytes, spool, limits, facts)
         except OSError as error:  # libsndfile raises none
