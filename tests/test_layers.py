@@ -12,10 +12,10 @@ SOURCE = ROOT / "src" / PACKAGE
 
 LAYERS = {
     "sound_files": 0,
+    "files": 0,
     "timebase": 1,
     "audio": 1,
     "spectra": 1,
-    "files": 1,
     "devices": 1,
     "hf": 1,
     "losses": 2,
@@ -59,7 +59,7 @@ BLOCKS = {  # within these units a file imports only what it is built of
         "hub": {"registry", "upstream"},
         "loading": {"registry"},
         "publishing": {"registry"},
-        "lora": {"publishing"},
+        "lora": {"loading", "publishing"},
         "bases": {"registry", "loading", "publishing", "lora"},
     },
 }
