@@ -28,6 +28,7 @@ LAYERS = {
     "conversion_utils": 3,
     "lora_training": 4,
     "cli": 5,
+    "__main__": 6,
 }
 THIRD_PARTY = {  # what a layer may import besides what the layers below it may
     0: {"numpy", "soundfile"},

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -246,3 +247,22 @@ def test_a_long_recording_is_refused_as_a_prompt_by_its_header(melody, tmp_path)
     save_audio(tmp_path / "long.flac", np.zeros(3601 * 8000, np.float32), 8000)
     code, _, err = melody("generate", "--audio-prompt", "long.flac", "-o", "a.wav")
     assert code == 2 and "it lasts 3601.0 s; at most 3600 s" in err
+
+
+def test_an_old_python_is_told_in_one_line(tmp_path):
+    old = tmp_path / "python3.9"
+    old.write_text(f'#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = (3, 9, 18); $2"\n')
+    old.chmod(0o755)
+    root = Path(__file__).parents[2]
+    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    words = ["make", "-C", root, "music", f"PYTHON={old}", f"VENV={tmp_path}/venv"]
+    run = subprocess.run(words, capture_output=True, text=True, env=environment)
+    assert run.returncode != 0 and not (tmp_path / "venv").exists()
+    assert (
+        f"melody-diffusers needs Python 3.10 to 3.14, and {old} is 3.9: make music PYTHON=python3.12, say" in run.stderr
+    )
+
+
+def test_the_package_runs_as_a_module():
+    run = subprocess.run([sys.executable, "-m", "melody_diffusers", "--version"], capture_output=True, text=True)
+    assert run.returncode == 0 and run.stdout.startswith("melody-diffusers ")

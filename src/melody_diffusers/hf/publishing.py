@@ -337,7 +337,7 @@ def _code(model: Any, repo_id: str, base: str | None, adapter: bool) -> list[str
     if adapter and model.name_or_path and os.path.realpath(model.name_or_path) == os.path.realpath(MELODY_TINY):
         source = "melody_diffusers.MELODY_TINY"
     regions = "regions" in signature(type(model).__call__).parameters
-    call = '"recording.wav", regions=[(3.0, 4.5)]' if regions else '"a cheerful solo piano waltz"'
+    call = '"recording.wav", regions=[(3.0, 4.5)]' if regions else '"a slow solo piano piece"'
     return [
         "import melody_diffusers  # tells diffusers and transformers where its classes are",
         "from diffusers import DiffusionPipeline",

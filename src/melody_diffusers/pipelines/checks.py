@@ -99,7 +99,7 @@ def check_prompt(prompt: object) -> list[str]:
         if not isinstance(text, str):
             raise MeLoDyInputError(name, text, "be a text")
         if not text.strip():
-            raise MeLoDyInputError(name, text, "not be empty", advice=" Describe the music: 'a calm piano waltz'.")
+            raise MeLoDyInputError(name, text, "not be empty", advice=" Describe the music: 'a slow solo piano piece'.")
         if len(text) > MAX_PROMPT_CHARACTERS:
             raise MeLoDyInputError(name, text, f"have at most {MAX_PROMPT_CHARACTERS} characters", str(len(text)))
         try:
