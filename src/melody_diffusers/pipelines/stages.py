@@ -78,7 +78,10 @@ class Stages(Pipeline):
         dual_path: semantic tokens -> latents.
         scheduler: the angles of the reverse process.
         token_rate: semantic tokens a second.
-        sampling: this checkpoint's own defaults for the arguments named in `SAMPLING_DEFAULTS`.
+        sampling: this checkpoint's own defaults for the arguments named in `SAMPLING_DEFAULTS`. When loading, those
+            given are laid over the stored ones: what is not named stays, None takes one back to ours, or, in place of
+            the whole, all of them.
+        stored_sampling: what `sampling` is laid over; the loaders fill it in.
 
     Raises:
         ValueError: components that do not fit together, or a scheduler that knows no angles.
@@ -106,6 +109,7 @@ class Stages(Pipeline):
         scheduler: AngleScheduler,
         token_rate: int = 25,
         sampling: dict[str, Any] | None = None,
+        stored_sampling: dict[str, Any] | None = None,
     ):
         super().__init__()
         name = type(scheduler).__name__
@@ -115,9 +119,11 @@ class Stages(Pipeline):
                 "angles, which the schedules of other schedulers do not describe. One of your own that knows angles "
                 'joins by melody_diffusers.register(cls, slot="scheduler").'
             )
-        unknown_keys = set(sampling or {}) - set(SAMPLING_DEFAULTS)
+        sampling = {} if sampling is None else {**(stored_sampling or {}), **sampling}
+        unknown_keys = set(sampling) - set(SAMPLING_DEFAULTS)
         if unknown_keys:
             raise ValueError(f"`sampling` allows {sorted(SAMPLING_DEFAULTS)}; got {sorted(unknown_keys)}.")
+        sampling = {name: value for name, value in sampling.items() if value is not None}
         components = {
             "vae": vae,
             "mulan": mulan,
@@ -130,7 +136,7 @@ class Stages(Pipeline):
         }
         _check_sizes(components)
         self.register_modules(**components)
-        self.register_to_config(token_rate=token_rate, sampling=sampling)
+        self.register_to_config(token_rate=token_rate, sampling=sampling or None)
 
     @property
     def sample_rate(self) -> int:
