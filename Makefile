@@ -3,7 +3,7 @@
 
 PYTHON   ?= python3
 PIP_ARGS ?=
-PROMPT   ?= a cheerful solo piano waltz
+PROMPT   ?= a slow solo piano piece
 DURATION ?= 10
 SEED     ?=
 JOBS     ?= 2
@@ -62,6 +62,8 @@ clean: ## remove the virtual environment and what the tools left; keeps data/ an
 # ---- installation ---------------------------------------------------------------------------------------------------
 
 $(BIN)/python:
+	@$(PYTHON) -c "import sys; v = sys.version_info; sys.exit(None if (3, 10) <= v < (3, 15) else \
+		'melody-diffusers needs Python 3.10 to 3.14, and $(PYTHON) is %d.%d: make $(MAKECMDGOALS) PYTHON=python3.12, say' % v[:2])"
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python

@@ -111,11 +111,11 @@ def test_a_refused_save_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.wav"
     save_audio(path, torch.zeros(10))
     before = path.read_bytes()
-    for waveform in (torch.tensor([0.0, torch.nan]), torch.zeros(1, 0), torch.zeros(1, 1, 5)):
+    for waveform in (torch.tensor([0.0, torch.nan]), torch.zeros(1, 0), torch.zeros(2, 1, 5)):
         with pytest.raises(ValueError):
             save_audio(path, waveform)
-    with pytest.raises(ValueError, match=r"\.wav or \.flac"):
-        save_audio(tmp_path / "a.mp3", torch.zeros(10))
+    with pytest.raises(ValueError, match=r"written as \.wav, \.flac, \.ogg, \.opus, \.mp3; got .a\.m4a"):
+        save_audio(tmp_path / "a.m4a", torch.zeros(10))
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 

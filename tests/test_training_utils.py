@@ -35,6 +35,18 @@ def test_a_resumed_run_equals_one_that_never_stopped(tmp_path, settings):
     assert torch.equal(train(tmp_path / "whole", 11, **settings)[0], whole)  # done: nothing left to do
 
 
+def test_the_bar_of_a_run_with_a_budget_shows_the_time_that_the_budget_leaves(tmp_path):
+    totals = {}
+
+    def wait(run):
+        time.sleep(0.02)
+        totals[run.step] = run._bar.total
+
+    train(tmp_path, 10**9, on_step=wait, budget_minutes=0.5 / 60)
+    steps = max(totals)
+    assert steps / 2 < totals[steps // 2] < 2 * steps and totals[steps] <= steps + 2
+
+
 def test_the_order_of_data_is_one_permutation_per_epoch_for_any_number_of_workers(tmp_path):
     class Numbered(Dataset):
         epoch = 0

@@ -9,6 +9,8 @@ music, twice as well, say by MuLan cycle consistency whether the pipeline still 
 
 import argparse
 import json
+import os
+import tempfile
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -20,7 +22,8 @@ from tqdm.auto import tqdm
 
 from melody_diffusers import MELODY_TINY, MeLoDyPipeline
 from melody_diffusers.audio import save_audio
-from melody_diffusers.data.recordings import read_recordings
+from melody_diffusers.data.decoding import DecodeLimits
+from melody_diffusers.data.recordings import read_folder
 from melody_diffusers.devices import default_device
 from melody_diffusers.evaluation.cycle_consistency import mulan_cycle_consistency
 from melody_diffusers.evaluation.embeddings import log_mel_statistics
@@ -61,7 +64,13 @@ def main() -> None:
     pipe = MeLoDyPipeline.from_pretrained(args.model).to(args.device or default_device())
     pipe.set_progress_bar_config(disable=True)
     pipe.load_lora_weights(args.lora)
-    windows = [clip for clip, _ in read_recordings(args.data, pipe.sample_rate, SECONDS, SECONDS)]
+    limits = DecodeLimits(sample_rate=pipe.sample_rate, clip_seconds=SECONDS, min_seconds=SECONDS)
+    with tempfile.TemporaryDirectory() as spools:
+        reading = read_folder(args.data, limits, Path(spools), os.cpu_count() or 1)
+        print(reading)
+        clips = (clip for recording in reading.accepted for clip in recording.waveforms(pipe.sample_rate))
+        windows = [part for clip in clips for part in clip.split(round(SECONDS * pipe.sample_rate), dim=-1)]
+    windows = [window for window in windows if window.shape[-1] == round(SECONDS * pipe.sample_rate)]
     windows = windows[:: -(-len(windows) // args.clips)]
     if len(windows) < 2:
         raise ValueError(f"{args.data} must hold at least 2 x {SECONDS:g} s; got {len(windows)} windows.")

@@ -4,11 +4,13 @@ Shapes: B batch, C channels, T samples. A waveform is float32 in [-1, 1] with ti
 """
 
 import contextlib
-import io
+import math
+import numbers
 import os
 import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import soundfile
@@ -17,75 +19,243 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-AudioSource = str | os.PathLike | bytes | BinaryIO
-BLOCK_SAMPLES = 1 << 18  # that a decoder is asked for at a time
-UNKNOWN_LENGTH = 1 << 62  # and more is what a FLAC's header says that was written to a pipe
+from .sound_files import open_sound
+
+AudioInput: TypeAlias = str | os.PathLike | bytes | BinaryIO | np.ndarray | Tensor | Sequence | Mapping
+"""Sound as people hold it: a file by its path, its bytes, or open; an array, tensor or list, (T,), (C, T) or (1, C, T);
+with its rate, (rate, array) as gradio gives it or {"array", "sampling_rate"} as datasets does."""
+
+DEFAULT_RATE = 24000
+BLOCK_SAMPLES = 1 << 18  # that a decoder is asked for, or an encoder is given, at a time
+MAX_CHANNELS = 8
+MAX_PEAK = 16.0  # 24 dB above full scale, which is more than any mixing desk leaves
+FORMATS = {  # suffix -> libsndfile's names of container and encoding
+    ".wav": ("WAV", "PCM_16"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".opus": ("OGG", "OPUS"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+}
+LOSSY_LEVEL = 0.2  # of libsndfile, from 0 for the best sound to 1 for the smallest files
+SOFTWARE = "melody-diffusers"
+_SCALES = {torch.uint8: 128.0, torch.int8: 128.0, torch.int16: 32768.0, torch.int32: 2147483648.0}
+_SAMPLES, _RATES = ("array", "raw", "audio", "waveform", "samples"), ("sampling_rate", "sample_rate", "rate", "sr")
+
+
+class AudioError(ValueError):
+    """Something that was given as sound is none that can be used.
+
+    Attributes:
+        allowed: what it must be or do, in words. got: what came instead. advice: what is likely meant, or "".
+    """
+
+    def __init__(self, allowed: str, got: str, advice: str = "") -> None:
+        self.allowed, self.got, self.advice = allowed, got, advice
+        super().__init__(f"Audio must {allowed}; got {got}.{advice}")
+
+
+def is_encoded(source: Any) -> bool:
+    """Whether it is a file: a path, bytes, or open for reading."""
+    return isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(source, "read")
+
+
+def file_within(source: Any) -> Any:
+    """The file in {"bytes", "path"}, as datasets gives it when it does not decode; anything else as it is."""
+    if isinstance(source, Mapping) and not any(source.get(key) is not None for key in _SAMPLES):
+        for key in ("bytes", "path"):
+            if source.get(key) is not None:
+                return source[key]
+    return source
+
+
+def to_waveform(source: AudioInput) -> tuple[Tensor, int | None]:
+    """What is no file as a waveform (C, T) on the CPU, and its sampling rate where it says one.
+
+    Integers are taken by the scale of their type. Of an array with its rate, as gradio, scipy and soundfile give it,
+    channels may come last; anywhere else they come first.
+
+    Raises:
+        AudioError: it is no sound, or its scale or its axes cannot be known.
+    """
+    samples, rate, channels_last = source, None, False
+    if hasattr(samples, "get_all_samples"):  # a decoder of torchcodec, which datasets gives
+        decoded = samples.get_all_samples()
+        samples, rate = decoded.data, decoded.sample_rate
+    elif isinstance(samples, Mapping):
+        keys = [[key for key in names if samples.get(key) is not None] for names in (_SAMPLES, _RATES)]
+        if not keys[0]:
+            raise AudioError(
+                'hold "array" and "sampling_rate"', f"a dict of {', '.join(map(str, samples)) or 'nothing'}"
+            )
+        samples, rate = samples[keys[0][0]], samples[keys[1][0]] if keys[1] else None
+    elif isinstance(samples, (tuple, list)) and len(samples) == 2:
+        is_rate = [isinstance(item, numbers.Real) and not isinstance(item, bool) for item in samples]
+        if is_rate[0] != is_rate[1]:
+            rate, samples = samples if is_rate[0] else samples[::-1]
+            channels_last = True
+    if rate is not None and (not isinstance(rate, numbers.Real) or float(rate) % 1 or rate < 1):
+        raise AudioError("come with its sampling rate as a whole number", repr(rate)[:40])
+    waveform = _plain(samples)
+    if waveform.ndim == 3 and len(waveform) == 1:
+        waveform = waveform[0]
+    if waveform.ndim == 2 and len(waveform) > MAX_CHANNELS >= waveform.shape[1] > 0 and channels_last:
+        waveform = waveform.T
+    shape = f"have shape (samples,) or (channels, samples) with 1 to {MAX_CHANNELS} channels"
+    if waveform.ndim not in (1, 2) or waveform.shape[-1] < 1 or (waveform.ndim == 2 and not 0 < len(waveform) <= 8):
+        advice = ""
+        if waveform.ndim == 2 and len(waveform) > MAX_CHANNELS >= waveform.shape[1] > 0:
+            advice = " Did you mean `.T`? Channels come first."
+        elif waveform.ndim == 3:
+            advice = f" Did you mean one of these {len(waveform)}, `[0]`?"
+        raise AudioError(shape, str(tuple(waveform.shape)), advice)
+    scale = _SCALES.get(waveform.dtype)
+    if scale is not None:
+        waveform = (waveform.double() - (128.0 if waveform.dtype == torch.uint8 else 0.0)).div(scale).float()
+    elif not waveform.is_floating_point():
+        advice = " Its scale cannot be known: make it float in [-1, 1], or int16."
+        raise AudioError("hold floating-point samples in [-1, 1]", str(waveform.dtype), advice)
+    if not torch.isfinite(waveform).all():
+        raise AudioError("hold finite samples", "NaN or infinity")
+    peak = float(waveform.abs().max())
+    if peak > MAX_PEAK:
+        advice = " Did you mean `/ 32768`?" if peak <= 32768 else ""
+        raise AudioError("lie near [-1, 1]", f"a peak of {peak:g}", advice)
+    return torch.atleast_2d(waveform.float()), None if rate is None else int(float(rate))
+
+
+def _plain(samples: Any) -> Tensor:
+    """An array, a tensor or lists of numbers as a tensor on the CPU, in its own precision where PyTorch has that."""
+    if not isinstance(samples, Tensor):
+        if not isinstance(samples, (np.ndarray, list, tuple)) and not hasattr(samples, "__array__"):
+            raise AudioError("be a path, a file, an array or a tensor", f"{samples!r:.40} ({type(samples).__name__})")
+        try:
+            samples = np.asarray(samples)
+        except ValueError:
+            raise AudioError("have channels of one length", "lists of different lengths") from None
+        if samples.dtype.kind not in "fiu":
+            raise AudioError("hold floating-point samples in [-1, 1]", str(samples.dtype))
+        # of any layout and precision: PyTorch knows neither negative strides nor long doubles
+        samples = torch.from_numpy(np.ascontiguousarray(samples, np.float32 if samples.dtype.kind == "f" else None))
+    return samples.detach().cpu()
 
 
 def load_audio(
-    source: AudioSource, sample_rate: int = 24000, mono: bool = True, max_seconds: float | None = None
+    source: AudioInput,
+    sample_rate: int = DEFAULT_RATE,
+    mono: bool = True,
+    max_seconds: float | None = None,
+    source_rate: int | None = None,
 ) -> Tensor:
-    """Audio of a file, a file object or encoded bytes as (1, T) float32 at `sample_rate` ((C, T) unless `mono`).
+    """Sound of any kind as (1, T) float32 at `sample_rate` ((C, T) unless `mono`).
 
     Args:
+        source: a file, or an array with its rate; see `AudioInput`.
         max_seconds: longer audio is refused: by its header, or as soon as so much of it has been read.
+        source_rate: samples a second of an array that comes without its rate.
 
     Raises:
         FileNotFoundError: the path does not exist.
         ValueError: the audio cannot be decoded, ends early, is empty, too long or holds NaN or infinity; names file and
             cause.
     """
+    source = file_within(source)
+    if not is_encoded(source):
+        waveform, stated = to_waveform(source)
+        file_rate = stated or source_rate or 0
+        if file_rate == 0:
+            advice = " Pass (rate, array), or `source_rate`."
+            raise AudioError("come with its sampling rate", "an array without", advice)
+        if max_seconds is not None and waveform.shape[1] > max_seconds * file_rate:
+            raise AudioError(f"last at most {max_seconds:g} s", f"{waveform.shape[1] / file_rate:.1f} s")
+        return resample(to_mono(waveform) if mono else waveform, file_rate, sample_rate)
     name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else getattr(source, "name", "the given bytes")
     if isinstance(source, (str, os.PathLike)) and not Path(source).is_file():
         raise FileNotFoundError(f"There is no audio file at {name}.")
+    num_read, blocks = 0, [np.empty((0, 1), np.float32)]
     try:
-        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-            file_rate, expected = file.samplerate, file.frames
-            if expected >= UNKNOWN_LENGTH:
-                expected = 0
-            file.seekable = lambda: False  # else soundfile seeks after each block, and an MP3 comes out wrong there
-            blocks, num_read = [np.empty((0, file.channels), np.float32)], 0
-            while max_seconds is None or max(num_read, expected) <= max_seconds * file_rate:
-                blocks.append(file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True))  # (T, C)
-                num_read += len(blocks[-1])
-                if len(blocks[-1]) == 0:
+        with open_sound(source) as file:
+            file_rate, expected, spare = file.rate, file.frames or 0, file.spare
+            most = math.inf if max_seconds is None else max_seconds * file_rate
+            mix = np.full((file.channels, 1), 1 / file.channels, np.float32) if mono else np.eye(file.channels)
+            for block in file.blocks(BLOCK_SAMPLES) if expected <= most else ():
+                blocks = blocks if num_read else []
+                blocks.append(block @ mix if mono else block)  # (T, C)
+                num_read += len(block)
+                if num_read > most:
                     break
-            else:
-                least = "" if expected else "at least "
-                length = f"it lasts {least}{max(num_read, expected) / file_rate:.1f} s; at most {max_seconds:g} s"
-                raise ValueError(f"Cannot use {name}: {length}.")
-    except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
+    except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"Cannot decode {name}: {getattr(error, 'error_string', error)}") from error
+    if max(num_read, expected) > most:
+        least = "" if expected else "at least "
+        length = f"it lasts {least}{max(num_read, expected) / file_rate:.1f} s; at most {max_seconds:g} s"
+        raise ValueError(f"Cannot use {name}: {length}.")
     if num_read == 0:
         raise ValueError(f"Cannot use {name}: it holds no samples.")
-    if num_read < expected:
+    if num_read < expected - spare:
         raise ValueError(f"Cannot use {name}: it ends after {num_read} of {expected} samples.")
-    samples = np.concatenate([block.T for block in blocks], axis=1)
+    samples = np.concatenate(blocks).T
     if not np.isfinite(samples).all():
         raise ValueError(f"Cannot use {name}: it holds NaN or infinite samples.")
-    waveform = torch.from_numpy(samples)  # (C, T)
-    return resample(to_mono(waveform) if mono else waveform, file_rate, sample_rate)
+    return resample(torch.from_numpy(np.ascontiguousarray(samples)), file_rate, sample_rate)
 
 
-def save_audio(path: str | os.PathLike, waveform: Tensor, sample_rate: int = 24000) -> None:
-    """Writes a (T,) or (C, T) waveform as 16-bit audio in the format of the suffix (.wav, .flac); all or nothing."""
-    path = Path(path)
-    formats = {".wav": "WAV", ".flac": "FLAC"}
-    if path.suffix.lower() not in formats:
-        raise ValueError(f"Audio is written as {' or '.join(formats)}, got {path.name!r}.")
-    if waveform.ndim not in (1, 2) or waveform.shape[-1] == 0:
-        raise ValueError(f"waveform must be (T,) or (C, T) with T > 0, got {tuple(waveform.shape)}.")
-    samples = waveform.detach().float().cpu().numpy()
-    if not np.isfinite(samples).all():
-        raise ValueError(f"Refusing to write {path.name}: the waveform holds NaN or infinite samples.")
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+def save_audio(
+    path: str | os.PathLike | BinaryIO,
+    waveform: AudioInput,
+    sample_rate: int | None = None,
+    *,
+    format: str | None = None,
+    comment: str | None = None,
+) -> None:
+    """Writes sound as a file, all or nothing: 16-bit in .wav and .flac; .ogg, .opus and .mp3 lose a little.
+
+    Args:
+        path: of the file, or one that is open for writing.
+        waveform: (T,) or (C, T); or sound in any other form, see `AudioInput`.
+        sample_rate: of an array that comes without its rate; 24000 by default.
+        format: "wav" and so on; by default the path's suffix says it.
+        comment: goes into the file's tags, beside the name of this software.
+
+    Raises:
+        ValueError: no such format, or no sound that can be written; nothing has been written then.
+    """
+    name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else getattr(path, "name", "the given file")
+    suffix = Path(str(name)).suffix.lower() if format is None else f".{format.lower().lstrip('.')}"
+    if suffix not in FORMATS:
+        raise ValueError(
+            f"Audio is written as {', '.join(FORMATS)}; got {Path(str(name)).name if not format else format!r}."
+        )
+    waveform = file_within(waveform)
+    if is_encoded(waveform):
+        waveform = load_audio(waveform, sample_rate or DEFAULT_RATE, mono=False)
     try:
-        pcm = np.clip(np.round(samples * 32768.0), -32768, 32767).astype(np.int16)  # the inverse of reading
-        soundfile.write(aside, pcm.T, sample_rate, subtype="PCM_16", format=formats[path.suffix.lower()])
-        os.replace(aside, path)
+        samples, rate = to_waveform(waveform)
+    except AudioError as error:
+        raise AudioError(error.allowed, error.got, f"{error.advice} {name} was not written.") from None
+    rate = rate or sample_rate or DEFAULT_RATE
+    if not isinstance(path, (str, os.PathLike)):
+        _write(path, samples, rate, suffix, comment)
+        return
+    place = Path(path)
+    aside = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        _write(aside, samples, rate, suffix, comment)
+        os.replace(aside, place)
     finally:
         with contextlib.suppress(FileNotFoundError):
             aside.unlink()
+
+
+def _write(target: Path | BinaryIO, waveform: Tensor, rate: int, suffix: str, comment: str | None) -> None:
+    container, encoding = FORMATS[suffix]
+    options = {} if encoding == "PCM_16" else {"compression_level": LOSSY_LEVEL}
+    with soundfile.SoundFile(target, "w", rate, len(waveform), encoding, format=container, **options) as file:
+        file.comment = f"{SOFTWARE} {comment or ''}".strip()
+        for block in waveform.split(BLOCK_SAMPLES, dim=1):  # Vorbis overflows on more
+            samples = block.numpy().T  # (T, C)
+            if encoding == "PCM_16":  # the inverse of reading
+                samples = np.clip(np.round(samples * 32768.0), -32768, 32767).astype(np.int16)
+            file.write(np.ascontiguousarray(samples))
 
 
 def to_mono(waveform: Tensor) -> Tensor:
@@ -111,6 +281,15 @@ def crop_or_pad(waveform: Tensor, num_samples: int, start: int = 0) -> Tensor:
         raise ValueError(f"num_samples and start must be at least 0, got {num_samples} and {start}.")
     cropped = waveform[..., start : start + num_samples]
     return F.pad(cropped, (0, num_samples - cropped.shape[-1]))
+
+
+def fade(waveform: Tensor, rise: int, fall: int) -> Tensor:
+    """The waveform (..., T), its first `rise` samples faded in and its last `fall` faded out, along a cosine."""
+    gain = torch.ones(waveform.shape[-1], device=waveform.device)
+    rise, fall = min(rise, len(gain)), min(fall, len(gain))
+    gain[:rise] *= torch.hann_window(2 * rise, device=gain.device)[:rise]
+    gain[len(gain) - fall :] *= torch.hann_window(2 * fall, device=gain.device)[:fall].flip(0)
+    return waveform * gain
 
 
 def rms_db(waveform: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ second. All arithmetic between counts is integer arithmetic, so that no rounding
 """
 
 import math
+import numbers
 from dataclasses import dataclass
 
 
@@ -18,7 +19,7 @@ def _check_count(name: str, value: int) -> None:
 
 
 def _check_seconds(seconds: float) -> None:
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not math.isfinite(seconds) or seconds < 0:
+    if isinstance(seconds, bool) or not isinstance(seconds, numbers.Real) or not math.isfinite(seconds) or seconds < 0:
         raise ValueError(f"seconds must be a finite number of at least 0, got {seconds!r}.")
 
 

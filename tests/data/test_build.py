@@ -234,6 +234,6 @@ def test_mistakes_are_named_and_nothing_is_written(songs, tmp_path, capsys):
             build_dataset(source, out, **arguments)
     (songs / "metadata.csv").write_text("name\n0.wav\n")
     assert cli.main(["data", "build", str(songs), "--out", str(tmp_path / "out")]) == 2
-    assert "metadata.csv, after row 1" in capsys.readouterr().err
+    assert "metadata.csv, row 1" in capsys.readouterr().err
     assert (other / "diary.txt").read_text() == "dear diary" and not (songs / "out").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "precious", "songs"]

@@ -75,8 +75,8 @@ def zip_bomb() -> bytes:
     return buffer.getvalue()
 
 
-def flac_without_length() -> bytes:
-    content = bytearray(encoded(noise(), format="FLAC"))
+def flac_without_length(seconds: float) -> bytes:
+    content = bytearray(encoded(noise(seconds), format="FLAC"))
     content[21] &= 0xF0  # the number of samples: 36 bits in the first block of metadata
     content[22:26] = bytes(4)
     return bytes(content)
@@ -99,11 +99,11 @@ def hostile_files() -> dict[str, tuple[str, bytes]]:
         "zip.flac": ("not_audio", zip_bomb()),
         "riff_alone.wav": ("not_audio", wav[:4]),
         "picture.mp3": ("corrupt", b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20),
-        "video.m4a": ("not_audio", b"\0\0\0\x20ftypM4A " + bytes(2000)),
+        "video.m4a": ("corrupt", b"\0\0\0\x20ftypM4A " + bytes(2000)),
         "header_alone.flac": ("truncated", flac[:42]),
         "half.flac": ("corrupt", half(flac)),
         "spoilt.flac": ("corrupt", spoilt(flac)),
-        "no_length.flac": ("corrupt", flac_without_length()),
+        "no_length.flac": ("too_long", flac_without_length(31.0)),
         "spoilt_header.wav": ("corrupt", wav[:20] + b"\xff" * 16 + wav[36:]),
         "half.wav": ("truncated", half(wav)),
         "half.mp3": ("truncated", half(mp3)),

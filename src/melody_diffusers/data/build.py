@@ -9,12 +9,10 @@ import io
 import itertools
 import json
 import os
-import queue
 import shutil
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,16 +22,14 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Audio, Features, List, Value
-from tqdm.auto import tqdm
 
 from ..files import put_in_place
-from .captions import LIST_COLUMNS, TEXT_COLUMNS, describe, merge, read_metadata, read_sidecar, widen
-from .decoding import DecodeLimits, Decoder
-from .recordings import AUDIO_SUFFIXES, audio_paths
+from .captions import LIST_COLUMNS, TEXT_COLUMNS, describe, widen
+from .decoding import DecodeLimits
+from .recordings import AUDIO_SUFFIXES, MANIFEST, Recording, audio_paths, decode_all, folder_recordings
 
 CLIPS_PER_SHARD = 512
 CLIPS_PER_ROW_GROUP = 32
-MANIFEST = "manifest.jsonl"
 _FACTS = ("sha256", "format", "rate", "channels", "seconds", "peak", "level_db")
 
 CARD = """---
@@ -58,22 +54,6 @@ Columns: `audio`; `captions`; the tags `style`, `mood`, `tempo`, `key`, `meter`,
 
 The rights to the recordings are their owners'; say here under which licence you may pass them on.
 """
-
-
-@dataclass
-class Recording:
-    """One input: its name in the manifest, where its bytes lie, and what is said of it.
-
-    Args:
-        is_temporary: the file was made for the builder, which removes it.
-        refused: (reason, detail), when it need not even be opened.
-    """
-
-    name: str
-    path: Path
-    row: dict[str, Any]
-    is_temporary: bool = False
-    refused: tuple[str, str] | None = None
 
 
 @dataclass
@@ -111,7 +91,7 @@ def build_dataset(
 
     A recording is decoded, checked against `limits`, mixed to mono, resampled and cut. Its split follows from a hash of
     its bytes, so that it stays where it is when others come or go, and none straddles two splits. Captions and tags
-    come from files beside it (`name.txt`, `name.json`), from `metadata.csv` or `metadata.jsonl`, from the columns of a
+    come from files beside it (`read_sidecar` of captions.py), from tables (`read_metadata`), from the columns of a
     Hugging Face data set, and from the tags in the file; none is needed.
 
     Args:
@@ -142,18 +122,13 @@ def build_dataset(
     spools.mkdir(parents=True)
     try:
         started, manifest, accepted = time.monotonic(), [], []
-        digests: set[str] = set()
         recordings = _recordings(source, split, streaming, max_recordings, spools)
-        for recording, spool, found in _decode_all(recordings, limits, workers, spools):
-            if found["reason"] is None and found["sha256"] in digests:
-                found |= {"reason": "duplicate", "detail": "the same bytes as an earlier file", "clips": []}
+        for recording, spool, found in decode_all(recordings, limits, workers, spools):
             line = {"path": recording.name} | {name: found.get(name) for name in _FACTS}
             line |= {"clips": len(found["clips"]), "split": None, "reason": found["reason"], "detail": found["detail"]}
             manifest.append(line)
             if found["reason"] is None:
-                digests.add(found["sha256"])
-                row = widen(merge(recording.row, describe({"genre": found["genre"]})))
-                accepted.append((line, row, spool, found["clips"]))
+                accepted.append((line, widen(recording.row), spool, found["clips"]))
             else:
                 spool.unlink(missing_ok=True)
         refused = Counter(line["reason"] for line in manifest if line["reason"] is not None)
@@ -186,23 +161,11 @@ def _recordings(
     folder = Path(source)
     paths = audio_paths(folder) if folder.is_dir() else []
     if paths:
-        yield from _folder_recordings(folder, paths[:limit])
+        yield from folder_recordings(folder, paths, limit)
     elif folder.is_dir() and not any(folder.rglob("*.parquet")) and not any(folder.rglob("*.arrow")):
         raise ValueError(f"{source} holds neither audio files ({', '.join(AUDIO_SUFFIXES)}) nor a data set.")
     else:
         yield from _dataset_recordings(source, split, streaming, limit, spools)
-
-
-def _folder_recordings(folder: Path, paths: list[Path]) -> Iterator[Recording]:
-    metadata, nothing = read_metadata(folder), describe({})
-    for path in paths:
-        name = path.relative_to(folder).as_posix()
-        recording = Recording(name, path, metadata.get(name, nothing))
-        try:
-            recording.row = merge(read_sidecar(path), recording.row)
-        except ValueError as error:
-            recording.refused = ("bad_caption", str(error))
-        yield recording
 
 
 def _dataset_recordings(
@@ -235,48 +198,6 @@ def _dataset_recordings(
             except (OSError, ValueError, KeyError) as error:
                 recording.refused = ("unreadable", type(error).__name__)
         yield recording
-
-
-def _decode_all(
-    recordings: Iterator[Recording], limits: DecodeLimits, workers: int, spools: Path
-) -> Iterator[tuple[Recording, Path, dict[str, Any]]]:
-    """Each recording with the file of its clips and what was found, in order; a few are under way at a time."""
-    decoders: queue.SimpleQueue[Decoder] = queue.SimpleQueue()
-    every = [Decoder(limits) for _ in range(workers)]
-    for decoder in every:
-        decoders.put(decoder)
-
-    def work(recording: Recording, spool: Path) -> dict[str, Any]:
-        decoder = decoders.get()
-        try:
-            return decoder.decode(str(recording.path), str(spool))
-        finally:
-            decoders.put(decoder)
-            if recording.is_temporary:
-                recording.path.unlink(missing_ok=True)
-
-    pool = ThreadPoolExecutor(workers)
-    under_way: deque[tuple[Recording, Path, Future]] = deque()
-    try:
-        bar = tqdm(recordings, desc="decode", unit="recording")
-        for number, recording in enumerate(bar):
-            spool = spools / f"{number:09d}.clips"
-            future: Future = Future()
-            if recording.refused is None:
-                future = pool.submit(work, recording, spool)
-            else:
-                reason, detail = recording.refused
-                future.set_result({"clips": [], "reason": reason, "detail": detail})
-            under_way.append((recording, spool, future))
-            if len(under_way) > 2 * workers:
-                recording, spool, future = under_way.popleft()
-                yield recording, spool, future.result()
-        for recording, spool, future in under_way:
-            yield recording, spool, future.result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for decoder in every:
-            decoder.close()
 
 
 def _choose_splits(lines: list[dict[str, Any]], validation_share: float, test_share: float) -> None:

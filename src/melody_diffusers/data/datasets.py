@@ -124,6 +124,15 @@ class AudioClips(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __getstate__(self) -> dict[str, Any]:
+        mapped = self._samples  # a worker maps the file itself: as bytes, each would be sent a copy of all samples
+        return self.__dict__ | {"_samples": mapped.filename if isinstance(mapped, np.memmap) else mapped}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        if isinstance(self._samples, (str, os.PathLike)):
+            self._samples = np.memmap(self._samples, dtype=np.int16, mode="r")
+
     def set_epoch(self, epoch: int) -> None:
         """Other crops and captions for each epoch."""
         self.epoch = epoch
@@ -283,6 +292,7 @@ class EncodedClips(Dataset):
         seed: int = 0,
         text_share: float = 0.5,
     ) -> None:
+        self._arguments = (folder, split, num_tokens, seed, text_share)
         folder = Path(folder)
         if not (folder / split).is_dir() or not (folder / "encoding.json").is_file():
             raise FileNotFoundError(f"There is no encoded split {split!r} in {folder}.")
@@ -316,6 +326,10 @@ class EncodedClips(Dataset):
 
     def __len__(self) -> int:
         return len(self._semantic)
+
+    def __reduce__(self):
+        # a worker maps the files itself: as bytes, each would be sent a copy of all latents
+        return type(self), self._arguments, {"_draws": self._draws}
 
     def set_epoch(self, epoch: int) -> None:
         """Other crops and conditions for each epoch."""

@@ -8,6 +8,7 @@ so that neither a file's length nor what its header claims decides how much memo
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -25,6 +26,8 @@ import numpy as np
 import soundfile
 import soxr
 
+from ..sound_files import NeedsPyAV, SoundFile, open_sound
+
 SAMPLE_RATES = (8_000, 192_000)
 MAX_CHANNELS = 8
 MAX_PEAK = 4.0  # 12 dB above full scale: lossy codecs and float masters overshoot, but not by that much
@@ -36,7 +39,8 @@ UNKNOWN_BYTES = 0x7FFF0000  # programs that write to pipes leave such sizes in h
 REASONS = {
     "unreadable": "it cannot be opened: permissions, a link that leads nowhere or in circles",
     "not_a_file": "a folder, a pipe or a device with the name of an audio file, or a folder that cannot be listed",
-    "not_audio": "no format that libsndfile knows, whatever the suffix says",
+    "not_audio": "no format that libsndfile or PyAV knows, whatever the suffix says",
+    "needs_pyav": "M4A, WMA, WebM or a video: pip install 'melody-diffusers[formats]', or convert it",
     "corrupt": "decoding it fails, at its header or midway",
     "truncated": "it ends before its header says, or an Ogg stream before its last page",
     "too_short": "shorter than the minimum",
@@ -206,6 +210,8 @@ def decode_file(path: str, spool: str, limits: DecodeLimits) -> dict[str, Any]:
         return {"cannot_write": str(error)}
     except MemoryError:
         return _refusal(facts, "too_large", "decoding it takes more memory than allowed")
+    except NeedsPyAV as error:
+        return _refusal(facts, "needs_pyav", str(error))
     except soundfile.LibsndfileError as error:
         reason = "not_audio" if error.code in (1, 4) else "corrupt"  # unknown format, unknown encoding
         return _refusal(facts, reason, error.error_string)
@@ -230,49 +236,46 @@ def _inspect(path: str, spool: str, limits: DecodeLimits, facts: dict[str, Any])
             digest.update(block)
         num_bytes = bytes_of_file.tell()
     facts["sha256"] = digest.hexdigest()
-    # as bytes: names need not be text
-    with soundfile.SoundFile(path if os.name == "nt" else os.fsencode(path)) as file:
-        rate, channels = file.samplerate, file.channels
-        facts |= {"format": f"{file.format} {file.subtype}", "rate": rate, "channels": channels}
-        if file.frames >= 1 << 62:  # FLAC that was written to a pipe
-            raise _Refused("corrupt", "its header does not say how long it is")
-        facts["seconds"] = round(file.frames / rate, 3)
+    with open_sound(path) as file:
+        facts |= {"format": file.format, "rate": file.rate, "channels": file.channels}
+        facts["seconds"] = None if file.frames is None else round(file.frames / file.rate, 3)
         _check_header(file, num_bytes, limits)
         early = _ends_early(file, path)
         if early is not None:
             raise _Refused("truncated", early)
-        genre = file.copy_metadata().get("genre", "")
-        facts["genre"] = None if re.fullmatch(r"\(?\d*\)?|other|unknown", genre, re.IGNORECASE) else genre
+        facts["genre"] = file.genre or None
         try:
-            _write_clips(file, spool, limits, facts)
+            _write_clips(file, num_bytes, spool, limits, facts)
         except OSError as error:  # libsndfile raises none
             raise _CannotWrite(error.strerror) from error
 
 
-def _check_header(file: soundfile.SoundFile, num_bytes: int, limits: DecodeLimits) -> None:
-    rate, channels = file.samplerate, file.channels
-    if not SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]:
-        raise _Refused("bad_rate", f"{rate} Hz")
-    if channels > MAX_CHANNELS:
-        raise _Refused("too_many_channels", f"{channels} channels")
-    decoded = file.frames * channels * 4
+def _check_header(file: SoundFile, num_bytes: int, limits: DecodeLimits) -> None:
+    if not SAMPLE_RATES[0] <= file.rate <= SAMPLE_RATES[1]:
+        raise _Refused("bad_rate", f"{file.rate} Hz")
+    if file.channels > MAX_CHANNELS:
+        raise _Refused("too_many_channels", f"{file.channels} channels")
+    _check_length(file, file.frames or 0, num_bytes, limits)
+
+
+def _check_length(file: SoundFile, num_samples: int, num_bytes: int, limits: DecodeLimits) -> None:
+    """Of what the header promises, and of what has been read."""
+    decoded = num_samples * file.channels * 4
     if decoded > UNSUSPICIOUS_BYTES and decoded > MAX_EXPANSION * num_bytes:
         raise _Refused("too_large", f"{num_bytes} bytes would become {decoded}")
-    if file.frames > limits.max_seconds * rate:
-        raise _Refused("too_long", f"{file.frames / rate:.1f} s")
+    if num_samples > limits.max_seconds * file.rate:
+        raise _Refused("too_long", f"{num_samples / file.rate:.1f} s")
 
 
-def _ends_early(file: soundfile.SoundFile, path: str) -> str | None:
+def _ends_early(file: SoundFile, path: str) -> str | None:
     """How the file tells that bytes are missing at its end, or None. To libsndfile it is merely shorter."""
     # which notes the difference in its log: "data : 576000 (should be 287957)"
-    found = re.search(
-        r"^\s*(?:data|SSND|Data Size|riff)\s*:\s*(\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE
-    )
+    found = re.search(r"^\s*(?:data|SSND|Data Size|riff)\s*:\s*(\d+) \(should be (\d+)\)", file.notes, re.MULTILINE)
     if found is not None:
         said, there = map(int, found.groups())
         if there < said < UNKNOWN_BYTES:
             return f"its header says {said} bytes, {there} are there"
-    if file.format == "OGG":
+    if file.format.startswith("OGG "):
         with open(path, "rb") as bytes_of_file:
             bytes_of_file.seek(max(0, bytes_of_file.seek(0, os.SEEK_END) - (1 << 17)))  # a page has at most 64 KiB
             end = bytes_of_file.read()
@@ -282,7 +285,7 @@ def _ends_early(file: soundfile.SoundFile, path: str) -> str | None:
     return None
 
 
-def _write_clips(file: soundfile.SoundFile, spool: str, limits: DecodeLimits, facts: dict[str, Any]) -> None:
+def _write_clips(file: SoundFile, num_bytes: int, spool: str, limits: DecodeLimits, facts: dict[str, Any]) -> None:
     rate = limits.sample_rate
     clip_samples, min_samples = round(limits.clip_seconds * rate), round(limits.min_seconds * rate)
     clips, start, energy, total = [], 0, 0.0, 0
@@ -296,11 +299,10 @@ def _write_clips(file: soundfile.SoundFile, spool: str, limits: DecodeLimits, fa
                 flac = io.BytesIO()
                 pcm = np.clip(np.round(samples * 32768.0), -32768, 32767).astype(np.int16)
                 soundfile.write(flac, pcm, rate, format="FLAC", subtype="PCM_16")
-                num_bytes = output.write(flac.getbuffer())
-                clips.append([num_bytes, round(start / rate, 3), round(len(samples) / rate, 3)])
+                clips.append([output.write(flac.getbuffer()), round(start / rate, 3), round(len(samples) / rate, 3)])
             start += len(samples)
 
-        for block in _mono_blocks(file, limits.sample_rate, facts):
+        for block in _mono_blocks(file, num_bytes, limits, facts):
             energy += float(np.square(block, dtype=np.float64).sum())
             total += len(block)
             pending = np.concatenate([pending, block])
@@ -318,14 +320,13 @@ def _write_clips(file: soundfile.SoundFile, spool: str, limits: DecodeLimits, fa
     facts["clips"] = clips
 
 
-def _mono_blocks(file: soundfile.SoundFile, to_rate: int, facts: dict[str, Any]) -> Iterator[np.ndarray]:
-    """The mean of all channels at the sample rate `to_rate`, about a second at a time."""
-    from_rate = file.samplerate
+def _mono_blocks(file: SoundFile, num_bytes: int, limits: DecodeLimits, facts: dict[str, Any]) -> Iterator[np.ndarray]:
+    """The mean of all channels at the sample rate of the clips, about a second at a time."""
+    from_rate, to_rate = file.rate, limits.sample_rate
     resampler = None if from_rate == to_rate else soxr.ResampleStream(from_rate, to_rate, 1, "float32", "HQ")
     num_read, num_given, peak = 0, 0, 0.0
-    file.seekable = lambda: False  # else soundfile seeks after each block, and an MP3 comes out wrong there
-    while True:
-        block = file.read(from_rate, dtype="float32", always_2d=True)  # (T, C)
+    last = np.zeros((0, file.channels), np.float32)
+    for block in itertools.chain(file.blocks(from_rate), [last]):  # (T, C)
         num_read += len(block)
         if not np.isfinite(block).all():
             raise _Refused("not_finite", f"within the second that ends at {num_read / from_rate:.2f} s")
@@ -333,18 +334,17 @@ def _mono_blocks(file: soundfile.SoundFile, to_rate: int, facts: dict[str, Any])
         facts["peak"] = round(peak, 4)
         if peak > MAX_PEAK:
             raise _Refused("out_of_range", f"a peak of {peak:.3g}")
-        is_last = len(block) == 0
+        if file.frames is None:
+            _check_length(file, num_read, num_bytes, limits)
         mono = block @ np.full(block.shape[1], 1 / block.shape[1], np.float32)
         if resampler is not None:
-            mono = resampler.resample_chunk(mono, last=is_last)
-        if is_last:  # resamplers may end a sample early or late
+            mono = resampler.resample_chunk(mono, last=block is last)
+        if block is last:  # resamplers may end a sample early or late
             left = round(num_read * to_rate / from_rate) - num_given
             mono = np.pad(mono[:left], (0, left - len(mono[:left])))
         num_given += len(mono)
         yield mono
-        if is_last:
-            break
-    if num_read < file.frames:
+    if num_read < (file.frames or 0) - file.spare:
         raise _Refused("truncated", f"its header says {file.frames} samples, {num_read} are there")
 
 

@@ -60,7 +60,7 @@ def measure_load_seconds(model: str) -> float:
 def measure_speed(
     pipe: DiffusionPipeline,
     *,
-    prompt: str = "a cheerful solo piano waltz",
+    prompt: str = "a slow solo piano piece",
     audio_duration: float = 10.0,
     num_runs: int = 5,
     num_threads: int = 2,

@@ -16,7 +16,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
-from .loading import CheckedConfig, CheckedLoading, check_index, check_pipeline
+from .loading import CheckedConfig, CheckedLoading, check_index, check_pipeline, links_allowed
 from .lora import LoraPipelineMixin
 from .publishing import PortableConfigMixin, PublishMixin
 from .registry import PACKAGE, added_class
@@ -53,13 +53,18 @@ class Pipeline(LoraPipelineMixin, PublishMixin, PortableConfigMixin, DiffusionPi
     _not_by_forward: list[str] = []  # components that are asked by `encode` and the like, never by `forward`
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
-        """`DiffusionPipeline.from_pretrained`, which refuses a folder that is not safe and whole (see `loading`)."""
-        if os.path.isdir(pretrained_model_name_or_path):
-            check_pipeline(pretrained_model_name_or_path, kwargs)
-        # upstream lets a component stand in for one of its own library only, so registered ones join afterwards
-        added = {slot: part for slot, part in kwargs.items() if added_class(type(part).__name__) is type(part)}
-        pipe = super().from_pretrained(pretrained_model_name_or_path, **kwargs | dict.fromkeys(added))
+    def from_pretrained(cls, pretrained_model_name_or_path, *, allow_links: bool = False, **kwargs):
+        """`DiffusionPipeline.from_pretrained`, which refuses a folder that is not safe and whole (see `loading`).
+
+        Args:
+            allow_links: the files of weights may be links that lead out of the folder, to another disk say.
+        """
+        with links_allowed(allow_links):
+            if os.path.isdir(pretrained_model_name_or_path):
+                check_pipeline(pretrained_model_name_or_path, kwargs)
+            # upstream lets a component stand in for one of its own library only, so registered ones join afterwards
+            added = {slot: part for slot, part in kwargs.items() if added_class(type(part).__name__) is type(part)}
+            pipe = super().from_pretrained(pretrained_model_name_or_path, **kwargs | dict.fromkeys(added))
         return cls.from_pipe(pipe, **added) if added else pipe
 
     @classmethod

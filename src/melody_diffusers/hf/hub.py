@@ -35,6 +35,7 @@ BASE_CLASSES = {
 
 def connect() -> None:
     """Register with what has been imported already, and with the rest when it will be. May be called again."""
+    upstream.silence_noise()
     for name, add in _REGISTRATIONS.items():
         if name in sys.modules:
             _try(add, sys.modules[name])

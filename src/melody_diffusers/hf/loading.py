@@ -15,7 +15,9 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
+from ..files import MOVING
 from .registry import PACKAGE, SLOTS, classes_for
 
 logger = logging.get_logger(__name__)
@@ -57,23 +60,45 @@ TOKENIZER_TEXT = re.compile(  # keys of a tokenizer's configuration that may hol
     r"|model_input_names|processor_class|tokenizer_class|truncation_strategy|name_or_path"
 )
 OTHER_WEIGHTS = re.compile(r"adapter_config\.json|shard-\d+-model-.*")  # transformers would load them as well
+_links_allowed: ContextVar[bool] = ContextVar("links_allowed", default=False)
 STORED = {"F32": "float", "F16": "float", "BF16": "float", "I64": "int64"}
+
+
+@contextmanager
+def links_allowed(allowed: bool) -> Iterator[None]:
+    """Within the context, files of weights may be links to files outside their repository: to another disk, say."""
+    token = _links_allowed.set(allowed or _links_allowed.get())
+    try:
+        yield
+    finally:
+        _links_allowed.reset(token)
 
 
 def check_files(folder: Path, repository: Path) -> None:
     """Raise unless the folder and what lies in it are files and folders of the repository, links followed.
 
-    The Hub's cache keeps what it has fetched in `models--*/blobs`; a repository in that cache may link there.
+    The Hub's cache keeps what it has fetched in `models--*/blobs`; a repository in that cache may link there. Within
+    `links_allowed`, safetensors may link anywhere.
     """
     if not folder.is_dir():
         raise OSError(f"{folder} is missing. Download or save the repository again.")
+    for place in (folder, repository):
+        if (place / MOVING).exists():
+            raise OSError(
+                f"Saving into {place} was ended while files took their places: some are new, some old. Save the folder "
+                f"again; the files that were there before are in {place / MOVING}."
+            )
     root, path = os.path.realpath(repository), os.path.abspath(folder)
     cache = re.match(r"(.*[/\\]models--[^/\\]+)[/\\]snapshots[/\\]", path)
     blobs = os.path.join(os.path.realpath(cache[1]), "blobs") if cache else None
     for entry in (folder, *folder.iterdir()):
         real = os.path.realpath(entry)
-        if os.path.commonpath([real, root]) != root and os.path.dirname(real) != blobs:
-            raise ValueError(f"{entry} leads out of its repository, to {real}. Put a copy in the place of the link.")
+        is_within = os.path.commonpath([real, root]) == root or os.path.dirname(real) == blobs
+        is_allowed = _links_allowed.get() and entry.suffix == ".safetensors" and real.endswith(".safetensors")
+        if not is_within and not is_allowed:
+            weights = ", or pass allow_links=True if it is yours" if entry.suffix == ".safetensors" else ""
+            advice = f"Put a copy in the place of the link{weights}."
+            raise ValueError(f"{entry} leads out of its repository, to {real}. {advice}")
         if not (entry.is_file() or entry.is_dir()):
             raise ValueError(f"{entry} is neither a file nor a folder. Remove it.")
 
@@ -323,8 +348,11 @@ class CheckedLoading:
     """First among the bases of a model or scheduler: `from_pretrained` checks what it is about to load."""
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, allow_links: bool = False, **kwargs):
         """As upstream's, from safetensors only; a weight that is missing, unexpected or not finite is an error.
+
+        Args:
+            allow_links: the files of weights may be links that lead out of the folder, to another disk say.
 
         Raises:
             OSError: a file is missing or damaged.
@@ -338,7 +366,8 @@ class CheckedLoading:
         source = str(pretrained_model_name_or_path)
         root = _fetch(cls, source, kwargs)
         folder = Path(root, kwargs.get("subfolder") or "")
-        check_component(cls, folder, Path(root), kwargs.get("variant"))
+        with links_allowed(allow_links):
+            check_component(cls, folder, Path(root), kwargs.get("variant"))
         if not issubclass(cls, nn.Module):
             return load(root, *args, **kwargs)
         info_wanted = kwargs.pop("output_loading_info", False)

@@ -11,6 +11,7 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from inspect import getdoc, signature
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from huggingface_hub import (
 )
 from torch import nn
 
+from ..files import all_or_nothing
 from .registry import MELODY_TINY
 
 LIBRARY = "melody-diffusers"
@@ -107,8 +109,11 @@ class PublishMixin:
         max_shard_size: int | str | None = None,
         **kwargs,
     ):
-        """The class's own `save_pretrained`. With `push_to_hub`, everything in the folder is then uploaded, a card that
-        lies there included; `repo_id` is the folder's name by default, and the rest is as in `push_to_hub`.
+        """The class's own `save_pretrained`, all or nothing: the files take their places when all of them are complete.
+
+        Weights that lay there in other shards go; other variants and all other files in the folder stay. With
+        `push_to_hub`, everything in the folder is then uploaded, a card that lies there included; `repo_id` is the
+        folder's name by default, and the rest is as in `push_to_hub`.
 
         Raises:
             ValueError: a model is quantized or holds LoRA layers; nothing has been written then.
@@ -119,7 +124,8 @@ class PublishMixin:
         options = {name: kwargs.pop(name) for name in signature(upload).parameters if push_to_hub and name in kwargs}
         named = {"variant": variant, "max_shard_size": max_shard_size}
         kwargs |= {name: value for name, value in named.items() if value is not None}
-        super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
+        with all_or_nothing(Path(save_directory), partial(_is_weights, variant=variant)) as folder:
+            super().save_pretrained(str(folder), *args, **kwargs)  # type: ignore[misc]
         if push_to_hub:
             upload(self, save_directory, **({"repo_id": Path(save_directory).name} | options))
 
@@ -175,6 +181,16 @@ class PortableConfigMixin:
     def to_json_string(self, *args, **kwargs) -> str:
         config = json.loads(super().to_json_string(*args, **kwargs))  # type: ignore[misc]
         return json.dumps(_without_paths(config), indent=2, sort_keys=True) + "\n"
+
+
+def _is_weights(file: Path, variant: str | None) -> bool:
+    """Whether a file holds weights of this variant, whole or a shard of them, or says which shards there are."""
+    name = file.name
+    if variant is not None:
+        if f".{variant}" not in name:
+            return False
+        name = name.replace(f".{variant}", "", 1)
+    return bool(re.fullmatch(r"(diffusion_pytorch_model|model)(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?", name))
 
 
 def _refuse_adapters(components: Mapping[str, Any]) -> None:
@@ -321,7 +337,7 @@ def _code(model: Any, repo_id: str, base: str | None, adapter: bool) -> list[str
     if adapter and model.name_or_path and os.path.realpath(model.name_or_path) == os.path.realpath(MELODY_TINY):
         source = "melody_diffusers.MELODY_TINY"
     regions = "regions" in signature(type(model).__call__).parameters
-    call = '"recording.wav", regions=[(3.0, 4.5)]' if regions else '"a cheerful solo piano waltz"'
+    call = '"recording.wav", regions=[(3.0, 4.5)]' if regions else '"a slow solo piano piece"'
     return [
         "import melody_diffusers  # tells diffusers and transformers where its classes are",
         "from diffusers import DiffusionPipeline",

@@ -4,6 +4,8 @@
 taken away. The functions below touch the rest. Nothing of theirs is imported before a function needs it.
 """
 
+import logging
+import re
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -42,6 +44,30 @@ NAMES = {
     "transformers.initialization:normal_": "which spares weights that were loaded",
 }
 """module:attribute -> what it is for."""
+
+
+NOISE = {  # logger -> what it says at every import where torchao is installed, and what is no concern of anybody's
+    "torchao": r"Failed to load .*_C_\w+[\w.-]*\.so: .*",
+    "torch.utils._pytree": r".* is an Enum subclass and is now natively supported by torch\.compile .*",
+    "diffusers.quantizers.torchao.torchao_quantizer": r"Unable to import `torchao` Tensor objects\. .*",
+}
+
+
+def silence_noise() -> None:
+    """Leave out the messages of `NOISE`, and none besides. May be called again."""
+    for name, pattern in NOISE.items():
+        logger = logging.getLogger(name)
+        if not any(isinstance(each, _Without) for each in logger.filters):
+            logger.addFilter(_Without(pattern))
+
+
+class _Without(logging.Filter):
+    def __init__(self, pattern: str) -> None:
+        super().__init__()
+        self._pattern = re.compile(pattern, re.DOTALL)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not self._pattern.fullmatch(record.getMessage())
 
 
 def _ours(name: str) -> Any:

@@ -163,6 +163,9 @@ class MuLanModel(TransformersModel, PreTrainedModel):
         """Unit-length float32 embeddings (B, E) of waveforms (B, 1, T) at `sample_rate`, of any length."""
         return self.embed_log_mel(self.log_mel(waveform))
 
+    def _max_tokens(self, tokenizer: PreTrainedTokenizerBase) -> int:
+        return min(tokenizer.model_max_length, self.config.text_config.max_position_embeddings)
+
     def tokenize(self, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> dict[str, Tensor]:
         """`input_ids` and `attention_mask`, (B, P) each, on the model's device.
 
@@ -173,10 +176,24 @@ class MuLanModel(TransformersModel, PreTrainedModel):
                 texts,
                 padding="max_length",
                 truncation=True,
-                max_length=min(tokenizer.model_max_length, self.config.text_config.max_position_embeddings),
+                max_length=self._max_tokens(tokenizer),
                 return_tensors="pt",
             )
         return {name: tokens[name].to(self.device) for name in ("input_ids", "attention_mask")}
+
+    def lost_words(self, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[tuple[list[str], str]]:
+        """Of each text, the words that the tokenizer has no tokens for, and the end that is cut off; mostly nothing."""
+        if not tokenizer.is_fast:  # which alone say where in a text a token lies
+            return [([], "")] * len(texts)
+        with _TOKENIZER_LOCK:
+            tokens = tokenizer(texts, padding=False, truncation=False, return_offsets_mapping=True)
+        lost, read = [], self._max_tokens(tokenizer) - tokenizer.num_special_tokens_to_add()
+        for text, ids, places in zip(texts, tokens["input_ids"], tokens["offset_mapping"]):
+            within = [(token, place) for token, place in zip(ids, places) if place[1] > place[0]]
+            unknown = [text[slice(*place)] for token, place in within if token == tokenizer.unk_token_id]
+            unread = text[within[read][1][0] :] if len(within) > read else ""
+            lost.append((list(dict.fromkeys(unknown)), unread))
+        return lost
 
     @torch.no_grad()
     def embed_texts(self, tokenizer: PreTrainedTokenizerBase, texts: list[str], batch_size: int = 256) -> Tensor:

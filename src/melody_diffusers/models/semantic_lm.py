@@ -208,7 +208,7 @@ class SemanticLM(TransformersModel, LlamaForCausalLM):
         prefix_tokens: torch.Tensor | None = None,
         sampling: Sampling = Sampling(),
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
-        callback: Callable[[int, int], None] | None = None,
+        callback: Callable[[int, int], bool | None] | None = None,
     ) -> torch.Tensor:
         """Samples semantic tokens (B, num_tokens) after the MuLan tokens (Algorithm 1) and the prefix (Algorithm 2).
 
@@ -218,7 +218,8 @@ class SemanticLM(TransformersModel, LlamaForCausalLM):
             prefix_tokens: (B, P) semantic tokens to continue.
             sampling: how each is drawn.
             generator: one for all samples, which then draw from it in turn, or a list with one per sample.
-            callback: called as callback(step, num_tokens) after each token, step from 1.
+            callback: called as callback(step, num_tokens) after each token, step from 1. Where it returns true, the
+                tokens so far, (B, step), are the result.
         """
         self._check_lengths(mulan_tokens, num_tokens, prefix_tokens, sampling, generator)
         with torch.inference_mode():
@@ -257,8 +258,8 @@ class SemanticLM(TransformersModel, LlamaForCausalLM):
             drawn = sampling.draw(logits, None if uniform is None else uniform[step])
             tokens[:, step] = drawn[:, 0]
             input_ids = drawn.repeat(2, 1) if guided else drawn
-            if callback is not None:
-                callback(step + 1, num_tokens)
+            if callback is not None and callback(step + 1, num_tokens):
+                return tokens[:, : step + 1]
         return tokens
 
     def _check_lengths(self, mulan_tokens, num_tokens, prefix_tokens, sampling, generator) -> None:

@@ -150,6 +150,11 @@ class SemanticTokenizer(TransformersModel, PreTrainedModel):
                 init.zeros_(self.spectrum_mean)
                 init.ones_(self.spectrum_std)
 
+    def __reduce__(self):
+        # PyTorch cannot pickle the encoder's convolution with weight norm, but its weights
+        grads = {name: parameter.requires_grad for name, parameter in self.named_parameters()}
+        return _unpickle, (type(self), self.config, self.state_dict(), grads, self.training)
+
     def get_input_embeddings(self) -> None:
         """None: no input is a token id. transformers asks, for example before it quantizes a layer."""
 
@@ -211,3 +216,18 @@ class SemanticTokenizer(TransformersModel, PreTrainedModel):
         if self.config.weigh_features:
             standardised = standardised @ self.feature_map.float()
         return nearest(standardised, self.centroids.float())
+
+
+def _unpickle(
+    cls: type[SemanticTokenizer],
+    config: SemanticTokenizerConfig,
+    weights: dict[str, torch.Tensor],
+    grads: dict[str, bool],
+    training: bool,
+) -> SemanticTokenizer:
+    model = cls(config)
+    model.load_state_dict(weights, assign=True)
+    device = next(iter(weights.values())).device
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(grads[name])
+    return model.to(device).train(training)  # the buffers that are not stored, too

@@ -86,6 +86,7 @@ def denoise(
     guidance_scale: float | Callable[[], float] = 2.5,
     attention_kwargs: dict | None = None,
     on_step: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> torch.Tensor:
     """Latents of the whole timeline, (B, F, D).
 
@@ -101,6 +102,8 @@ def denoise(
         attention_kwargs: passed to the model.
         on_step: called after each step with the angle and the window's latents (B, L, D); returns the latents to go
             on with.
+        is_stopped: asked before each step; where it says so, nothing more is computed, and the timeline ends with the
+            window that is under way, however far it is.
     """
     window, chunk = window_and_chunk(dual_path.config, latents.shape[1])
     window_tokens = timebase.frames_to_tokens(window)
@@ -112,6 +115,9 @@ def denoise(
         known, free = latents[:, frames], unknown[frames].to(latents.device)
         z = known
         for angle in scheduler.timesteps:
+            if is_stopped():
+                latents[:, frames] = z
+                return latents[:, : frames.stop]
             scale = guidance_scale() if callable(guidance_scale) else guidance_scale
             velocity = guided_velocity(dual_path, z, torch.where(free, angle, 0.0), tokens, scale, attention_kwargs)
             stepped = scheduler.step(velocity.to(z.dtype), angle, z).prev_sample

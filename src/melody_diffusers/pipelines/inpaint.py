@@ -10,8 +10,8 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 
-from ..audio import limit_peak
-from .checks import AudioInput
+from ..audio import AudioInput, fade, limit_peak
+from .checks import names_others_arguments
 from .request import InpaintRequest, OutputType, Regions
 from .stages import MeLoDyPipelineOutput
 from .text_to_music import MeLoDyPipeline
@@ -22,6 +22,7 @@ BEND_SECONDS = 0.02
 class MeLoDyInpaintPipeline(MeLoDyPipeline):
     """A `MeLoDyPipeline` whose timeline starts out partly known. Same components; `from_pipe` shares them."""
 
+    @names_others_arguments
     @torch.no_grad()
     def __call__(
         self,
@@ -39,6 +40,7 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
         lm_guidance_scale: float | None = None,
         num_waveforms_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
+        fade_seconds: float = 0.02,
         output_type: OutputType = "np",
         return_dict: bool = True,
         callback_on_step_end: Callable[..., dict] | None = None,
@@ -52,14 +54,15 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
         what was inside them is heard. At each border the new sound is bent to meet the old without a step.
 
         Args:
-            audio: the recording: a path, or an array (T,) or (C, T).
-            audio_sampling_rate: samples a second of an array.
+            audio: the recording: a file, an array, (rate, array) and so on (`audio.AudioInput`).
+            audio_sampling_rate: samples a second of an array that comes without its rate.
             regions: (start, end) in seconds, each within the recording.
             extend_seconds: music to add at the end.
             prompt: what the new parts should be. By default they follow the recording's own sound.
             semantic_source: "lm" lets the language model continue the plan; "audio" estimates the missing plan from
                 both sides, for gaps of a second or two that should not bring anything new.
             num_waveforms_per_prompt: variations.
+            fade_seconds: what is added at the end fades out over so long; 0 leaves the cut.
             (The other arguments are those of `MeLoDyPipeline.__call__`.)
 
         Raises:
@@ -70,6 +73,7 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
         if self.semantic_tokenizer is None:
             raise ValueError("Inpainting needs the component `semantic_tokenizer` to read the recording; it is None.")
         request = InpaintRequest.check(self, **arguments)
+        self._interrupt = False
         recording, unknown = request.recording, request.unknown
 
         # One timeline of whole frames; what lies past the end is unknown too.
@@ -97,6 +101,9 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
                 generator=request.generator,
                 callback_on_token_end=request.callback_on_token_end,
             )
+        if self._interrupt:
+            empty = semantic_tokens.new_zeros(request.batch_size, 1, 0, dtype=torch.float32)
+            return self._output(request, empty, None, semantic_tokens)
         known_latents = self.vae.encode(waveform.to(self._execution_device, self.vae.dtype)).latent_dist.mode()
         noise = self.prepare_latents(request.batch_size, request.num_frames, request.generator)
         latents = torch.where(missing_frames[:, None].to(noise.device), noise, known_latents.to(noise.dtype))
@@ -112,8 +119,10 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
         if request.output_type == "latent":
             return self._output(request, latents, None, semantic_tokens)
         generated, _ = self.decode_latents(latents, request.num_samples)
-        original = F.pad(recording, (0, request.num_samples - recording.shape[1])).to(generated.device)
-        audios, gains = limit_peak(self._splice(original, generated, unknown), ceiling=1.0)
+        num_samples, num_added = generated.shape[-1], request.num_samples - recording.shape[1]  # fewer if interrupted
+        generated = fade(generated, 0, min(request.fade_samples, num_added))
+        original = F.pad(recording, (0, num_added)).to(generated.device)[:, :num_samples]
+        audios, gains = limit_peak(self._splice(original, generated, unknown[:num_samples]), ceiling=1.0)
         return self._output(request, audios, gains, semantic_tokens)
 
     def _read_plan(self, waveform: torch.Tensor, missing_tokens: torch.Tensor | None) -> torch.Tensor:

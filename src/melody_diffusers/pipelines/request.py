@@ -10,13 +10,14 @@ from ..models.semantic_lm import Sampling
 from .checks import (
     MAX_PROMPTS,
     MeLoDyInputError,
+    as_list,
     check_audio,
     check_choice,
     check_generators,
     check_number,
     check_prompt,
     check_tensor,
-    is_list,
+    split_clips,
 )
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Request:
     Attributes:
         sampling: how the language model draws.
         generator: one for each waveform, or None.
+        fade_samples: over which the music fades in and out.
         batch_size: waveforms that will be made.
         num_samples: T of each.
         num_frames: latent frames of the timeline: whole tokens, and where a plan is to be made at least one window,
@@ -57,6 +59,7 @@ class Request:
     num_waveforms_per_prompt: int
     batch_size: int
     generator: list[torch.Generator] | None
+    fade_samples: int
     output_type: OutputType
     return_dict: bool
     callback_on_step_end: Callable[..., dict] | None
@@ -72,6 +75,7 @@ def check_common(
     *,
     num_waveforms_per_prompt: Any,
     generator: Any,
+    fade_seconds: Any,
     output_type: Any,
     return_dict: bool,
     callback_on_step_end: Any,
@@ -83,26 +87,28 @@ def check_common(
     """The fields of a `Request` but for the lengths; `sampling` are the arguments named in `SAMPLING_DEFAULTS`."""
     defaults = SAMPLING_DEFAULTS | (pipe.config.sampling or {})
     chosen = {name: defaults[name] if value is None else value for name, value in sampling.items()}
-    check_number("num_inference_steps", chosen["num_inference_steps"], 1, 1000, integer=True)
-    check_number("guidance_scale", chosen["guidance_scale"], 0, 30)
-    check_number("temperature", chosen["temperature"], 0, 10)
-    check_number("top_p", chosen["top_p"], 0, 1, exclusive_low=True)
-    check_number("lm_guidance_scale", chosen["lm_guidance_scale"], 0, 30)
+    for name, high in {"guidance_scale": 30, "temperature": 10, "lm_guidance_scale": 30, "top_p": 1}.items():
+        chosen[name] = check_number(name, chosen[name], 0, high)
+    chosen["num_inference_steps"] = check_number(
+        "num_inference_steps", chosen["num_inference_steps"], 1, 1000, integer=True
+    )
+    chosen["top_p"] = chosen["top_p"] or 1.0  # 0 switches it off elsewhere, and so it does here
     if chosen["lm_guidance_scale"] != 1 and not pipe.semantic_lm.config.null_condition:
         allowed = "be 1 for this checkpoint, whose language model was trained without `null_condition`"
         raise MeLoDyInputError("lm_guidance_scale", chosen["lm_guidance_scale"], allowed)
     if chosen["top_k"] is not None:
-        check_number("top_k", chosen["top_k"], 1, 1_000_000, integer=True)
+        chosen["top_k"] = check_number("top_k", chosen["top_k"], 0, 1_000_000, integer=True) or None  # likewise
+    fade_seconds = check_number("fade_seconds", fade_seconds, 0, 60)
     check_choice("output_type", output_type, ("np", "pt", "latent"))
-    names = callback_on_step_end_tensor_inputs
-    if not is_list(names) or any(name not in pipe._callback_tensor_inputs for name in names):
+    names = as_list(callback_on_step_end_tensor_inputs)
+    if names is None or any(name not in pipe._callback_tensor_inputs for name in names):
         allowed = f"name none but {pipe._callback_tensor_inputs}"
         raise MeLoDyInputError("callback_on_step_end_tensor_inputs", names, allowed, repr(names))
     callbacks = {"callback_on_step_end": callback_on_step_end, "callback_on_token_end": callback_on_token_end}
     for name, callback in callbacks.items():
         if callback is not None and not callable(callback):
             raise MeLoDyInputError(name, callback, "be a function or None")
-    check_number("num_waveforms_per_prompt", num_waveforms_per_prompt, 1, 64, integer=True)
+    num_waveforms_per_prompt = check_number("num_waveforms_per_prompt", num_waveforms_per_prompt, 1, 64, integer=True)
     batch_size = num_prompts * num_waveforms_per_prompt
     return {
         "num_inference_steps": chosen["num_inference_steps"],
@@ -111,6 +117,7 @@ def check_common(
         "num_waveforms_per_prompt": num_waveforms_per_prompt,
         "batch_size": batch_size,
         "generator": check_generators(generator, batch_size),
+        "fade_samples": pipe.timebase.seconds_to_samples(fade_seconds),
         "output_type": output_type,
         "return_dict": return_dict,
         "attention_kwargs": attention_kwargs,
@@ -163,22 +170,24 @@ class GenerationRequest(Request):
         if prompt is not None:
             conditions["prompt"] = check_prompt(prompt)
         elif audio_prompt is not None:
-            clips = audio_prompt if is_list(audio_prompt) else [audio_prompt]
+            clips = split_clips(audio_prompt, pipe.sample_rate)
             if not 0 < len(clips) <= MAX_PROMPTS:
                 allowed = f"hold 1 to {MAX_PROMPTS} clips"
                 raise MeLoDyInputError("audio_prompt", audio_prompt, allowed, str(len(clips)))
             places = (audio_prompt_sampling_rate, pipe.sample_rate, MAX_SECONDS)
             conditions["audio_prompt"] = [check_audio("audio_prompt", clip, *places) for clip in clips]
         elif mulan_tokens is not None:
-            check_tensor("mulan_tokens", mulan_tokens, (None, lm.num_mulan_codebooks), lm.mulan_codebook_size)
+            shape = (None, lm.num_mulan_codebooks)
+            conditions["mulan_tokens"] = check_tensor("mulan_tokens", mulan_tokens, shape, lm.mulan_codebook_size)
         else:
-            check_tensor("semantic_tokens", semantic_tokens, (None, None), lm.semantic_codebook_size)
+            semantic_tokens = check_tensor("semantic_tokens", semantic_tokens, (None, None), lm.semantic_codebook_size)
+            conditions["semantic_tokens"] = semantic_tokens
         fields = check_common(pipe, len(conditions[given[0]]), **common)
 
         if audio_duration is None:
             has_plan = semantic_tokens is not None
             audio_duration = semantic_tokens.shape[1] / timebase.token_rate if has_plan else DEFAULT_SECONDS
-        check_number("audio_duration", audio_duration, 0, MAX_SECONDS, exclusive_low=True)
+        audio_duration = check_number("audio_duration", audio_duration, 0, MAX_SECONDS, exclusive_low=True)
         num_samples = max(1, timebase.seconds_to_samples(audio_duration))
         num_frames = timebase.whole_token_frames(timebase.samples_to_frames(num_samples))
         if semantic_tokens is None:
@@ -187,7 +196,7 @@ class GenerationRequest(Request):
             allowed = f"cover `audio_duration`: {audio_duration:g} s need {needed} tokens"
             raise MeLoDyInputError("semantic_tokens", semantic_tokens, allowed, str(semantic_tokens.shape[1]))
         if latents is not None:
-            check_tensor("latents", latents, (fields["batch_size"], num_frames, pipe.vae.latent_dim))
+            latents = check_tensor("latents", latents, (fields["batch_size"], num_frames, pipe.vae.latent_dim))
         return cls(num_samples=num_samples, num_frames=num_frames, latents=latents, **conditions, **fields)
 
 
@@ -223,11 +232,14 @@ class InpaintRequest(Request):
         """The request that the arguments of `MeLoDyInpaintPipeline.__call__` make, or the error that names one."""
         fields = check_common(pipe, 1, **common)
         check_choice("semantic_source", semantic_source, ("lm", "audio"))
-        check_number("extend_seconds", extend_seconds, 0, MAX_SECONDS)
+        extend_seconds = check_number("extend_seconds", extend_seconds, 0, MAX_SECONDS)
         texts = None if prompt is None else check_prompt(prompt)
         if texts is not None and len(texts) != 1:
             raise MeLoDyInputError("prompt", prompt, "be one text for the recording", str(len(texts)))
-        recording = check_audio("audio", audio, audio_sampling_rate, pipe.sample_rate, MAX_SECONDS)
+        clips = split_clips(audio, pipe.sample_rate)
+        if len(clips) != 1:
+            raise MeLoDyInputError("audio", audio, "be one recording", str(len(clips)))
+        recording = check_audio("audio", clips[0], audio_sampling_rate, pipe.sample_rate, MAX_SECONDS)
         unknown = unknown_samples(regions, recording.shape[1], extend_seconds, pipe.sample_rate)
         timebase = pipe.timebase
         num_frames = timebase.whole_token_frames(timebase.samples_to_frames(len(unknown)))
@@ -247,14 +259,15 @@ def unknown_samples(regions: Any, num_samples: int, extend_seconds: float, sampl
     unknown = torch.zeros(num_samples + round(extend_seconds * sample_rate), dtype=torch.bool)
     unknown[num_samples:] = True
     duration = num_samples / sample_rate
-    if not is_list(regions):
+    pairs = as_list(regions)
+    if pairs is None:
         raise MeLoDyInputError("regions", regions, "be a list of (start, end) in seconds")
-    for i, region in enumerate(regions):
-        if not is_list(region) or len(region) != 2:
+    for i, region in enumerate(pairs):
+        pair = as_list(region)
+        if pair is None or len(pair) != 2:
             raise MeLoDyInputError(f"regions[{i}]", region, "be (start, end) in seconds", repr(region)[:80])
-        start, end = region
-        check_number(f"regions[{i}][0]", start, 0, duration)
-        check_number(f"regions[{i}][1]", end, start, duration, exclusive_low=True)
+        start = check_number(f"regions[{i}][0]", pair[0], 0, duration)
+        end = check_number(f"regions[{i}][1]", pair[1], start, duration, exclusive_low=True)
         unknown[round(start * sample_rate) : round(end * sample_rate)] = True
     if not unknown.any():
         allowed = "name something to fill, or `extend_seconds` be above 0"

@@ -96,6 +96,7 @@ class Stages(Pipeline):
     _not_by_forward = ["vae", "mulan", "mulan_quantizer", "semantic_tokenizer"]
     _guidance_scale: float = 1.0
     _num_timesteps: int = 0
+    _interrupt: bool = False
 
     def __init__(
         self,
@@ -138,6 +139,20 @@ class Stages(Pipeline):
         self.register_modules(**components)
         self.register_to_config(token_rate=token_rate, sampling=sampling or None)
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *, sampling: dict[str, Any] | None = None, **kwargs):
+        """As every pipeline's. `sampling` changes the defaults that it names, None to the package's; others stay."""
+        pipe = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        return pipe if sampling is None else cls.from_pipe(pipe, sampling=sampling)
+
+    @classmethod
+    def from_pipe(cls, pipeline, **kwargs):
+        """As every pipeline's. `sampling` changes the defaults that it names, None to the package's; others stay."""
+        if kwargs.get("sampling") is not None:
+            chosen = {**(pipeline.config.get("sampling") or {}), **kwargs["sampling"]}
+            kwargs["sampling"] = {name: value for name, value in chosen.items() if value is not None}
+        return super().from_pipe(pipeline, **kwargs)
+
     @property
     def sample_rate(self) -> int:
         """Samples a second of the generated waveform."""
@@ -154,6 +169,15 @@ class Stages(Pipeline):
         return self._guidance_scale
 
     @property
+    def interrupt(self) -> bool:
+        """Whether the call under way is to end: set `_interrupt` on the pipeline, or on what a callback is given.
+
+        The call then computes nothing more and returns what there is: music up to the window under way, however far
+        that is; or none, and a plan as far as it was made. The next call starts afresh.
+        """
+        return self._interrupt
+
+    @property
     def num_timesteps(self) -> int:
         """Reverse steps of all windows together: within a callback those of its call; else of the last one."""
         return self._num_timesteps
@@ -167,9 +191,19 @@ class Stages(Pipeline):
             clips = [self.mulan.get_audio_features(clip[None].to(device, self.mulan.dtype)) for clip in audio_prompt]
             embeddings = torch.cat(clips)
         else:
-            inputs = self.mulan.tokenize(self.tokenizer, check_prompt(prompt))
-            if inputs["attention_mask"][:, -1].any():
-                logger.warning("A prompt is longer than the text model reads and was cut: put what matters first.")
+            prompts = check_prompt(prompt)
+            for text, (unknown, unread) in zip(prompts, self.mulan.lost_words(self.tokenizer, prompts)):
+                if unread:
+                    logger.warning(
+                        f"The prompt {_short(text)} is too long for the text model, which does not read its "
+                        f"end, {_short(unread)}: put what matters first."
+                    )
+                if unknown:
+                    logger.warning(
+                        f"Of the prompt {_short(text)} the text model knows no part of "
+                        f"{', '.join(map(repr, unknown))}, and the music will not follow that."
+                    )
+            inputs = self.mulan.tokenize(self.tokenizer, prompts)
             embeddings = self.mulan.get_text_features(**{name: tokens.to(device) for name, tokens in inputs.items()})
         _require_finite(embeddings, "MuLan embedding")
         return self.mulan_quantizer.encode(embeddings.to(self.mulan_quantizer.dtype))
@@ -186,7 +220,7 @@ class Stages(Pipeline):
         callback_on_token_end: Callable[..., None] | None = None,
     ) -> torch.Tensor:
         """The plan, (B, num_tokens), of any length: past the first window the oldest tokens are dropped and
-        ceil(window / M) new ones follow (Algorithm 2).
+        ceil(window / M) new ones follow (Algorithm 2). When it is interrupted, the plan as far as it is.
 
         Args:
             mulan_tokens: (B, N).
@@ -208,10 +242,11 @@ class Stages(Pipeline):
         with self.progress_bar(total=num_unknown) as bar:
             bar.set_description("semantic tokens")
 
-            def on_token(*_) -> None:
+            def on_token(*_) -> bool:
                 bar.update(1)
                 if callback_on_token_end is not None:
                     callback_on_token_end(self, next(step_number), num_unknown)
+                return self._interrupt
 
             while unknown[position:].any():
                 position += int(unknown[position:].int().argmax())
@@ -219,7 +254,7 @@ class Stages(Pipeline):
                 run = unknown[position : position + count]
                 count = len(run) if run.all() else int(run.int().argmin())
                 prefix = tokens[:, max(0, position - (window - count)) : position]
-                tokens[:, position : position + count] = self.semantic_lm.generate_semantic_tokens(
+                made = self.semantic_lm.generate_semantic_tokens(
                     mulan_tokens,
                     count,
                     prefix_tokens=prefix if prefix.shape[1] else None,
@@ -227,7 +262,10 @@ class Stages(Pipeline):
                     generator=generator,
                     callback=on_token,
                 )
-                position += count
+                tokens[:, position : position + made.shape[1]] = made
+                position += made.shape[1]
+                if self._interrupt:
+                    return tokens[:, :position]
         return tokens
 
     def prepare_latents(
@@ -282,6 +320,7 @@ class Stages(Pipeline):
                 lambda: call._guidance_scale,
                 attention_kwargs,
                 on_step,
+                lambda: self._interrupt or call._interrupt,
             )
         self._guidance_scale, self._num_timesteps = call._guidance_scale, call._num_timesteps
         _require_finite(latents, "diffusion")
@@ -323,6 +362,11 @@ def _check_sizes(components: Mapping[str, Any]) -> None:
     for left, right in FITTING:
         if None not in (size(left), size(right)) and size(left) != size(right):
             raise ValueError(f"Components do not fit together: {left} is {size(left)} but {right} is {size(right)}.")
+
+
+def _short(text: str) -> str:
+    """The text in quotes, in at most 80 characters, those of its middle left out."""
+    return repr(text if len(text) <= 80 else f"{text[:50]} ... {text[-25:]}")
 
 
 def _require_finite(tensor: torch.Tensor, stage: str) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from .checks import AudioInput
+from ..audio import AudioInput, fade
+from .checks import names_others_arguments
 from .request import GenerationRequest, OutputType
 from .stages import MeLoDyPipelineOutput, Stages
 
@@ -23,6 +24,7 @@ from .stages import MeLoDyPipelineOutput, Stages
 class MeLoDyPipeline(Stages):
     """Generates music from a text prompt or a clip of music. `Stages` lists the components."""
 
+    @names_others_arguments
     @torch.no_grad()
     def __call__(
         self,
@@ -41,6 +43,7 @@ class MeLoDyPipeline(Stages):
         latents: torch.Tensor | None = None,
         mulan_tokens: torch.Tensor | None = None,
         semantic_tokens: torch.Tensor | None = None,
+        fade_seconds: float = 0.02,
         output_type: OutputType = "np",
         return_dict: bool = True,
         callback_on_step_end: Callable[..., dict] | None = None,
@@ -52,16 +55,16 @@ class MeLoDyPipeline(Stages):
 
         Args:
             prompt: what to play, or a list of such texts.
-            audio_prompt: instead of a text, a clip that sounds as the music should: a path, or an array (T,) or
-                (C, T); or a list of clips.
-            audio_prompt_sampling_rate: samples a second of array prompts.
+            audio_prompt: instead of a text, a clip that sounds as the music should: a file, an array, (rate, array) and
+                so on (`audio.AudioInput`); or a list of clips, or an array (B, C, T) as this pipeline returns.
+            audio_prompt_sampling_rate: samples a second of prompts that come without their rate.
             audio_duration: seconds of music, above 0 and up to an hour. By default 10, or what `semantic_tokens` cover.
             num_inference_steps: reverse steps of the diffusion, 1 to 1000. None takes the checkpoint's own default, as
                 for the next five.
             guidance_scale: classifier-free guidance of the diffusion, 0 to 30; 1 switches it off.
             temperature: of the language model; 0 always takes the likeliest token.
-            top_k: sample among the k likeliest tokens.
-            top_p: sample among the likeliest tokens whose probabilities sum to p.
+            top_k: sample among the k likeliest tokens; 0 among all.
+            top_p: sample among the likeliest tokens whose probabilities sum to p; 0, as 1, among all.
             lm_guidance_scale: classifier-free guidance of the language model, 0 to 30; 1 switches it off, and a model
                 that was trained without `null_condition` allows nothing else.
             num_waveforms_per_prompt: variations of each prompt.
@@ -71,11 +74,14 @@ class MeLoDyPipeline(Stages):
                 window.
             mulan_tokens: (B, N), instead of a prompt.
             semantic_tokens: (B, S), a plan to render instead of one from the language model.
+            fade_seconds: the music fades in and out over so long, since it begins and ends within sounds; 0 leaves the
+                cuts.
             output_type: "np" or "pt" for waveforms, "latent" for latents.
             return_dict: return a `MeLoDyPipelineOutput` rather than a tuple.
             callback_on_step_end: called as `f(pipe, step, angle, {"latents": ...})` after each reverse step; may
                 return latents to go on with. `pipe` is this call's own view of the pipeline: what is set on it holds
-                for this call alone. What the function raises ends the call, and the next call is as ever.
+                for this call alone, and `pipe._interrupt = True` ends it (see `interrupt`). What the function raises
+                ends the call as well, and the next call is as ever.
             callback_on_step_end_tensor_inputs: tensors the callback is given; only "latents".
             callback_on_token_end: called as `f(pipe, step, num_tokens)` after each token of the plan, steps from 1;
                 may raise as well.
@@ -87,6 +93,7 @@ class MeLoDyPipeline(Stages):
         """
         arguments = {name: value for name, value in locals().items() if name != "self"}
         request = GenerationRequest.check(self, **arguments)
+        self._interrupt = False
         semantic_tokens = request.semantic_tokens
         if semantic_tokens is None:
             mulan_tokens = request.mulan_tokens
@@ -101,6 +108,9 @@ class MeLoDyPipeline(Stages):
             )
         else:
             semantic_tokens = semantic_tokens.repeat_interleave(request.num_waveforms_per_prompt, 0)
+        if self._interrupt:
+            empty = semantic_tokens.new_zeros(request.batch_size, 1, 0, dtype=torch.float32)
+            return self._output(request, empty, None, semantic_tokens)
         latents = request.latents
         if latents is None:
             latents = self.prepare_latents(request.batch_size, request.num_frames, request.generator)
@@ -115,4 +125,4 @@ class MeLoDyPipeline(Stages):
         if request.output_type == "latent":
             return self._output(request, latents, None, semantic_tokens)
         audios, gains = self.decode_latents(latents, request.num_samples)
-        return self._output(request, audios, gains, semantic_tokens)
+        return self._output(request, fade(audios, request.fade_samples, request.fade_samples), gains, semantic_tokens)

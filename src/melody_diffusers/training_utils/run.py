@@ -273,6 +273,7 @@ class TrainingRun:
             )
         if self.step % self.run.log_every == 0:
             self._log_means()
+        self._bar.total = max(self.step, round(self.step / self._progress()))  # where time decides, its end
         self._bar.update()
         if self._stop and not self._is_done():
             self._save_checkpoint(last=True)

@@ -1,0 +1,71 @@
+"""The `melody` command: generate, inpaint, data, lora, benchmark, evaluate.
+
+Heavy imports stay inside the handlers, so that help and a mistyped argument answer at once. Whatever goes wrong ends in
+one line on stderr, which speaks of the command's own flags.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+from .parser import parser
+
+FLAGS = {  # argument of a pipeline -> what says it here
+    "prompt": "the prompt",
+    "audio_prompt": "--audio-prompt",
+    "audio_duration": "--duration",
+    "num_inference_steps": "--steps",
+    "guidance_scale": "--guidance",
+    "temperature": "--temperature",
+    "top_k": "--top-k",
+    "top_p": "--top-p",
+    "lm_guidance_scale": "--lm-guidance",
+    "fade_seconds": "--fade",
+    "audio": "the recording",
+    "regions": "--start and --end",
+    "regions[0][0]": "--start",
+    "regions[0][1]": "--end",
+    "extend_seconds": "--extend",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; the exit code is 0, 2 for a user's mistake, 1 for other failures, 130 when interrupted."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        # some options had underscores once
+        args = parser().parse_args([re.sub("^--[a-z_]+", lambda name: name[0].replace("_", "-"), a) for a in argv])
+        return args.handler(args)
+    except SystemExit as error:  # argparse: 0 after help, 2 after an error it has reported
+        return error.code if isinstance(error.code, int) else 2
+    except KeyboardInterrupt:
+        print("melody: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if os.environ.get("MELODY_TRACEBACK"):
+            raise
+        code, message = _explain(error)
+        print(f"melody: error: {' '.join(message.split())}", file=sys.stderr)
+        return code
+
+
+def _flag(argument: str) -> str:
+    """What the command's user knows an argument by."""
+    if numbered := re.fullmatch(r"prompt\[(\d+)\]", argument):
+        return f"prompt {int(numbered[1]) + 1}"
+    return FLAGS.get(argument, f"`{argument}`")
+
+
+def _explain(error: Exception) -> tuple[int, str]:
+    """The exit code, and what to say."""
+    text = str(error)
+    if hasattr(error, "argument"):  # a pipeline's complaint about one of its arguments
+        text = re.sub("`([^`]+)`", lambda name: _flag(name[1]), text)
+    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "allocate memory" in text:
+        return 1, f"out of memory; shorter music, fewer pieces or --dtype bfloat16 need less. {text}"
+    if isinstance(error, (ValueError, OSError, ImportError)):
+        return 2, text
+    if not isinstance(error, FloatingPointError):  # which a model that gives NaN ends in
+        text = f"{type(error).__name__}: {text} (this should not happen; MELODY_TRACEBACK=1 shows where it did)"
+    return 1, text

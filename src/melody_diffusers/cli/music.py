@@ -1,0 +1,273 @@
+"""`melody generate` and `melody inpaint`."""
+
+import argparse
+import os
+import re
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .pipeline import load_pipeline
+
+if TYPE_CHECKING:
+    import torch
+
+TO_PIPE = Path("-")
+PIECES_AT_ONCE = 8
+
+
+def generate(args: argparse.Namespace) -> int:
+    """`melody generate`: prompts, or a clip as prompt, to files of music."""
+    prompts = _prompts(args)
+    count = max(1, len(prompts)) * args.count
+    outputs = _outputs(args.output, count)
+    _check_outputs(args, [*outputs, *([args.spectrogram] if args.spectrogram else [])], [args.audio_prompt])
+    seed = _announce_seed(args)
+    pipe, load_seconds = _load_pipeline("MeLoDyPipeline", args)
+    for start in range(0, count, PIECES_AT_ONCE):
+        pieces = range(start, min(start + PIECES_AT_ONCE, count))
+        texts = [prompts[piece // args.count] for piece in pieces] if prompts else None
+        started = time.perf_counter()
+        output = pipe(
+            prompt=texts,
+            audio_prompt=args.audio_prompt,
+            audio_duration=args.duration,
+            num_waveforms_per_prompt=1 if texts else len(pieces),
+            generator=_generators([seed + piece % args.count for piece in pieces]),
+            **_sampling(args),
+        )
+        seconds = time.perf_counter() - started
+        for row, piece in enumerate(pieces):
+            prompt = texts[row] if texts else f"like {args.audio_prompt}"
+            _write(args, outputs[piece], output, row, pipe.sample_rate, seed + piece % args.count, prompt)
+        _summarise(
+            args, output, pipe.sample_rate, [seed + piece % args.count for piece in pieces], seconds, load_seconds
+        )
+    return 0
+
+
+def inpaint(args: argparse.Namespace) -> int:
+    """`melody inpaint`: fill a region of a recording, or continue it."""
+    if (args.start is None) != (args.end is None):
+        raise ValueError("--start and --end belong together: they name the region to fill.")
+    _check_outputs(args, [args.output, *([args.spectrogram] if args.spectrogram else [])], [args.input])
+    args.count = 1
+    seed = _announce_seed(args)
+    pipe, load_seconds = _load_pipeline("MeLoDyInpaintPipeline", args)
+    started = time.perf_counter()
+    output = pipe(
+        audio=args.input,
+        regions=[] if args.start is None else [(args.start, args.end)],
+        extend_seconds=args.extend,
+        prompt=args.prompt,
+        generator=_generators([seed]),
+        **_sampling(args),
+    )
+    seconds = time.perf_counter() - started
+    _write(args, args.output, output, 0, pipe.sample_rate, seed, args.prompt or f"like {args.input}")
+    _summarise(args, output, pipe.sample_rate, [seed], seconds, load_seconds)
+    return 0
+
+
+def write_spectrogram(path: Path, waveform: "torch.Tensor", sample_rate: int) -> None:
+    """A PNG of the waveform (1, T), its bands three pixels high."""
+    from PIL import Image, PngImagePlugin
+
+    from ..audio import SOFTWARE
+    from ..spectra import spectrogram_image
+
+    image = Image.fromarray(spectrogram_image(waveform, sample_rate))
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text("Software", SOFTWARE)
+    image.resize((image.width, 3 * image.height), Image.Resampling.BILINEAR).save(path, format="PNG", pnginfo=notes)
+
+
+def _prompts(args: argparse.Namespace) -> list[str]:
+    """What is asked for; empty where a clip is the prompt."""
+    given = [bool(args.prompt), args.prompts is not None, args.audio_prompt is not None]
+    if sum(given) != 1:
+        raise ValueError("Give a prompt, or --prompts FILE, or --audio-prompt FILE, and only one of them.")
+    if args.prompts is not None:
+        lines = [line.strip() for line in _read_text(args.prompts).splitlines()]
+        prompts = [line for line in lines if line and not line.startswith("#")]
+        if not prompts:
+            raise ValueError(f"--prompts {args.prompts} holds no prompt; write one a line.")
+        return prompts
+    text = " ".join(args.prompt)
+    if re.fullmatch(r"@\S.*", text):
+        text = " ".join(_read_text(Path(text[1:])).split())
+    return [text] if args.prompt else []
+
+
+def _read_text(path: Path) -> str:
+    if not path.is_file():
+        raise ValueError(f"There is no file {str(path)!r} to read a prompt from.")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is no text in UTF-8.") from None
+
+
+def _outputs(output: Path, count: int) -> list[Path]:
+    """song.wav, or song-01.wav to song-12.wav."""
+    if count == 1:
+        return [output]
+    if output == TO_PIPE:
+        raise ValueError(f"-o - can take one piece of music; this makes {count}. Name a file.")
+    digits = len(str(count))
+    return [output.with_stem(f"{output.stem}-{number:0{digits}d}") for number in range(1, count + 1)]
+
+
+def _check_outputs(args: argparse.Namespace, outputs: list[Path], inputs: list[str | None]) -> None:
+    """Complain before minutes of work, not after: what cannot be written, and what must not be overwritten."""
+    from ..audio import FORMATS
+
+    for path in outputs:
+        flag = "--spectrogram" if path == args.spectrogram else "-o"
+        if path == TO_PIPE and flag == "-o":
+            if sys.stdout.isatty():
+                raise ValueError("-o - writes sound, which a terminal cannot show: send it to a pipe or name a file.")
+            continue
+        if flag == "-o" and path.suffix.lower() not in FORMATS:
+            raise ValueError(f"-o must end in {', '.join(FORMATS)}, or be -; got {str(path)!r}.")
+        if not path.parent.is_dir():
+            raise ValueError(f"{flag} {str(path)!r}: there is no folder {str(path.parent)!r}.")
+        if path.is_dir():
+            raise ValueError(f"{flag} {str(path)!r} is a folder; name a file in it.")
+        if path.exists() and not args.overwrite:
+            if any(source is not None and os.path.exists(source) and path.samefile(source) for source in inputs):
+                raise ValueError(f"{flag} {str(path)!r} is the recording itself; choose another name, or --overwrite.")
+            if not _is_ours(path):
+                raise ValueError(
+                    f"{flag} {str(path)!r} is there and was not made by melody; choose another name, or --overwrite."
+                )
+        try:
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+            if path.exists():
+                with open(path, "r+b"):
+                    pass
+        except OSError as error:
+            raise ValueError(f"{flag} {str(path)!r} cannot be written: {error.strerror}.") from None
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether this command wrote the file: its notes say so."""
+    import soundfile
+    from PIL import Image
+
+    from ..audio import SOFTWARE
+
+    try:
+        if path.suffix.lower() == ".png":
+            with Image.open(path) as image:
+                return image.info.get("Software") == SOFTWARE
+        with soundfile.SoundFile(path) as file:
+            return file.comment.startswith(SOFTWARE)
+    except (OSError, RuntimeError, ValueError):
+        return False
+
+
+def _announce_seed(args: argparse.Namespace) -> int:
+    """The first seed, printed before anything can go wrong."""
+    seed = secrets.randbelow(2**31) if args.seed is None else args.seed
+    if seed + args.count > 2**64:
+        raise ValueError(f"--seed must leave room for {args.count} seeds below 2^64; got {seed}.")
+    print(f"seed {seed}", file=sys.stderr, flush=True)
+    return seed
+
+
+def _load_pipeline(class_name: str, args: argparse.Namespace) -> tuple[Any, float]:
+    """The pipeline, with the adapters that --lora names."""
+    pipe, seconds = load_pipeline(class_name, args)
+    started, scales = time.perf_counter(), {}
+    for number, lora in enumerate(args.lora):
+        match = re.fullmatch(r"(.+?)(?::(-?\d+(?:\.\d*)?|-?\.\d+))?", lora)
+        source, scale = (lora, None) if match is None or os.path.exists(lora) else match.groups()
+        pipe.load_lora_weights(source, adapter_name=f"lora_{number}")
+        scales[f"lora_{number}"] = 1.0 if scale is None else float(scale)
+    if scales:
+        pipe.set_adapters(list(scales), list(scales.values()))
+    return pipe, seconds + time.perf_counter() - started
+
+
+def _sampling(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments that generate and inpaint have in common, by the pipelines' names."""
+    return {
+        "num_inference_steps": args.steps,
+        "guidance_scale": args.guidance,
+        "temperature": args.temperature,
+        "top_k": args.top_k,
+        "top_p": args.top_p,
+        "lm_guidance_scale": args.lm_guidance,
+        "fade_seconds": args.fade,
+        "output_type": "pt",
+    }
+
+
+def _generators(seeds: list[int]) -> list["torch.Generator"]:
+    import torch
+
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def _write(
+    args: argparse.Namespace, path: Path, output: Any, row: int, sample_rate: int, seed: int, prompt: str
+) -> None:
+    """One piece of the output to its file; where that fails at the last moment, to another place, and says so."""
+    from ..audio import save_audio
+
+    waveform, comment = output.audios[row].cpu(), f"seed {seed}: {prompt}"  # (1, T)
+    if path == TO_PIPE:
+        with tempfile.TemporaryFile() as file:  # libsndfile seeks, which a pipe cannot
+            save_audio(file, waveform, sample_rate, format="wav", comment=comment)
+            file.seek(0)
+            try:
+                shutil.copyfileobj(file, sys.stdout.buffer)
+                sys.stdout.buffer.flush()
+            except BrokenPipeError:
+                _close_stdout()
+                raise OSError("-o -: the pipe was closed before all of the sound was written.") from None
+    else:
+        try:
+            save_audio(path, waveform, sample_rate, comment=comment)
+        except OSError as error:
+            rescued = Path(tempfile.mkdtemp(prefix="melody-"), path.name)
+            save_audio(rescued, waveform, sample_rate, comment=comment)
+            raise OSError(f"{path} could not be written ({error}); the music is in {rescued}") from error
+    if args.spectrogram is not None and row == 0 and output.audios.shape[0] == 1:
+        write_spectrogram(args.spectrogram, waveform, sample_rate)
+    _tell(args, f"wrote {path}" + (f" and {args.spectrogram}" if args.spectrogram else ""))
+
+
+def _tell(args: argparse.Namespace, line: str) -> None:
+    """Prints where the sound does not go; when nobody reads it, the work goes on."""
+    try:
+        print(line, file=sys.stderr if args.output == TO_PIPE else sys.stdout, flush=True)
+    except BrokenPipeError:
+        _close_stdout()
+
+
+def _close_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _summarise(
+    args: argparse.Namespace, output: Any, sample_rate: int, seeds: list[int], seconds: float, load_seconds: float
+) -> None:
+    """What was made, and how fast."""
+    duration, pieces = output.audios.shape[-1] / sample_rate, len(output.audios)
+    gain = float(output.gains.min())
+    lines = {
+        "audio": f"{f'{pieces} x ' if pieces > 1 else ''}{duration:.2f} s, {sample_rate} Hz, mono",
+        "seconds taken": f"{seconds:.2f} (and {load_seconds:.2f} to load the model)",
+        "real-time factor": f"{pieces * duration / seconds:.2f}",
+        "seed": ", ".join(map(str, dict.fromkeys(seeds))),
+        "limiter gain": f"{gain:.3f}" + (" (the peak was within full scale)" if gain == 1 else ""),
+    }
+    for name, value in lines.items():
+        _tell(args, f"  {name:<18}{value}")

@@ -1,0 +1,182 @@
+"""What the `melody` command understands."""
+
+import argparse
+import os
+import re
+from pathlib import Path
+from typing import NoReturn
+
+from .. import MELODY_TINY, __version__
+from .data import build_data, encode_data
+from .lora import train_adapter
+from .measure import benchmark, evaluate
+from .music import generate, inpaint
+
+EPILOG = """melody-tiny, the model that comes with the package, plays short instrumental pieces in sixteen styles: lo-fi
+hip hop, house, techno, ambient, rock, jazz swing, bossa nova, waltz, march, folk, baroque chorale, string quartet, solo
+piano, music box, chiptune, synthwave. Name one of them, and instruments that are at home in it."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def _seed(text: str) -> int | None:
+    if text == "-1":  # at random, as elsewhere
+        return None
+    if not re.fullmatch(r"\d{1,20}", text) or int(text) >= 2**64:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 2^64 - 1, or -1 for any; got {text!r}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    """30, 30s, 500ms, 2m, 1m30s, 0:30, 1:02:03.5"""
+    number = r"(\d+(?:\.\d*)?|\.\d+)"
+    if match := re.fullmatch(rf"(?:(?:(\d+):)?(\d+):)?{number}", text):
+        parts = [float(part or 0) for part in match.groups()]
+        return 3600 * parts[0] + 60 * parts[1] + parts[2]
+    units = rf"(?:{number}\s*h)?\s*(?:{number}\s*m(?:in)?)?\s*(?:{number}\s*s(?:ec)?)?\s*(?:{number}\s*ms)?"
+    match = re.fullmatch(units, text.strip())
+    if not match or not any(match.groups()):
+        raise argparse.ArgumentTypeError(f"must be a time, as 30, 30s, 1:30 or 2m; got {text!r}")
+    return sum(float(part or 0) * scale for part, scale in zip(match.groups(), (3600, 60, 1, 0.001)))
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[1-9]\d{0,5}", text):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 999999; got {text!r}")
+    return int(text)
+
+
+def parser() -> argparse.ArgumentParser:
+    top = _Parser(prog="melody", description="Music from a text, from a clip of music, or around one.")
+    top.add_argument("--version", action="version", version=f"melody-diffusers {__version__}")
+    commands = top.add_subparsers(metavar="command", required=True)
+
+    place = _Parser(add_help=False)
+    place.add_argument(
+        "--model", default=MELODY_TINY, help="pipeline folder or name on the Hub (default: the shipped one)"
+    )
+    place.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: cuda where there is one, else cpu)")
+
+    model = _Parser(add_help=False, parents=[place])
+    model.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="of the weights")
+    model.add_argument("--steps", type=int, help="reverse steps of the diffusion (default: the model's own)")
+    model.add_argument("--guidance", type=float, help="classifier-free guidance; 1 is off (default: the model's own)")
+
+    sampling = _Parser(add_help=False)
+    sampling.add_argument("--temperature", type=float, help="of the language model; 0 is greedy (default: the model's)")
+    sampling.add_argument("--top-k", type=int, help="sample among the k likeliest tokens (default: the model's)")
+    sampling.add_argument("--top-p", type=float, help="sample within this probability mass (default: the model's)")
+    sampling.add_argument("--lm-guidance", type=float, help="guidance of the language model (default: the model's)")
+    sampling.add_argument(
+        "--seed", type=_seed, help="the same seed gives the same audio (default, and -1: any, printed)"
+    )
+    sampling.add_argument("--spectrogram", type=Path, metavar="PNG", help="draw a mel spectrogram of the result, too")
+    sampling.add_argument("--fade", type=_seconds, default=0.02, metavar="TIME", help="at the ends (default: 0.02)")
+    where = "file to write: .wav, .flac, .ogg, .opus or .mp3; - writes WAV to a pipe"
+    sampling.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help=where)
+    sampling.add_argument("--overwrite", action="store_true", help="replace files that are not this command's own")
+    what = "LoRA adapter to play with, of which :0.5 takes half; may be repeated"
+    sampling.add_argument("--lora", action="append", default=[], metavar="FOLDER[:SCALE]", help=what)
+
+    command = commands.add_parser(
+        "generate", parents=[model, sampling], help="music from a text or a clip", epilog=EPILOG
+    )
+    what = 'what to play, such as "a slow solo piano piece", or @FILE, which holds it'
+    command.add_argument("prompt", nargs="*", help=what)
+    command.add_argument("--prompts", type=Path, metavar="FILE", help="a prompt a line: makes one piece of each")
+    command.add_argument("--count", type=_count, default=1, help="pieces of each prompt, with seeds one after another")
+    command.add_argument("--audio-prompt", metavar="FILE", help="instead of a text: a clip it should sound like")
+    command.add_argument(
+        "--duration", metavar="TIME", type=_seconds, default=10.0, help="of music, as 30, 30s or 1:30 (default: 10)"
+    )
+    command.set_defaults(handler=generate)
+
+    command = commands.add_parser("inpaint", parents=[model, sampling], help="fill or continue a recording")
+    command.add_argument("input", help="the recording")
+    command.add_argument(
+        "--start", metavar="TIME", type=_seconds, help="where the region to fill starts, as 12.5 or 1:05"
+    )
+    command.add_argument("--end", metavar="TIME", type=_seconds, help="where it ends")
+    command.add_argument("--extend", type=_seconds, default=0.0, metavar="TIME", help="music to add after the end")
+    command.add_argument("--prompt", help="what the new part should be (default: like the recording)")
+    command.set_defaults(handler=inpaint)
+
+    command = commands.add_parser("benchmark", parents=[model], help="how fast this machine is, by stage")
+    command.add_argument(
+        "--duration", metavar="TIME", type=_seconds, default=10.0, help="of music, as 30, 30s or 1:30 (default: 10)"
+    )
+    command.add_argument("--runs", type=_count, default=5, help="runs to take the median of (default: 5)")
+    command.set_defaults(handler=benchmark)
+
+    data = commands.add_parser("data", help="recordings to training data").add_subparsers(
+        metavar="command", required=True
+    )
+    command = data.add_parser("build", help="recordings of any kind to a data set folder")
+    command.add_argument("source", help="folder of recordings, or a Hugging Face data set: a folder or a name")
+    command.add_argument("--out", type=Path, required=True, help="folder to write")
+    command.add_argument("--clip-seconds", type=float, default=20.0, help="recordings are cut into these (default: 20)")
+    command.add_argument("--min-seconds", type=float, default=10.0, help="shorter ones are left out (default: 10)")
+    command.add_argument("--max-seconds", type=float, default=3600.0, help="longer recordings, too (default: 3600)")
+    command.add_argument("--min-level", type=float, default=-60.0, help="and quieter ones, dB RMS (default: -60)")
+    command.add_argument("--timeout", type=float, default=120.0, help="seconds to decode a recording (default: 120)")
+    command.add_argument("--validation-share", type=float, default=0.05, help="of the recordings (default: 0.05)")
+    command.add_argument("--test-share", type=float, default=0.05, help="of the recordings (default: 0.05)")
+    command.add_argument("--split", default="train", help="of a Hugging Face data set (default: train)")
+    command.add_argument("--streaming", action="store_true", help="do not download the whole of it first")
+    command.add_argument("--max-recordings", type=_count, help="stop after so many (default: all)")
+    command.add_argument("--workers", type=_count, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    command.set_defaults(handler=build_data)
+
+    command = data.add_parser("encode", parents=[place], help="a data set folder to latents and tokens")
+    command.add_argument("--data", type=Path, required=True, help="data set folder, such as `melody data build` writes")
+    command.add_argument("--out", type=Path, required=True, help="folder to write; a stopped run goes on there")
+    command.add_argument("--splits", nargs="+", metavar="SPLIT", help="(default: all)")
+    command.add_argument("--mixed-precision", choices=["no", "bf16"], default="no", help="(default: no)")
+    command.add_argument("--batch-size", type=_count, default=8, help="clips at a time (default: 8)")
+    command.add_argument(
+        "--rows-per-part", type=_count, default=256, help="clips lost by a stop, at most (default: 256)"
+    )
+    command.add_argument("--window-seconds", type=float, default=10.0, help="that MuLan hears at a time (default: 10)")
+    command.add_argument("--window-stride-seconds", type=float, default=2.5, help="between them (default: 2.5)")
+    command.add_argument("--tag-lists", type=int, default=0, help="of a clip's tags, beside captions (default: 0)")
+    command.set_defaults(handler=encode_data, dtype="float32")
+
+    lora = commands.add_parser("lora", help="train an adapter").add_subparsers(metavar="command", required=True)
+    command = lora.add_parser("train", help="a folder of recordings to an adapter; the same command again goes on")
+    command.add_argument("recordings", type=Path, help="folder of recordings, or one that `melody data build` wrote")
+    command.add_argument("--output", type=Path, required=True, help="folder for the adapter, samples and checkpoints")
+    command.add_argument("--config", type=Path, help="YAML file (default: the package's, for melody-tiny)")
+    what = "override single values, such as run.budget_minutes=30"
+    command.add_argument("--set", nargs="+", action="extend", default=[], metavar="SECTION.KEY=VALUE", help=what)
+    command.set_defaults(handler=train_adapter)
+
+    command = commands.add_parser("evaluate", parents=[place], help="measure a model on held-out clips")
+    command.add_argument(
+        "--data",
+        type=Path,
+        default="data/synthetic",
+        help="data set with test and validation splits (default: data/synthetic)",
+    )
+    command.add_argument("--judges", type=Path, default="outputs/judges", help="by training/train_judges.py")
+    command.add_argument("--out", type=Path, default="outputs/evaluation", help="folder for report, plots and clips")
+    command.add_argument("--prompts", type=Path, help="YAML of hand-written prompts (default: the package's)")
+    which = "of distances, besides log_mel and mulan: clap:FOLDER_OR_REPO, or module:function; may be repeated"
+    command.add_argument("--embedding", action="append", default=[], metavar="NAME", help=which)
+    which = "compare these numbers of steps under the linear and the uniform schedule, such as 5 10 20"
+    command.add_argument("--compare-steps", type=_count, nargs="+", default=[], metavar="STEPS", help=which)
+    command.add_argument("--clips-per-class", type=_count, default=10, help="(default: 10)")
+    for name in ("--num-inference-steps", "--top-k"):
+        command.add_argument(name, type=int, help="(default: the model's own)")
+    for name in ("--guidance-scale", "--temperature", "--top-p", "--lm-guidance-scale"):
+        command.add_argument(name, type=float, help="(default: the model's own)")
+    command.add_argument("--seed", type=_seed, default=0, help="of prompts and music (default: 0)")
+    command.add_argument("--batch-size", type=_count, default=8, help="clips at a time (default: 8)")
+    command.add_argument("--num-threads", type=_count, default=2, help="of the CPU when speed is measured (default: 2)")
+    command.add_argument("--reuse", action="store_true", help="judge the clips of an earlier run in --out again")
+    command.add_argument("--quick", action="store_true", help="two clips a class and two timed runs: a smoke test")
+    command.add_argument("--card", type=Path, help="Markdown about the model: with the report it becomes its README.md")
+    command.set_defaults(handler=evaluate, dtype="float32")
+    return top

@@ -1,0 +1,38 @@
+"""The pipeline that a command works with."""
+
+import argparse
+import os
+import re
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+def load_pipeline(class_name: str, args: argparse.Namespace) -> tuple["DiffusionPipeline", float]:
+    """The pipeline on its device, in its dtype, and the seconds that took."""
+    is_hub_name = re.fullmatch(r"[\w.-]+/[\w.-]+", args.model) and not args.model.startswith(".")
+    if not os.path.isfile(os.path.join(args.model, "model_index.json")) and (
+        os.path.exists(args.model) or not is_hub_name
+    ):
+        raise ValueError(f"--model {args.model!r} is neither a folder with a model_index.json nor a name on the Hub.")
+    started = time.perf_counter()
+    import torch
+    from diffusers.utils.logging import disable_progress_bar
+    from transformers.utils.logging import disable_progress_bar as disable_transformers_progress_bar
+
+    import melody_diffusers
+
+    from ..devices import default_device, use_tensor_cores
+
+    disable_progress_bar()
+    disable_transformers_progress_bar()
+    device = default_device() if args.device is None else args.device
+    try:
+        use_tensor_cores(torch.empty(0, device=device).device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {device!r} is not available: {error}") from error
+    pipe = getattr(melody_diffusers, class_name).from_pretrained(args.model, dtype=getattr(torch, args.dtype))
+    pipe.set_progress_bar_config(disable=None)  # bars are for terminals
+    return pipe.to(device), time.perf_counter() - started

@@ -1,0 +1,287 @@
+"""Opens the sound files that people have, and reads them block by block; knows NumPy and soundfile, not PyTorch.
+
+libsndfile reads WAV, FLAC, MP3, Ogg, Opus, AIFF and more. Where what it says is less than what the file holds, the file
+is shown to it in parts, or with its header mended: Ogg streams one after the other, MP3 files that were joined, a
+recording that was never finished, BW64. What it does not know at all (AAC, WMA, the sound of a video) is decoded by
+PyAV, if that is installed.
+"""
+
+import contextlib
+import io
+import itertools
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+import soundfile
+
+UNKNOWN_LENGTH = 1 << 62  # and more is what the header of a FLAC says that was written to a pipe
+HEADER_BYTES = 1 << 16
+MP3_SPARE_SAMPLES = 4 * 1152  # which encoders announce and then leave out
+CHUNKS = (b"fmt ", b"data", b"fact", b"LIST", b"bext", b"smpl", b"cue ", b"inst", b"id3 ")  # of a WAV
+NEEDS_PYAV = {  # where in a file, which bytes, of what
+    "an MPEG-4 file, such as M4A": (4, b"ftyp"),
+    "a WMA or WMV file": (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
+    "a WebM or Matroska file": (0, b"\x1a\x45\xdf\xa3"),
+    "a Monkey's Audio file": (0, b"MAC "),
+    "a WavPack file": (0, b"wvpk"),
+    "a Flash video": (0, b"FLV\x01"),
+}
+
+
+class NeedsPyAV(ValueError):
+    """The file is in a format that PyAV decodes, and PyAV is not installed."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A stretch of a file that is a file of its own: where it begins and ends, and what to read in its first bytes."""
+
+    start: int
+    end: int
+    header: bytes = b""
+
+
+class _PartOfFile(io.RawIOBase):
+    """A `_Part` as a file."""
+
+    def __init__(self, file: BinaryIO, part: _Part) -> None:
+        self._file, self._part, self._position = file, part, 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._part.end - self._part.start}[whence]
+        self._position = max(0, origin + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:  # as much as there is: libsndfile takes less for the end
+        view, part = memoryview(buffer).cast("B"), self._part
+        data = part.header[self._position : self._position + len(view)]
+        place = self._position + len(data)
+        self._file.seek(part.start + place)
+        data += self._file.read(max(0, min(len(view) - len(data), part.end - part.start - place)))
+        view[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+class SoundFile:
+    """An open sound file.
+
+    Attributes:
+        rate: samples a second. channels: how many.
+        frames: samples of each channel that its header promises; None where it does not say.
+        format: container and encoding, such as "WAV PCM_16".
+        genre: as its tags say, or "".
+        notes: what libsndfile noted about the header.
+        spare: samples that may be missing at the end of a file that is whole.
+    """
+
+    rate: int
+    channels: int
+    frames: int | None
+    format: str
+    genre: str = ""
+    notes: str = ""
+    spare: int = 0
+
+    def blocks(self, num_samples: int) -> Iterator[np.ndarray]:
+        """All samples in order, float32 (T, C), in blocks of at most `num_samples` and never an empty one."""
+        raise NotImplementedError
+
+
+class _ByLibsndfile(SoundFile):
+    def __init__(self, parts: list[soundfile.SoundFile]) -> None:
+        first = parts[0]
+        self.rate, self.channels, self._parts = first.samplerate, first.channels, parts
+        if any((part.samplerate, part.channels) != (self.rate, self.channels) for part in parts):
+            raise soundfile.SoundFileRuntimeError("several recordings of different rates or channels are joined in it")
+        is_known = all(part.frames < UNKNOWN_LENGTH for part in parts)
+        self.frames = sum(part.frames for part in parts) if is_known else None
+        self.format = f"{first.format} {first.subtype}"
+        self.genre, self.notes = first.copy_metadata().get("genre", ""), first.extra_info
+        self.spare = MP3_SPARE_SAMPLES * len(parts) if first.format in ("MP3", "MPEG") else 0
+
+    def blocks(self, num_samples: int) -> Iterator[np.ndarray]:
+        for part in self._parts:
+            part.seekable = lambda: False  # else soundfile seeks after each block, and an MP3 comes out wrong there
+            while len(block := part.read(num_samples, dtype="float32", always_2d=True)):
+                yield block
+
+
+class _ByPyAV(SoundFile):
+    def __init__(self, container: Any) -> None:
+        self._container, self._stream = container, container.streams.audio[0]
+        self.rate, self.channels = self._stream.rate, self._stream.channels
+        duration = self._stream.duration
+        # what it says about time is not exact to the sample, so it serves as an estimate and not as a promise
+        self.frames = None if duration is None else int(duration * self._stream.time_base * self.rate)
+        self.format = f"{container.format.name} {self._stream.codec_context.name}"
+        self.genre = container.metadata.get("genre", "")
+        self.spare = self.rate
+
+    def blocks(self, num_samples: int) -> Iterator[np.ndarray]:
+        import av
+
+        resampler = av.AudioResampler(format="fltp", layout=self._stream.layout, rate=self.rate)
+        for frame in itertools.chain(self._container.decode(self._stream), [None]):  # None: what is left
+            for plain in resampler.resample(frame):
+                samples = np.ascontiguousarray(plain.to_ndarray().T)  # (T, C)
+                yield from (samples[i : i + num_samples] for i in range(0, len(samples), num_samples))
+
+
+@contextlib.contextmanager
+def open_sound(source: str | os.PathLike | bytes | BinaryIO) -> Iterator[SoundFile]:
+    """A sound file by its path, its bytes, or open for reading.
+
+    Raises:
+        OSError: it cannot be opened.
+        NeedsPyAV: the format is one that PyAV knows; says how to install it, or to convert the file.
+        soundfile.SoundFileError: it is no sound file, or damaged. RuntimeError, TypeError, ValueError: likewise, where
+            a file shows the decoder something it never expected.
+    """
+    with contextlib.ExitStack() as stack:
+        if isinstance(source, (str, os.PathLike)):
+            file: BinaryIO = stack.enter_context(open(source, "rb"))
+        elif isinstance(source, (bytes, bytearray, memoryview)):
+            file = io.BytesIO(source)
+        else:
+            file = source if source.seekable() else io.BytesIO(source.read())
+            file.seek(0)
+        try:
+            sound = _open_by_libsndfile(file, source, stack)
+        except soundfile.LibsndfileError as error:
+            sound = _open_by_pyav(file, stack, error)
+        yield sound
+
+
+def _open_by_libsndfile(file: BinaryIO, source: Any, stack: contextlib.ExitStack) -> SoundFile:
+    size = file.seek(0, os.SEEK_END)
+
+    def opened(part: _Part) -> soundfile.SoundFile:
+        if part != _Part(0, size):
+            return stack.enter_context(soundfile.SoundFile(_PartOfFile(file, part)))
+        file.seek(0)
+        is_path = isinstance(source, (str, os.PathLike))  # as bytes: names need not be text
+        path = os.fspath(source) if is_path and os.name == "nt" else os.fsencode(source) if is_path else file
+        return stack.enter_context(soundfile.SoundFile(path))
+
+    file.seek(0)
+    head = file.read(HEADER_BYTES)
+    if head[:4] == b"OggS":
+        parts = _ogg_streams(file, size)
+    elif head[:3] == b"ID3" or _is_mpeg_frame(head):
+        parts = _joined_mp3s(file, size)
+    else:
+        parts = [_mended(head, size)]
+    return _ByLibsndfile([opened(part) for part in parts])
+
+
+def _mended(head: bytes, size: int) -> _Part:
+    """The whole file, with a header that libsndfile understands where its own is not one."""
+    if head[:4] == b"BW64":  # ITU-R BS.2088; an RF64 but for its name
+        return _Part(0, size, b"RF64" + head[4:])
+    header, place = bytearray(head[:12]), 12
+    while head[:4] == b"RIFF" and head[8:12] == b"WAVE" and place + 8 <= len(head):
+        length = int.from_bytes(head[place + 4 : place + 8], "little")
+        if head[place : place + 4] == b"data":
+            longer = len(header) - place
+            if length == 0 and size > place + 8:  # a recording that was never finished
+                length = min(size - place - 8, 0xFFFFFFFF)
+            elif longer == 0:
+                break
+            header[4:8] = min(size + longer - 8, 0xFFFFFFFF).to_bytes(4, "little")
+            header += b"data" + length.to_bytes(4, "little") + head[place + 8 :]
+            return _Part(-longer, size, bytes(header))
+        header += head[place : place + 8 + length]
+        place += 8 + length
+        if length % 2 and head[place : place + 4] in CHUNKS:  # some programs leave out the byte that makes it even
+            header += b"\0"
+        elif length % 2:
+            header += head[place : place + 1]
+            place += 1
+    return _Part(0, size)
+
+
+def _ogg_streams(file: BinaryIO, size: int) -> list[_Part]:
+    """The streams that follow each other in an Ogg file: each starts with a page that says so."""
+    starts, place, was_start = [], 0, False
+    while place < size:
+        file.seek(place)
+        page = file.read(27 + 255)
+        if page[:4] != b"OggS" or len(page) < 27:
+            break
+        is_start = bool(page[5] & 2)
+        if is_start and not was_start:
+            starts.append(place)
+        was_start = is_start
+        num_segments = page[26]
+        place += 27 + num_segments + sum(page[27 : 27 + num_segments])
+    return [_Part(start, end) for start, end in zip(starts, [*starts[1:], size])] or [_Part(0, size)]
+
+
+def _joined_mp3s(file: BinaryIO, size: int) -> list[_Part]:
+    """The files that were joined to one MP3, by the number of bytes that encoders leave in the first frame."""
+    parts, start = [], 0
+    while True:
+        file.seek(start)
+        frame = start + _id3_bytes(file.read(10))
+        file.seek(frame)
+        head = file.read(256)
+        tag = re.search(rb"Xing|Info", head[:200])
+        flags = int.from_bytes(head[tag.end() : tag.end() + 4], "big") if tag else 0
+        length_at = tag.end() + (8 if flags & 1 else 4) if tag else 0
+        end = frame + (int.from_bytes(head[length_at : length_at + 4], "big") if flags & 2 else size)
+        file.seek(min(end, size))
+        following = file.read(10)
+        if end > frame and (following[:3] == b"ID3" or _is_mpeg_frame(following)):
+            parts.append(_Part(start, end))
+            start = end
+        else:
+            return [*parts, _Part(start, size)]
+
+
+def _is_mpeg_frame(head: bytes) -> bool:
+    return len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0
+
+
+def _id3_bytes(head: bytes) -> int:
+    """The length of the tags that a file begins with."""
+    if head[:3] != b"ID3" or len(head) < 10:
+        return 0
+    return 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0)))
+
+
+def _open_by_pyav(file: BinaryIO, stack: contextlib.ExitStack, error: soundfile.LibsndfileError) -> SoundFile:
+    file.seek(0)
+    head = file.read(64)
+    kinds = [kind for kind, (place, magic) in NEEDS_PYAV.items() if head[place : place + len(magic)] == magic]
+    if head[:1] == b"\xff" and head[1:2] and head[1] & 0xF6 == 0xF0:
+        kinds = ["an AAC file"]
+    if not kinds:
+        raise error
+    try:
+        import av
+    except ImportError:
+        raise NeedsPyAV(
+            f"{kinds[0]} needs PyAV: pip install 'melody-diffusers[formats]'; or convert it: ffmpeg -i SONG song.flac"
+        ) from None
+    file.seek(0)
+    try:
+        container = stack.enter_context(av.open(file))
+        if not container.streams.audio:
+            raise ValueError(f"{kinds[0]} without sound")
+        return _ByPyAV(container)
+    except av.FFmpegError as failure:
+        raise ValueError(f"{kinds[0]} that cannot be decoded: {failure}") from failure
