@@ -139,20 +139,6 @@ class Stages(Pipeline):
         self.register_modules(**components)
         self.register_to_config(token_rate=token_rate, sampling=sampling or None)
 
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *, sampling: dict[str, Any] | None = None, **kwargs):
-        """As every pipeline's. `sampling` changes the defaults that it names, None to the package's; others stay."""
-        pipe = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        return pipe if sampling is None else cls.from_pipe(pipe, sampling=sampling)
-
-    @classmethod
-    def from_pipe(cls, pipeline, **kwargs):
-        """As every pipeline's. `sampling` changes the defaults that it names, None to the package's; others stay."""
-        if kwargs.get("sampling") is not None:
-            chosen = {**(pipeline.config.get("sampling") or {}), **kwargs["sampling"]}
-            kwargs["sampling"] = {name: value for name, value in chosen.items() if value is not None}
-        return super().from_pipe(pipeline, **kwargs)
-
     @property
     def sample_rate(self) -> int:
         """Samples a second of the generated waveform."""
