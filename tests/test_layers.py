@@ -37,6 +37,7 @@ THIRD_PARTY = {  # what a layer may import besides what the layers below it may
     3: {"tqdm", "yaml"},
     4: set(),
     5: {"PIL"},
+    6: set(),
 }
 BY_UNIT = {  # and a unit besides: it is there for that, or an extra installs it
     "hf": {"diffusers", "huggingface_hub", "peft", "safetensors", "transformers"},

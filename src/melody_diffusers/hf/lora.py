@@ -19,6 +19,7 @@ from diffusers.utils import logging
 from safetensors.torch import load_file
 from torch import nn
 
+from ..files import all_or_nothing
 from .loading import read_json
 from .publishing import upload
 
@@ -227,7 +228,7 @@ class LoraPipelineMixin(LoraBaseMixin):
         private: bool | None = None,
         token: str | bool | None = None,
     ) -> None:
-        """Write an adapter as one file into a folder.
+        """Write an adapter as one file into a folder, whole or not at all.
 
         A method of the pipeline, unlike upstream's class methods, since the file says what base it belongs to.
 
@@ -264,15 +265,16 @@ class LoraPipelineMixin(LoraBaseMixin):
                 metadata |= {f"{part}.{field}": config[field] for field in CONFIG_FIELDS}
                 weights = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
                 state_dict |= {f"{part}.{key}": weight.detach().cpu() for key, weight in weights.items()}
-        self.write_lora_layers(
-            state_dict,
-            os.fspath(save_directory),
-            is_main_process=True,
-            weight_name=weight_name or LORA_WEIGHT_NAME_SAFE,
-            save_function=None,
-            safe_serialization=True,
-            lora_adapter_metadata=metadata,
-        )
+        with all_or_nothing(Path(save_directory)) as folder:
+            self.write_lora_layers(
+                state_dict,
+                str(folder),
+                is_main_process=True,
+                weight_name=weight_name or LORA_WEIGHT_NAME_SAFE,
+                save_function=None,
+                safe_serialization=True,
+                lora_adapter_metadata=metadata,
+            )
         if push_to_hub:
             name = Path(save_directory).name if repo_id is None else repo_id
             upload(self, save_directory, name, private=private, token=token, adapter=True)
