@@ -61,7 +61,8 @@ BLOCKS = {  # within these units a file imports only what it is built of
         "hub": {"registry", "upstream"},
         "loading": {"registry"},
         "publishing": {"registry"},
-        "lora": {"loading", "publishing"},
+        "peft_folders": {"loading"},
+        "lora": {"peft_folders", "publishing"},
         "bases": {"registry", "loading", "publishing", "lora"},
     },
 }
