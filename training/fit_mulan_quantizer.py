@@ -26,7 +26,8 @@ from melody_diffusers.training_utils import load_config, parse_args
 
 @dataclass(kw_only=True)
 class DataConfig:
-    """What is clustered: `crops_per_clip` random crops of each training clip, and all of its captions."""
+    """What is clustered: `crops_per_clip` random crops of each training clip, more where clips are few, and all of its
+    captions."""
 
     folder: str
     mulan: str
@@ -83,7 +84,8 @@ def main() -> None:
     quantizer = ResidualQuantizer(**config.model)
 
     train = AudioClips(data.folder, "train", data.crop_seconds, mulan.sample_rate, run.seed)
-    audio, _, texts, _ = embed_split(mulan, tokenizer, train, data.crops_per_clip, run.batch_size)
+    crops = max(data.crops_per_clip, min(32, -(-2 * quantizer.config.codebook_size // max(len(train), 1))))
+    audio, _, texts, _ = embed_split(mulan, tokenizer, train, crops, run.batch_size)
     points = torch.cat([audio, texts])
     errors = quantizer.fit(points, torch.Generator().manual_seed(run.seed), run.num_iterations)
     Path(run.output_dir).mkdir(parents=True, exist_ok=True)

@@ -85,17 +85,20 @@ class Described:
 
 
 @torch.no_grad()
-def describe(tokenizer: SemanticTokenizer, clips: AudioClips, count: int) -> Described:
-    """What is clustered, and what the probes have to read from it, for `count` clips spread over the split."""
+def describe(tokenizer: SemanticTokenizer, clips: AudioClips, count: int, crops: int = 1) -> Described:
+    """What is clustered, and what the probes have to read from it, for `count` clips spread over the split, so many
+    crops of each."""
     indices = [index * len(clips) // min(count, len(clips)) for index in range(min(count, len(clips)))]
     layers: list[list[torch.Tensor]] = [[] for _ in range(tokenizer.config.encoder_config.num_hidden_layers)]
     references = []
-    for start in tqdm(range(0, len(indices), 8), desc=f"features {clips.split}", mininterval=10):
+    batches = [(epoch, start) for epoch in range(crops) for start in range(0, len(indices), 8)]
+    for epoch, start in tqdm(batches, desc=f"features {clips.split}", mininterval=10):
+        clips.set_epoch(epoch)
         waveform = torch.stack([clips[i]["waveform"] for i in indices[start : start + 8]]).to(tokenizer.device)
         for layer, features in zip(layers, tokenizer(waveform).layers, strict=True):
             layer.append(features.half().cpu())
         references.append(spectral_frames(waveform, tokenizer.config.sample_rate, tokenizer.samples_per_token).cpu())
-    styles = np.array([clips.rows[index].get("style") or "" for index in indices])
+    styles = np.array([clips.rows[index].get("style") or "" for index in indices] * crops)
     return Described([torch.cat(layer) for layer in layers], torch.cat(references), styles)
 
 
@@ -209,7 +212,10 @@ def main() -> None:
     device = default_device()
     tokenizer = SemanticTokenizer.from_pretrained(data.encoder, dtype=torch.float32).to(device).eval()
     rate = tokenizer.config.sample_rate
-    train = describe(tokenizer, AudioClips(data.folder, "train", data.crop_seconds, rate, seed), data.train_clips)
+    clips = AudioClips(data.folder, "train", data.crop_seconds, rate, seed)
+    tokens_of_clip = round(data.crop_seconds * tokenizer.token_rate)
+    crops = -(-2 * size // (tokens_of_clip * min(len(clips), data.train_clips)))  # 1, but for very few clips
+    train = describe(tokenizer, clips, data.train_clips, crops)
     # the layer is chosen by what these clips say: those of "test" judge the whole model, and may not choose any part
     heldout = AudioClips(data.folder, "validation", data.crop_seconds, rate, seed)
     test = describe(tokenizer, heldout, data.heldout_clips)

@@ -154,8 +154,18 @@ class Recipe:
 
     def _settings(self, stage: Stage) -> dict[str, str]:
         """What follows --set, by key; not filled in."""
-        of_user = self.overrides if stage.is_training and stage.folder is None else []
+        of_user = [setting for setting in self.overrides if self._takes(stage, setting)]
         return dict(setting.split("=", 1) for setting in [*stage.sets.split(), *of_user])
+
+    def _takes(self, stage: Stage, setting: str) -> bool:
+        """Whether a setting of the user's is one of the stage's: its configuration has the key, or it is a training
+        and the key is one that all trainings have."""
+        key = setting.partition("=")[0]
+        if stage.config is None or stage.folder is not None:
+            return False
+        known = flatten(yaml.safe_load(stage.config_file().read_text(encoding="utf-8")))
+        of_all = stage.is_training and key.partition(".")[0] in ("run", "optim")
+        return of_all or any(name == key or name.startswith(f"{key}.") for name in known)
 
     def command(self, stage: Stage) -> list[str]:
         places = {**self.places, "out": self.places[stage.name]}
@@ -213,10 +223,28 @@ class Recipe:
             return "go on", "it was interrupted"
         return ("nothing", "") if output.is_file() else ("start", f"{output} is gone")
 
+    def problem(self, until: str) -> str | None:
+        """Why nothing can be made of what was given; None if it can be tried."""
+        data = Path(self.places["data"])
+        if self.places["data"] != self.places.get("synthetic"):
+            if not data.is_dir():
+                return f"{data} is not there: `melody data build` makes a data set of recordings."
+            clips = {split: count_rows(data, split) for split in ("train", "validation", "test")}
+            if any(clips.values()) and not all(clips.values()):
+                counts = ", ".join(f"{name} {count}" for name, count in clips.items())
+                return (
+                    f"{data} has too few clips ({counts}): a model needs one at least in each of train, validation and "
+                    "test. `melody data build` sees to that from three recordings on, or one that gives three clips."
+                )
+        for setting in self.overrides:
+            if not any(self._takes(stage, setting) for stage in self.needed(until)):
+                return f"--set {setting}: no stage has such a key."
+        return None
+
     def make(self, until: str) -> int:
-        """Runs what has to be run; 0 if all of it is done."""
-        if self.places["data"] != self.places.get("synthetic") and not Path(self.places["data"]).is_dir():
-            print(f"{self.places['data']} is not there: `melody data build` makes a data set of recordings.")
+        """Runs what has to be run; 0 if all of it is done, or was told to stop and can go on."""
+        if problem := self.problem(until):
+            print(problem)
             return 2
         count = 0
         for stage in self.needed(until):
@@ -228,12 +256,13 @@ class Recipe:
                 continue
             count += 1
             print(f"{stage.name}: {what}, because {why}", flush=True)
-            if code := self._run(stage, what):
+            if (code := self._run(stage, what)) is not None:
                 return code
         print(f"{until}: {'done' if count else 'nothing to be done'}")
         return 0
 
-    def _run(self, stage: Stage, what: str) -> int:
+    def _run(self, stage: Stage, what: str) -> int | None:
+        """None if the stage is done; else the exit code with which to leave."""
         folder, facts = Path(self.places[stage.name]), self.facts(stage)
         output, before = folder / stage.writes, self._note(stage).get("before")
         if what == "again":
@@ -253,10 +282,10 @@ class Recipe:
         # a training that was told to stop leaves without an error, and what was there before it may still be there
         is_written = output.is_file() and not (stage.is_training and output.stat().st_mtime_ns == before)
         if not is_written:
-            print(f"{stage.name} is not done: the same command goes on")
-            return 1
+            print(f"{stage.name} is not done, nor what comes after it: the same command goes on")
+            return 0
         self._write_note(stage, done=True, facts=facts)
-        return 0
+        return None
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -267,6 +296,13 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in config.items():
         flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
     return flat
+
+
+def count_rows(data: Path, split: str) -> int:
+    """Clips of a split, by the ends of its parquet files."""
+    import pyarrow.parquet as pq
+
+    return sum(pq.read_metadata(file).num_rows for file in data.rglob(f"{split}-*.parquet"))
 
 
 def differences(old: dict[str, dict[str, Any]], new: dict[str, dict[str, Any]]) -> str:
@@ -324,7 +360,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default=MODEL, help="pipeline to write")
     parser.add_argument("--max_minutes", type=float, help="end a training after that time; the same command goes on")
     parser.add_argument(
-        "--set", nargs="*", action="extend", default=[], metavar="SECTION.KEY=VALUE", help="numbers of all trainings"
+        "--set",
+        nargs="*",
+        action="extend",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="numbers of all stages that have them",
     )
     parser.add_argument("--list", action="store_true", help="print what would be run, and why, and run nothing")
     args = parser.parse_args(arguments)

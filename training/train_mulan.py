@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import ASTModel, AutoTokenizer, BertModel, PreTrainedTokenizerBase
 
-from melody_diffusers.audio import crop_or_pad
+from melody_diffusers import MELODY_TINY
+from melody_diffusers.audio import repeat_to
 from melody_diffusers.data.datasets import AudioClips
 from melody_diffusers.losses import contrastive_loss
 from melody_diffusers.models.mulan import MuLanConfig, MuLanModel
@@ -83,13 +84,13 @@ class SpectrogramClips(AudioClips):
     def __init__(
         self, folder: str, split: str, mulan: MuLanModel, seed: int, tag_share: float, group_by: str | None
     ) -> None:
-        super().__init__(folder, split, None, mulan.sample_rate, seed, tag_share=tag_share)
+        super().__init__(folder, split, None, mulan.sample_rate, seed, tag_share=tag_share, described_only=True)
         self.groups = None if group_by not in self.features else [row[group_by] or "" for row in self.rows]
         self.num_frames = mulan.config.audio_config.max_length
         self.log_mels = []
         for index in tqdm(range(len(self)), desc="spectrograms", unit="clip", mininterval=10):
             clip = self.clip(index)  # (1, T)
-            clip = crop_or_pad(clip, max(mulan.window_samples, clip.shape[-1]))
+            clip = repeat_to(clip, mulan.window_samples)
             self.log_mels.append(mulan.whole_log_mel(clip).half())  # (1, F, M)
 
     def order(self, generator: torch.Generator) -> list[int]:
@@ -207,6 +208,25 @@ def judge(
     return figures
 
 
+def keep_shipped(mulan: MuLanModel, output: str, folder: str) -> None:
+    """Writes melody-tiny's MuLan and tokenizer instead: without texts there is nothing to pair music with.
+
+    Raises:
+        ValueError: it has another width than the model that was to be trained.
+    """
+    shipped = MuLanModel.from_pretrained(MELODY_TINY, subfolder="mulan", dtype=torch.float32)
+    widths = (shipped.config.projection_dim, mulan.config.projection_dim)
+    if widths[0] != widths[1]:
+        raise ValueError(
+            f"{folder} has captions or tags for fewer than two clips, and the MuLan that comes with the package makes "
+            f"embeddings of {widths[0]} numbers, not {widths[1]}. Describe some clips, or name a MuLan by data.start."
+        )
+    print(f"MuLan: {folder} describes fewer than two clips, so melody-tiny's own MuLan is taken: prompts mean to your "
+          "model what they mean to melody-tiny, and clips serve as prompts as ever.")  # fmt: skip
+    shipped.save_pretrained(output)
+    AutoTokenizer.from_pretrained(MELODY_TINY, subfolder="tokenizer").save_pretrained(Path(output) / "tokenizer")
+
+
 def main() -> None:
     args = parse_args(__doc__)
     sections = {"model": MuLanConfig, "data": DataConfig, "optim": OptimConfig, "run": RunConfig}
@@ -236,8 +256,17 @@ def main() -> None:
         clips = SpectrogramClips(data.folder, "train", mulan, config.run.seed, data.tag_share, data.group_by)
     else:
         clips = AudioClips(
-            data.folder, "train", data.crop_seconds, mulan.sample_rate, config.run.seed, tag_share=data.tag_share
+            data.folder,
+            "train",
+            data.crop_seconds,
+            mulan.sample_rate,
+            config.run.seed,
+            tag_share=data.tag_share,
+            described_only=True,
         )
+    if len(clips) < 2:
+        keep_shipped(mulan, config.run.output_dir, data.folder)
+        return
     loader = DataLoader(clips, config.run.batch_size, shuffle=True, num_workers=config.run.num_workers, drop_last=True)
     columns = [name for name in data.tag_columns if any(row.get(name) is not None for row in clips.rows)]
     tags = TagReader(clips.rows, columns, mulan.config.projection_dim) if columns else None

@@ -292,6 +292,12 @@ def fade(waveform: Tensor, rise: int, fall: int) -> Tensor:
     return waveform * gain
 
 
+def repeat_to(waveform: Tensor, num_samples: int) -> Tensor:
+    """(..., T), repeated until it has `num_samples` at least: a loop goes on, where padding would be silent."""
+    times = -(-num_samples // max(waveform.shape[-1], 1))
+    return waveform if times <= 1 else waveform.repeat(*[1] * (waveform.ndim - 1), times)[..., :num_samples]
+
+
 def rms_db(waveform: Tensor) -> Tensor:
     """Level of (..., T) over time in dB relative to a full-scale constant (a full-scale sine is -3.01); floor -120."""
     return 10.0 * waveform.float().square().mean(dim=-1).clamp(min=1e-12).log10()

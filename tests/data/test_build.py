@@ -99,10 +99,14 @@ def test_many_clips_fill_shards_in_order_and_any_name_will_do(tmp_path, monkeypa
     assert np.array_equal(np.concatenate([row["clip"].numpy() for row in rows[10:]]) * 32768, whole)
 
 
+def choose_splits(lines, validation_share, test_share):
+    _choose_splits(lines, {line["sha256"]: line["sha256"] for line in lines}, {}, validation_share, test_share)
+
+
 def test_recordings_stay_in_their_splits_when_others_come():
     def splits(names: range) -> dict[str, str]:
         lines = [{"sha256": f"{(name * 2654435761) % 2**32:08x}", "split": None} for name in names]
-        _choose_splits(lines, 0.1, 0.2)
+        choose_splits(lines, 0.1, 0.2)
         return {line["sha256"]: line["split"] for line in lines}
 
     few, many = splits(range(1, 500)), splits(range(1, 1000))
@@ -110,11 +114,11 @@ def test_recordings_stay_in_their_splits_when_others_come():
     shares = [list(many.values()).count(split) / len(many) for split in ("validation", "test")]
     assert shares == pytest.approx([0.1, 0.2], abs=0.02)
     lines = [{"sha256": f"{2**32 - 1 - i:08x}", "split": None} for i in range(3)]
-    _choose_splits(lines, 0.01, 0.01)
+    choose_splits(lines, 0.01, 0.01)
     assert [line["split"] for line in lines] == ["train", "validation", "test"]  # each has one at least
-    _choose_splits(lines, 0.0, 0.0)
+    choose_splits(lines, 0.0, 0.0)
     assert [line["split"] for line in lines] == ["train"] * 3
-    _choose_splits(lines[:1], 0.01, 0.01)
+    choose_splits(lines[:1], 0.01, 0.01)
     assert lines[0]["split"] == "train"
 
 
@@ -173,8 +177,9 @@ def test_the_command_with_every_flag(songs, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "refused 0 of 3 recordings" in printed and "hours of music per hour" in printed
     assert len(rows_of(tmp_path / "out")) == 6
-    # again: replaced, since it was built here
-    assert cli.main(["data", "build", str(songs), "--out", str(tmp_path / "out"), "--min-seconds", "3"]) == 0
+    again = ["data", "build", str(songs), "--out", str(tmp_path / "out"), "--min-seconds", "3"]
+    assert cli.main(again) == 2 and "holds a data set already" in capsys.readouterr().err
+    assert cli.main([*again, "--replace", "--loop-seconds", "3"]) == 0
     assert "refused 1 of 7 recordings: 1 too_short" in capsys.readouterr().out
 
 
@@ -208,7 +213,7 @@ def test_where_the_old_data_set_cannot_be_replaced_both_are_kept(songs, tmp_path
 
     monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(OSError, match="could not be renamed to .*out: disk trouble") as error:
-        build_dataset(songs, out, limits=SHORT)
+        build_dataset(songs, out, limits=SHORT, replace=True)
     monkeypatch.undo()
     assert all(np.array_equal(a["clip"], b["clip"]) for a, b in zip(rows_of(out), before, strict=True))
     new = next(path for path in tmp_path.iterdir() if path.name.startswith(".out.partial"))

@@ -94,9 +94,10 @@ def test_preloaded_clips_equal_decoded_ones_and_share_one_file(folder):
     assert AudioClips(folder, "train", 0.1, 4000).clip(0).shape == (1, 2000)
 
 
-def test_short_clips_are_padded_and_whole_clips_are_whole(folder):
+def test_short_clips_are_repeated_and_whole_clips_are_whole(folder):
     long = AudioClips(folder, "train", 1.0, 8000)[1]["waveform"]
-    assert long.shape == (1, 8000) and long[0, 4000:].abs().max() == 0 and long[0, 3999] == (3999 + 100) / 32768
+    assert long.shape == (1, 8000) and torch.equal(long[0, 4000:], long[0, :4000])
+    assert long[0, 3999] == (3999 + 100) / 32768
     whole = AudioClips(folder, "train", None, 8000)
     assert [whole[index]["waveform"].shape[-1] for index in range(5)] == [4000] * 4 + [2000]
     assert len(list(whole)) == 5

@@ -15,6 +15,7 @@ from datasets import Features, List, Value
 from transformers import BertTokenizerFast
 
 from melody_diffusers import cli
+from melody_diffusers.audio import repeat_to
 from melody_diffusers.data.datasets import AudioClips, EncodedClips
 from melody_diffusers.data.encode import ClipEncoder, encode_dataset
 from melody_diffusers.models.audio_vae import AudioVAEGAN, AudioVAEGANConfig
@@ -102,7 +103,7 @@ def test_codes_are_those_of_the_components(encoder, folder, tmp_path):
     assert encoded.timebase.hop_samples == 480 and encoded.timebase.token_rate == 25
     rows = table(tmp_path / "out" / "train")
     for index in range(len(clips)):
-        waveform = clips.clip(index)[None]
+        waveform = repeat_to(clips.clip(index), 24000)[None]  # a shorter clip is a loop
         with torch.inference_mode():
             latents = encoder.vae.encode(waveform).latent_dist.mode()[0]
             tokens = encoder.semantic_tokenizer.encode(waveform)[0]

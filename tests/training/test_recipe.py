@@ -146,8 +146,8 @@ def test_children_of_what_came_out_the_same_are_left_alone(made):
 def test_what_was_interrupted_goes_on(place, capsys):
     (place / "out").mkdir()
     (place / "out" / "stop").touch()
-    assert make(place) == 1 and log(place) == ["vae"]
-    assert "vae is not done: the same command goes on" in capsys.readouterr().out
+    assert make(place) == 0 and log(place) == ["vae"]
+    assert "vae is not done, nor what comes after it: the same command goes on" in capsys.readouterr().out
     (place / "out" / "stop").unlink()
     assert make(place) == 0 and log(place) == ["vae", "encoded", "lm"]
     assert "vae: go on, because it was interrupted" in capsys.readouterr().out
@@ -161,7 +161,7 @@ def test_checkpoints_of_another_training_are_not_continued(made):
     progress.write_text("another training")
     write_config(made, "vae", max_steps=5)
     (made / "out" / "stop").touch()
-    assert make(made) == 1 and log(made) == ["vae"]
+    assert make(made) == 0 and log(made) == ["vae"]
     assert weights.read_text() == old and progress.read_text() == "half"
     (made / "out" / "stop").unlink()
     assert make(made) == 0 and log(made) == ["vae", "encoded", "lm"]

@@ -13,6 +13,7 @@ def build_data(args: argparse.Namespace) -> int:
     limits = DecodeLimits(
         clip_seconds=args.clip_seconds,
         min_seconds=args.min_seconds,
+        loop_seconds=args.loop_seconds,
         max_seconds=args.max_seconds,
         min_level_db=args.min_level,
         timeout_seconds=args.timeout,
@@ -27,6 +28,7 @@ def build_data(args: argparse.Namespace) -> int:
         streaming=args.streaming,
         max_recordings=args.max_recordings,
         workers=args.workers,
+        replace=args.replace,
     )
     print(f"{summary}\nwrote {args.out}; {args.out / MANIFEST} has a line for each recording")
     return 0

@@ -118,7 +118,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("source", help="folder of recordings, or a Hugging Face data set: a folder or a name")
     command.add_argument("--out", type=Path, required=True, help="folder to write")
     command.add_argument("--clip-seconds", type=float, default=20.0, help="recordings are cut into these (default: 20)")
-    command.add_argument("--min-seconds", type=float, default=10.0, help="shorter ones are left out (default: 10)")
+    command.add_argument("--min-seconds", type=float, default=10.0, help="shorter remains are left out (default: 10)")
+    what = "a shorter recording is one clip, a loop, from this length on (default: 2)"
+    command.add_argument("--loop-seconds", type=float, default=2.0, help=what)
     command.add_argument("--max-seconds", type=float, default=3600.0, help="longer recordings, too (default: 3600)")
     command.add_argument("--min-level", type=float, default=-60.0, help="and quieter ones, dB RMS (default: -60)")
     command.add_argument("--timeout", type=float, default=120.0, help="seconds to decode a recording (default: 120)")
@@ -128,6 +130,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--streaming", action="store_true", help="do not download the whole of it first")
     command.add_argument("--max-recordings", type=_count, help="stop after so many (default: all)")
     command.add_argument("--workers", type=_count, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    command.add_argument("--replace", action="store_true", help="build the data set in --out anew, its splits kept")
     command.set_defaults(handler=build_data)
 
     command = data.add_parser("encode", parents=[place], help="a data set folder to latents and tokens")

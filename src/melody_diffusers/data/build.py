@@ -15,10 +15,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Audio, Features, List, Value
@@ -30,6 +31,9 @@ from .recordings import AUDIO_SUFFIXES, MANIFEST, Recording, audio_paths, decode
 
 CLIPS_PER_SHARD = 512
 CLIPS_PER_ROW_GROUP = 32
+SPLITS = ("train", "validation", "test")
+MIN_OUTLINE = 12  # frames, of an eighth of a second
+MAX_DIFFERENCES = 0.25
 _FACTS = ("sha256", "format", "rate", "channels", "seconds", "peak", "level_db")
 
 CARD = """---
@@ -49,11 +53,31 @@ which split it went to, or why it was refused.
 |---|---|---|---|
 {rows}
 
+Without torchcodec, `datasets` does not decode audio; soundfile does:
+
+```python
+import io, soundfile
+from datasets import Audio, load_dataset
+
+clips = load_dataset("{name}", split="train").cast_column("audio", Audio(decode=False))
+samples, rate = soundfile.read(io.BytesIO(clips[0]["audio"]["bytes"]))
+```
+
 Columns: `audio`; `captions`; the tags `style`, `mood`, `tempo`, `key`, `meter`, `instruments`, `bpm`, `tags`;
 `recording` and `start_seconds`, where the clip was cut.
 
 The rights to the recordings are their owners'; say here under which licence you may pass them on.
 """
+
+
+class Clip(NamedTuple):
+    """A clip of a recording: its number, where its bytes lie in the recording's spool, and what it was cut from."""
+
+    number: int
+    place: int
+    num_bytes: int
+    start_seconds: float
+    seconds: float
 
 
 @dataclass
@@ -64,6 +88,7 @@ class BuildSummary:
     clips: dict[str, int] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
     recordings: int = 0
+    loops: int = 0
     hours_per_hour: float = 0.0
 
     def __str__(self) -> str:
@@ -72,6 +97,8 @@ class BuildSummary:
         lines.append(
             f"refused {sum(self.refused.values())} of {self.recordings} recordings" + (counts and f": {counts}")
         )
+        if self.loops:
+            lines.append(f"{self.loops} recordings are shorter than a clip has to be: loops, which trainings repeat")
         return "\n".join([*lines, f"{self.hours_per_hour:.0f} hours of music per hour"])
 
 
@@ -86,11 +113,13 @@ def build_dataset(
     streaming: bool = False,
     max_recordings: int | None = None,
     workers: int = 1,
+    replace: bool = False,
 ) -> BuildSummary:
-    """Writes the data set folder `out`, all or nothing; an earlier data set that this function wrote there is replaced.
+    """Writes the data set folder `out`, all or nothing.
 
     A recording is decoded, checked against `limits`, mixed to mono, resampled and cut. Its split follows from a hash of
-    its bytes, so that it stays where it is when others come or go, and none straddles two splits. Captions and tags
+    its bytes; what an earlier data set in `out` says of it, or of another file of the same music, comes first. So it
+    stays where it is when others come or go. Of one or two recordings, the last clips are held out. Captions and tags
     come from files beside it (`read_sidecar` of captions.py), from tables (`read_metadata`), from the columns of a
     Hugging Face data set, and from the tags in the file; none is needed.
 
@@ -102,8 +131,10 @@ def build_dataset(
         streaming: do not download the whole of it first.
         max_recordings: stop after so many inputs.
         workers: processes that decode.
+        replace: build the data set anew that this function wrote to `out` before.
 
     Raises:
+        FileExistsError: there is a data set in `out`, and `replace` is False.
         ValueError: an argument or a table of captions is wrong, `out` is something else, or nothing can be used.
         OSError: `out` could not be replaced; the message names the folder that holds the new data set.
     """
@@ -114,6 +145,11 @@ def build_dataset(
         raise ValueError(f"workers and max_recordings must be at least 1, got {workers} and {max_recordings}.")
     if out.exists() and not (out / MANIFEST).is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise ValueError(f"{out} exists and is no data set that was built here; it will not be replaced.")
+    if (out / MANIFEST).is_file() and not replace:
+        raise FileExistsError(
+            f"{out} holds a data set already. To build it anew, with recordings that came or went since, pass "
+            "replace=True (--replace): those that stay keep their splits."
+        )
     if Path(source).is_dir() and out.resolve().is_relative_to(Path(source).resolve()):
         raise ValueError(f"{out} lies within {source}, which it would become part of.")
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
@@ -122,27 +158,34 @@ def build_dataset(
     spools.mkdir(parents=True)
     try:
         started, manifest, accepted = time.monotonic(), [], []
-        recordings = _recordings(source, split, streaming, max_recordings, spools)
-        for recording, spool, found in decode_all(recordings, limits, workers, spools):
+        outlines: dict[str, np.ndarray] = {}
+        recordings, total = _recordings(source, split, streaming, max_recordings, spools)
+        for recording, spool, found in decode_all(recordings, limits, workers, spools, total):
             line = {"path": recording.name} | {name: found.get(name) for name in _FACTS}
             line |= {"clips": len(found["clips"]), "split": None, "reason": found["reason"], "detail": found["detail"]}
             manifest.append(line)
             if found["reason"] is None:
-                accepted.append((line, widen(recording.row), spool, found["clips"]))
+                outlines[found["sha256"]] = np.frombuffer(bytes.fromhex(found["outline"]), np.uint8)
+                accepted.append((line, widen(recording.row), spool, _placed(found["clips"])))
             else:
                 spool.unlink(missing_ok=True)
         refused = Counter(line["reason"] for line in manifest if line["reason"] is not None)
         if not accepted:
             counts = ", ".join(f"{count} {reason}" for reason, count in sorted(refused.items()))
             raise ValueError(f"{source} holds no recording that can be used: {counts or 'no audio files at all'}.")
-        _choose_splits([line for line, *_ in accepted], validation_share, test_share)
-        summary = BuildSummary(recordings=len(manifest), refused=dict(sorted(refused.items())))
-        for name in ("train", "validation", "test"):
-            chosen = [item for item in accepted if item[0]["split"] == name]
-            if chosen:
-                summary.clips[name] = sum(len(clips) for *_, clips in chosen)
-                summary.seconds[name] = sum(clip[2] for *_, clips in chosen for clip in clips)
-                _write_split(partial / "data", name, chosen, limits.sample_rate)
+        lines = [line for line, *_ in accepted]
+        earlier = _earlier_lines(out)
+        _choose_splits(lines, same_music(lines, outlines), earlier, validation_share, test_share)
+        loops = sum(clips[0].seconds < limits.min_seconds for *_, clips in accepted)
+        summary = BuildSummary(recordings=len(manifest), refused=dict(sorted(refused.items())), loops=loops)
+        held_out = [name for name, share in (("validation", validation_share), ("test", test_share)) if share > 0]
+        by_split = _clips_by_split(accepted, held_out, earlier)
+        for name, chosen in by_split.items():
+            summary.clips[name] = sum(len(clips) for *_, clips in chosen)
+            summary.seconds[name] = sum(clip.seconds for *_, clips in chosen for clip in clips)
+            _write_split(partial / "data", name, chosen, limits.sample_rate)
+        for *_, spool, _ in accepted:
+            spool.unlink()
         summary.hours_per_hour = sum(summary.seconds.values()) / (time.monotonic() - started)
         with open(partial / MANIFEST, "w", encoding="ascii") as file:
             file.writelines(json.dumps(line) + "\n" for line in manifest)
@@ -157,15 +200,15 @@ def build_dataset(
 
 def _recordings(
     source: str | os.PathLike, split: str, streaming: bool, limit: int | None, spools: Path
-) -> Iterator[Recording]:
+) -> tuple[Iterator[Recording], int | None]:
+    """All recordings of a source, and how many there are where that is known before."""
     folder = Path(source)
     paths = audio_paths(folder) if folder.is_dir() else []
     if paths:
-        yield from folder_recordings(folder, paths, limit)
-    elif folder.is_dir() and not any(folder.rglob("*.parquet")) and not any(folder.rglob("*.arrow")):
+        return folder_recordings(folder, paths, limit), min(len(paths), limit or len(paths))
+    if folder.is_dir() and not any(folder.rglob("*.parquet")) and not any(folder.rglob("*.arrow")):
         raise ValueError(f"{source} holds neither audio files ({', '.join(AUDIO_SUFFIXES)}) nor a data set.")
-    else:
-        yield from _dataset_recordings(source, split, streaming, limit, spools)
+    return _dataset_recordings(source, split, streaming, limit, spools), limit
 
 
 def _dataset_recordings(
@@ -200,16 +243,92 @@ def _dataset_recordings(
         yield recording
 
 
-def _choose_splits(lines: list[dict[str, Any]], validation_share: float, test_share: float) -> None:
-    """Fills in `split`: recordings with the lowest hashes are for testing, the next ones for validation."""
-    ordered = sorted(lines, key=lambda line: line["sha256"])
-    where = [int(line["sha256"][:8], 16) / 2**32 for line in ordered]
-    enough = len(lines) >= 3
-    num_test = max(sum(u < test_share for u in where), int(enough and test_share > 0))
-    num_either = sum(u < test_share + validation_share for u in where)
-    num_either = max(num_either, num_test + int(enough and validation_share > 0))
-    for index, line in enumerate(ordered):
-        line["split"] = "test" if index < num_test else "validation" if index < num_either else "train"
+def same_music(lines: list[dict[str, Any]], outlines: dict[str, np.ndarray]) -> dict[str, str]:
+    """sha256 of each recording -> the lowest sha256 of all that are the same music: encoded otherwise, or cut a little.
+
+    Their lengths differ by less than a second, and less than a quarter of the bits of their outlines.
+    """
+    first, by_length = {line["sha256"]: line["sha256"] for line in lines}, sorted(lines, key=lambda x: x["seconds"])
+    for index, line in enumerate(by_length):
+        for other in by_length[index + 1 :]:
+            if other["seconds"] - line["seconds"] > 1:
+                break
+            mine, theirs = outlines[line["sha256"]], outlines[other["sha256"]]
+            length = min(len(mine), len(theirs))
+            if length >= MIN_OUTLINE and _differences(mine[:length], theirs[:length]) < MAX_DIFFERENCES:
+                lowest = min(first[line["sha256"]], first[other["sha256"]])
+                merged = {first[line["sha256"]], first[other["sha256"]]}
+                first |= {key: lowest for key, value in first.items() if value in merged}
+    return first
+
+
+def _differences(mine: np.ndarray, theirs: np.ndarray) -> float:
+    """Share of the bits that differ."""
+    return float(np.unpackbits(mine ^ theirs).mean())
+
+
+def _earlier_lines(out: Path) -> dict[str, dict[str, Any]]:
+    """sha256 -> line of the manifest of the data set that is to be replaced."""
+    if not (out / MANIFEST).is_file():
+        return {}
+    with open(out / MANIFEST, encoding="ascii") as file:
+        return {line["sha256"]: line for line in map(json.loads, file) if line["split"] is not None}
+
+
+def _placed(clips: list[list]) -> list[Clip]:
+    places = itertools.accumulate((num_bytes for num_bytes, *_ in clips), initial=0)
+    return [Clip(number, place, *clip) for number, (place, clip) in enumerate(zip(places, clips))]
+
+
+def _choose_splits(
+    lines: list[dict[str, Any]],
+    music: dict[str, str],
+    earlier: dict[str, dict[str, Any]],
+    validation_share: float,
+    test_share: float,
+) -> None:
+    """Fills in `split`: what it was; else the lowest hashes are for testing, the next ones for validation.
+
+    Recordings of the same music (`music`, as `same_music` gives it) go together.
+    """
+    groups: dict[str, str | None] = {}
+    for line in sorted(lines, key=lambda line: line["sha256"]):
+        key = music[line["sha256"]]
+        groups[key] = groups.get(key) or earlier.get(line["sha256"], {}).get("split")
+    new = [key for key, split in sorted(groups.items()) if split is None]
+    shares = {"test": test_share, "validation": validation_share}
+    for split, share in shares.items():
+        chosen = [key for key in new if int(key[:8], 16) / 2**32 < share + (test_share if split != "test" else 0)]
+        if not chosen and share > 0 and len(groups) >= 3 and split not in groups.values():
+            chosen = new[:1]
+        groups |= dict.fromkeys(chosen, split)
+        new = [key for key in new if key not in chosen]
+    for line in lines:
+        line["split"] = groups[music[line["sha256"]]] or "train"
+
+
+def _clips_by_split(
+    accepted: list[tuple], held_out: list[str], earlier: dict[str, dict[str, Any]]
+) -> dict[str, list[tuple]]:
+    """The recordings of each split that has any, with their clips.
+
+    Where a split of `held_out` has no recording, it gets one of the last clips of the longest that is trained on. The
+    manifest notes how many in `held_out_clips`, and they stay held out when other recordings come.
+    """
+    found = {name: [item for item in accepted if item[0]["split"] == name] for name in SPLITS}
+    missing = [name for name in held_out if not found[name]]
+    parted = [item for item in found["train"] if earlier.get(item[0]["sha256"], {}).get("held_out_clips")]
+    if missing and not parted and found["train"]:
+        parted = [max(found["train"], key=lambda item: len(item[3]))]
+    for item in parted:
+        line, row, spool, clips = item
+        names = held_out if earlier.get(line["sha256"], {}).get("held_out_clips") else missing
+        if len(clips) > len(names):
+            line["held_out_clips"] = len(names)
+            found["train"][found["train"].index(item)] = (line, row, spool, clips[: -len(names)])
+            for name, clip in zip(names, clips[-len(names) :]):
+                found[name].append((line, row, spool, [clip]))
+    return {name: items for name, items in found.items() if items}
 
 
 def _write_split(folder: Path, split: str, chosen: list[tuple], sample_rate: int) -> None:
@@ -234,10 +353,10 @@ def _rows(chosen: list[tuple]) -> Iterator[dict[str, Any]]:
     for line, row, spool, clips in chosen:
         name = line["path"].encode("utf-8", "replace").decode("utf-8")
         with open(spool, "rb") as file:
-            for number, (num_bytes, start_seconds, _) in enumerate(clips):
-                audio = {"bytes": file.read(num_bytes), "path": f"{name}.{number:04d}.flac"}
-                yield {"audio": audio, **row, "recording": name, "start_seconds": start_seconds}
-        spool.unlink()
+            for clip in clips:
+                file.seek(clip.place)
+                audio = {"bytes": file.read(clip.num_bytes), "path": f"{name}.{clip.number:04d}.flac"}
+                yield {"audio": audio, **row, "recording": name, "start_seconds": clip.start_seconds}
 
 
 def _write_card(

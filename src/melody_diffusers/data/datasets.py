@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from ..audio import crop_or_pad, load_audio
+from ..audio import load_audio, repeat_to
 from ..timebase import Timebase
 
 ENCODED_COLUMNS = ["latents", "semantic_tokens", "mulan_tokens_audio", "mulan_tokens_text"]
@@ -79,10 +79,11 @@ class AudioClips(Dataset):
     Args:
         folder: a folder that `datasets.load_dataset` reads, with a column `audio` and, if there are any, `captions`.
         split: one of its splits.
-        crop_seconds: length of the crop; shorter clips are padded with zeros. None gives whole clips.
+        crop_seconds: length of the crop; shorter clips, loops say, are repeated. None gives whole clips.
         preload: decode all clips once into one file of 16-bit samples, which every process that trains from it maps
             and shares; False decodes each clip when it is asked for.
         tag_share: probability that the caption is the list of tags in random order.
+        described_only: leave out clips that have neither captions nor tags.
 
     A clip that cannot be decoded is noted in quarantine.jsonl. It is left out, or, without preloading, the next one
     takes its place; more than one in a hundred raise ValueError. Notes and samples lie in the folder .cache beside the
@@ -98,6 +99,7 @@ class AudioClips(Dataset):
         seed: int = 0,
         preload: bool = True,
         tag_share: float = 0.25,
+        described_only: bool = False,
     ) -> None:
         self.folder, self.split, self.sample_rate, self.seed = Path(folder), split, sample_rate, seed
         self.crop_samples = None if crop_seconds is None else round(crop_seconds * sample_rate)
@@ -112,14 +114,21 @@ class AudioClips(Dataset):
         if not self.rows:  # a dataset of audio alone has no other column to list
             self.rows = [{} for _ in range(len(self._dataset))]
         self._samples: np.ndarray | None = None
-        self._ends = np.zeros(0, np.int64)
+        self._starts = self._ends = np.zeros(0, np.int64)
         self._bad: set[int] = set()
         if preload:
             self._samples, self._ends = self._map_samples()
-            good = np.diff(self._ends, prepend=0) > 0  # clips that could not be decoded take no room
-            if not good.all():
-                self.rows = [row for row, is_good in zip(self.rows, good) if is_good]
-                self._dataset, self._ends = self._dataset.select(np.flatnonzero(good)), self._ends[good]
+            self._starts = np.append(0, self._ends[:-1]).astype(np.int64)
+            self._keep(self._ends > self._starts)  # clips that could not be decoded take no room
+        if described_only:
+            self._keep(np.array([bool(row.get("captions") or tags_of(row)) for row in self.rows], bool))
+
+    def _keep(self, wanted: np.ndarray) -> None:
+        if not wanted.all():
+            self.rows = [row for row, is_wanted in zip(self.rows, wanted) if is_wanted]
+            self._dataset = self._dataset.select(np.flatnonzero(wanted))
+            if self._samples is not None:
+                self._starts, self._ends = self._starts[wanted], self._ends[wanted]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -173,13 +182,13 @@ class AudioClips(Dataset):
                 index = (index + 1) % len(self)
         length = len(samples) if self.crop_samples is None else self.crop_samples
         start = int(random.integers(max(0, len(samples) - length) + 1))
-        waveform = crop_or_pad(_to_waveform(samples[start : start + length]), length)
+        waveform = repeat_to(_to_waveform(samples[start : start + length]), length)
         return {"waveform": waveform, "caption": self._caption(index, random), "index": index}
 
     def _clip_samples(self, index: int) -> np.ndarray:
         if self._samples is None:
             return _decode(self._dataset[index]["audio"], self.sample_rate)
-        return self._samples[self._ends[index - 1] if index else 0 : self._ends[index]]
+        return self._samples[self._starts[index] : self._ends[index]]
 
     def _quarantine(self, index: int, error: ValueError) -> None:
         """Notes a clip that cannot be decoded; raises when there are too many."""

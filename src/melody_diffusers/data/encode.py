@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from ..audio import repeat_to
 from ..files import put_in_place
 from ..models.audio_vae import AudioVAEGAN
 from ..models.mulan import MuLanModel
@@ -38,8 +39,8 @@ class ClipEncoder:
     """The frozen components, and what they make of waveforms and captions.
 
     Args:
-        window_seconds: length of the windows the audio tower hears, one every `window_stride_seconds`; a shorter clip
-            is one window.
+        window_seconds: length of the windows the audio tower hears, one every `window_stride_seconds`; a shorter clip,
+            a loop say, is repeated to fill one.
         mixed_precision: "bf16" runs the components under autocast.
         tag_lists: how many lists of a clip's tags, each in another order, are encoded beside its captions. A caption
             may say little, and sound tells a key less surely than words do: from tag lists a language model learns
@@ -131,7 +132,8 @@ class ClipEncoder:
         starts = range(0, len(texts), 4 * batch_size)
         tokens = [token for start in starts for token in self.encode_texts(texts[start : start + 4 * batch_size])]
         unread = iter(tokens)
-        waveforms = ((index, clips.clip(index)) for index in rows)
+        window = self.timebase.seconds_to_samples(self.window_seconds)
+        waveforms = ((index, repeat_to(clips.clip(index), window)) for index in rows)
         # one length to a batch: no clip is padded for the sake of another, so that none depends on its neighbours
         for _, group in itertools.groupby(waveforms, key=lambda item: item[1].shape):
             while batch := list(itertools.islice(group, batch_size)):

@@ -224,7 +224,7 @@ def _built_recordings(folder: Path, limits: DecodeLimits, spools: Path) -> list[
 
     with open(folder / MANIFEST, encoding="ascii") as lines:
         digests = {line["path"]: line["sha256"] for line in map(json.loads, lines) if line["reason"] is None}
-    found: dict[str, Accepted] = {}
+    found: dict[tuple[str, str], Accepted] = {}
     for file in sorted((folder / "data").glob("*.parquet")):
         for batch in pq.ParquetFile(file).iter_batches(32):
             for columns in batch.to_pylist():
@@ -232,10 +232,13 @@ def _built_recordings(folder: Path, limits: DecodeLimits, spools: Path) -> list[
                 seconds = soundfile.info(io.BytesIO(content)).duration
                 if seconds < limits.min_seconds:
                     continue
-                if name not in found:
-                    spool, split = spools / f"{len(found):09d}.clips", file.name.split("-")[0]
+                split = file.name.split("-")[0]
+                key = (name, split)  # a recording of which the end is held out is in several
+                if key not in found:
+                    spool = spools / f"{len(found):09d}.clips"
                     digest = digests.get(name) or hashlib.sha256(name.encode()).hexdigest()
-                    found[name] = Accepted(name, digest, describe(columns), spool, [], split)
-                with open(found[name].spool, "ab") as output:
-                    found[name].clips.append((output.write(content), columns["start_seconds"], seconds))
+                    digest += "" if split == "train" else f"-{split}"
+                    found[key] = Accepted(name, digest, describe(columns), spool, [], split)
+                with open(found[key].spool, "ab") as output:
+                    found[key].clips.append((output.write(content), columns["start_seconds"], seconds))
     return list(found.values())

@@ -170,6 +170,7 @@ def load_config(path: str | os.PathLike, sections: Mapping[str, Callable], overr
         raise ValueError(f"{path} is not valid YAML: {error}.") from error
     if not isinstance(document, dict):
         raise ValueError(f"{path} must hold the sections {', '.join(sections)}.")
+    document = _found(document, Path(path))
     for override in overrides:
         keys, equals, value = override.partition("=")
         *parents, last = keys.split(".")
@@ -194,7 +195,33 @@ def load_config(path: str | os.PathLike, sections: Mapping[str, Callable], overr
         if not isinstance(values, dict):
             raise ValueError(f"{path}, section {name}: must hold keys, got {values!r}.")
         setattr(config, name, _section(target, values, f"{path}, section {name}"))
+    _check_places(config)
     return config
+
+
+def _found(value: Any, path: Path) -> Any:
+    """A document in which the names of YAML files that lie beside the configuration, or beside a folder around it, lead
+    there from wherever the script was started."""
+    if isinstance(value, dict):
+        return {key: _found(item, path) for key, item in value.items()}
+    if not isinstance(value, str) or not value.endswith(".yaml") or Path(value).exists():
+        return value
+    around = [folder / value for folder in path.absolute().parents if (folder / value).is_file()]
+    return str(around[0]) if around else value
+
+
+def _check_places(config: Config) -> None:
+    """Raises ValueError where a run would read what it writes, or reads a file that is not there."""
+    data, run = getattr(config, "data", None), getattr(config, "run", None)
+    folder, output = getattr(data, "folder", None), getattr(run, "output_dir", None)
+    if folder and output and Path(output).absolute().is_relative_to(Path(folder).absolute()):
+        raise ValueError(
+            f"run.output_dir {output} lies within data.folder {folder}: what is written there would be read as data "
+            "the next time. Choose another folder."
+        )
+    for name, value in vars(data).items() if data is not None and hasattr(data, "__dict__") else ():
+        if isinstance(value, str) and value.endswith(".yaml") and not Path(value).is_file():
+            raise ValueError(f"data.{name} names {value}, and there is no such file.")
 
 
 def parse_args(description: str) -> argparse.Namespace:

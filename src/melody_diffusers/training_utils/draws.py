@@ -14,23 +14,32 @@ def seed_of(*parts: str | int) -> int:
     return int.from_bytes(hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).digest(), "big") >> 1
 
 
+def batch_size_of(loader: DataLoader, accelerator: Accelerator) -> int:
+    """The loader's batch size, or the largest that the data set fills on every process."""
+    dataset: Any = loader.dataset
+    if loader.batch_size is None or not hasattr(dataset, "__len__"):
+        raise ValueError("steps needs a DataLoader with a batch_size over a dataset of known length.")
+    most = len(dataset) // accelerator.num_processes
+    if most == 0:
+        raise ValueError(f"{len(dataset)} items are too few for {accelerator.num_processes} processes.")
+    if most < loader.batch_size:
+        accelerator.print(f"{len(dataset)} items do not fill a batch of {loader.batch_size}: it has {most}")
+    return min(most, loader.batch_size)
+
+
 def rest_of_epoch(
-    loader: DataLoader, seed: int, samples: int, accelerator: Accelerator
+    loader: DataLoader, size: int, seed: int, samples: int, accelerator: Accelerator
 ) -> tuple[list[list[int]], DataLoader]:
     """What remains of the epoch after `samples` samples of all processes and epochs: the rows of each batch of this
-    process, and a loader of these batches with the workers and the collate function of `loader`.
+    process, of `size` rows, and a loader of these batches with the workers and the collate function of `loader`.
 
     The order comes from (seed, epoch), or from 0 to the end where the loader does not shuffle. A dataset with
     `set_epoch` is told the epoch, and one with `order(generator)` says itself how it is shuffled.
     """
     dataset: Any = loader.dataset
-    if loader.batch_size is None or not hasattr(dataset, "__len__"):
-        raise ValueError("steps needs a DataLoader with a batch_size over a dataset of known length.")
-    total, size, processes = len(dataset), loader.batch_size, accelerator.num_processes
+    total, processes = len(dataset), accelerator.num_processes
     stride = size * processes
     per_epoch = total // stride if loader.drop_last or processes > 1 else -(-total // stride)
-    if per_epoch == 0:
-        raise ValueError(f"{total} items do not fill one batch of {size} on each of {processes} processes.")
     epoch, seen = divmod(samples // stride, per_epoch)
     if isinstance(loader.sampler, SequentialSampler):
         order = list(range(total))

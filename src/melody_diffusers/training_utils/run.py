@@ -32,7 +32,7 @@ from ..devices import use_tensor_cores
 from .averages import WeightAverages
 from .checkpoint import named_tensors, newest_checkpoint, read_checkpoint, write_checkpoint, write_model
 from .config import Config, OptimConfig, RunConfig, learning_rate
-from .draws import rest_of_epoch, seed_of
+from .draws import batch_size_of, rest_of_epoch, seed_of
 from .finite import FiniteCheck, read_numbers
 from .gradients import average_gradients, checkpoint_gradients
 from .sharding import full, shard, unsharded
@@ -147,7 +147,7 @@ class TrainingRun:
 
         Batch size, workers and collate function are the loader's; `rest_of_epoch` says in which order.
         """
-        self._batch_size = loader.batch_size
+        self._batch_size = size = batch_size_of(loader, self.accelerator)
         self._restore()
         self._started = time.monotonic() - 60.0 * self._minutes
         with (
@@ -163,7 +163,7 @@ class TrainingRun:
             ) as self._bar,
         ):
             while not self._is_done():
-                rows_of_batches, rest = rest_of_epoch(loader, self.run.seed, self._samples, self.accelerator)
+                rows_of_batches, rest = rest_of_epoch(loader, size, self.run.seed, self._samples, self.accelerator)
                 for rows, batch in zip(rows_of_batches, rest):
                     place = (self._steps, self._micro_step, self.accelerator.process_index)
                     torch.manual_seed(seed_of(self.run.seed, "torch", *place))
