@@ -17,6 +17,8 @@ import re
 import string
 from pathlib import Path
 
+import melody_diffusers  # noqa: F401 (first, which keeps torchao quiet)  # isort: skip
+
 import datasets
 import numpy as np
 import torch

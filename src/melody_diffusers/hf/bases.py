@@ -77,6 +77,8 @@ class Pipeline(LoraPipelineMixin, PublishMixin, PortableConfigMixin, DiffusionPi
     @classmethod
     def extract_init_dict(cls, config_dict, **kwargs):
         """As upstream's. `DiffusionPipeline.from_pretrained`, too, calls it before it loads what the index names."""
+        if kwargs.pop("allow_links", False):  # comes here from another loader, which has no place for it
+            raise ValueError(f"Only {cls.__name__}.from_pretrained takes allow_links=True; load the folder by that.")
         check_index(config_dict)
         slots, *others = super().extract_init_dict({**config_dict, **cls._stored(config_dict)}, **kwargs)
         return dict(sorted(slots.items(), key=lambda slot: slot[0] == "tokenizer")), *others  # after what checks it
