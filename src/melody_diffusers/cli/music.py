@@ -24,6 +24,8 @@ def generate(args: argparse.Namespace) -> int:
     """`melody generate`: prompts, or a clip as prompt, to files of music."""
     prompts = _prompts(args)
     count = max(1, len(prompts)) * args.count
+    if count > 1 and args.spectrogram is not None:
+        raise ValueError(f"--spectrogram draws one piece of music; this makes {count}.")
     outputs = _outputs(args.output, count)
     _check_outputs(args, [*outputs, *([args.spectrogram] if args.spectrogram else [])], [args.audio_prompt])
     seed = _announce_seed(args)
@@ -31,22 +33,21 @@ def generate(args: argparse.Namespace) -> int:
     for start in range(0, count, PIECES_AT_ONCE):
         pieces = range(start, min(start + PIECES_AT_ONCE, count))
         texts = [prompts[piece // args.count] for piece in pieces] if prompts else None
+        seeds = [seed + piece % args.count for piece in pieces]
         started = time.perf_counter()
         output = pipe(
             prompt=texts,
             audio_prompt=args.audio_prompt,
             audio_duration=args.duration,
             num_waveforms_per_prompt=1 if texts else len(pieces),
-            generator=_generators([seed + piece % args.count for piece in pieces]),
+            generator=_generators(seeds),
             **_sampling(args),
         )
         seconds = time.perf_counter() - started
         for row, piece in enumerate(pieces):
             prompt = texts[row] if texts else f"like {args.audio_prompt}"
-            _write(args, outputs[piece], output, row, pipe.sample_rate, seed + piece % args.count, prompt)
-        _summarise(
-            args, output, pipe.sample_rate, [seed + piece % args.count for piece in pieces], seconds, load_seconds
-        )
+            _write(args, outputs[piece], output, row, pipe.sample_rate, seeds[row], prompt)
+        _summarise(args, output, pipe.sample_rate, seeds, seconds, load_seconds)
     return 0
 
 
@@ -239,7 +240,7 @@ def _write(
             rescued = Path(tempfile.mkdtemp(prefix="melody-"), path.name)
             save_audio(rescued, waveform, sample_rate, comment=comment)
             raise OSError(f"{path} could not be written ({error}); the music is in {rescued}") from error
-    if args.spectrogram is not None and row == 0 and output.audios.shape[0] == 1:
+    if args.spectrogram is not None:
         write_spectrogram(args.spectrogram, waveform, sample_rate)
     _tell(args, f"wrote {path}" + (f" and {args.spectrogram}" if args.spectrogram else ""))
 
