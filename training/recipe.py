@@ -10,6 +10,7 @@ by hand as well.
 """
 
 import argparse
+import ast
 import hashlib
 import json
 import os
@@ -163,7 +164,8 @@ class Recipe:
         key = setting.partition("=")[0]
         if stage.config is None or stage.folder is not None:
             return False
-        known = flatten(yaml.safe_load(stage.config_file().read_text(encoding="utf-8")))
+        known = set(flatten(yaml.safe_load(stage.config_file().read_text(encoding="utf-8"))))
+        known |= keys_of(TRAINING / stage.script)
         of_all = stage.is_training and key.partition(".")[0] in ("run", "optim")
         return of_all or any(name == key or name.startswith(f"{key}.") for name in known)
 
@@ -296,6 +298,23 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in config.items():
         flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
     return flat
+
+
+def keys_of(script: Path) -> set[str]:
+    """`section.key` of all that a script's own dataclasses allow in its configuration."""
+    tree = ast.parse(script.read_text(encoding="utf-8"))
+    fields = {
+        node.name: [item.target.id for item in node.body if isinstance(item, ast.AnnAssign)]  # type: ignore[union-attr]
+        for node in tree.body
+        if isinstance(node, ast.ClassDef)
+    }
+    pairs = [pair for node in ast.walk(tree) if isinstance(node, ast.Dict) for pair in zip(node.keys, node.values)]
+    return {
+        f"{section.value}.{key}"
+        for section, target in pairs
+        if isinstance(section, ast.Constant) and isinstance(target, ast.Name)
+        for key in fields.get(target.id, ())
+    }
 
 
 def count_rows(data: Path, split: str) -> int:
