@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -317,6 +318,17 @@ def test_crops_of_clips_of_any_length_have_the_frames_of_their_tokens(tmp_path, 
 def test_crops_that_cannot_be_are_refused(encoded, num_tokens):
     with pytest.raises(ValueError, match=f"multiple of 2 from 1 to 500.*got {num_tokens}"):
         EncodedClips(encoded, "train", num_tokens)
+
+
+def test_encoded_clips_are_not_sent_to_each_worker_and_workers_give_the_same(encoded):
+    clips = EncodedClips(encoded, "train", num_tokens=250)
+    clips.set_epoch(3)
+    assert len(pickle.dumps(clips)) < 2_000 < clips[0]["latents"].nbytes
+    loader = DataLoader(clips, batch_size=None, num_workers=1, multiprocessing_context="spawn")
+    for item, alone in zip(loader, clips, strict=True):
+        assert item["index"] == alone["index"] and all(
+            torch.equal(item[name], alone[name]) for name in ("latents", "semantic_tokens", "mulan_tokens")
+        )
 
 
 def test_a_missing_split_is_named(encoded):

@@ -1,11 +1,14 @@
 """A setting that is given when a pipeline is loaded changes that setting, and no other."""
 
 import json
+import pickle
 import shutil
+from copy import deepcopy
 
 import diffusers
 import pytest
 import torch
+import transformers
 
 from melody_diffusers import MeLoDyInpaintPipeline, MeLoDyPipeline
 
@@ -57,3 +60,31 @@ def test_a_folder_cannot_say_what_its_own_settings_are_laid_over(tiny_folder, tm
     index.write_text(json.dumps(json.loads(index.read_text()) | {"stored_sampling": {"top_k": 3}}))
     pipe = MeLoDyPipeline.from_pretrained(tmp_path / "pipeline", sampling={"top_p": 0.5})
     assert pipe.config.sampling == {"top_p": 0.5}
+
+
+def test_links_are_allowed_by_the_loaders_that_can_and_the_other_says_by_which(tiny_folder, tmp_path):
+    folder, weights = tmp_path / "pipeline", tmp_path / "disk.safetensors"
+    shutil.copytree(tiny_folder, folder)
+    shutil.move(folder / "vae/model.safetensors", weights)
+    (folder / "vae/model.safetensors").symlink_to(weights)
+    for load in MeLoDyPipeline.from_pretrained, diffusers.AutoPipelineForText2Audio.from_pretrained:
+        assert load(folder, allow_links=True).vae is not None
+    assert transformers.AutoModel.from_pretrained(folder / "vae", allow_links=True) is not None
+    with pytest.raises(ValueError, match=r"Only MeLoDyPipeline.from_pretrained takes allow_links=True"):
+        diffusers.DiffusionPipeline.from_pretrained(folder, allow_links=True)
+    weights.unlink()
+    with pytest.raises(OSError, match="is a link to .*disk.safetensors, which is not there. Mount that disk"):
+        MeLoDyPipeline.from_pretrained(folder, allow_links=True)
+
+
+@pytest.mark.parametrize("copy", [deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copy", "pickle"])
+def test_a_copy_of_a_model_in_bfloat16_is_the_same_to_the_last_buffer(tiny_components, copy):
+    for name, model in tiny_components.items():
+        if isinstance(model, torch.nn.Module):
+            model.to(torch.bfloat16).requires_grad_(False)
+            copied = copy(model)
+            assert copied.state_dict().keys() == model.state_dict().keys(), name
+            tensors = [[*each.named_parameters(), *each.named_buffers()] for each in (model, copied)]
+            for (key, one), (other_key, other) in zip(*tensors, strict=True):
+                assert key == other_key and one.dtype == other.dtype and torch.equal(one, other), (name, key)
+                assert not other.requires_grad

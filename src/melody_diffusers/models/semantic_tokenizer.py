@@ -234,5 +234,5 @@ def _unpickle(
         parameter.requires_grad_(grads[name])
     for name, buffer in buffers.items():
         module, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(module), leaf, buffer)
+        model.get_submodule(module).register_buffer(leaf, buffer, persistent=name in weights)
     return model.train(training)
