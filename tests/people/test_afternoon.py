@@ -17,6 +17,8 @@ import pytest
 import soundfile
 from hub_server import HubServer
 
+from melody_diffusers import MELODY_TINY, MuLanModel
+
 pytest.importorskip("peft")
 av = pytest.importorskip("av")
 ROOT = Path(__file__).parents[2]
@@ -113,6 +115,9 @@ def test_a_strangers_afternoon(tiny_folder, tmp_path):
     assert "1 recordings are shorter than a clip has to be: loops" in said
     recipe = [sys.executable, ROOT / "training" / "recipe.py", "--data", "my set", "--stages", "stages"]
     recipe += ["--until", "pipeline", "--model", "my model"]
+    tower = tmp_path / "stages" / "text_tower"  # which takes minutes to make, and is taken where it is found
+    MuLanModel.from_pretrained(MELODY_TINY, subfolder="mulan").text_tower.save_pretrained(tower / "text_tower")
+    shutil.copytree(Path(MELODY_TINY) / "tokenizer", tower / "tokenizer")
     quick = ["--set", "run.max_steps=2", "run.budget_minutes=null", "run.batch_size=2"]
     said = run(*recipe, *quick)
     assert said.splitlines()[-1] == "pipeline: done"
@@ -126,7 +131,8 @@ def test_a_strangers_afternoon(tiny_folder, tmp_path):
             "pipe.push_to_hub('alice/my-model', token='hf_alice')\n"
             f"pipe = MeLoDyPipeline.from_pretrained({tiny_folder!r})\n"
             f"pipe.load_lora_weights({str(tmp_path / 'my lora')!r})\n"
-            "pipe.save_lora_weights('share', push_to_hub=True, repo_id='alice/my-lora', token='hf_alice')\n"
+            "share = {'push_to_hub': True, 'repo_id': 'alice/my-lora', 'token': 'hf_alice'}\n"
+            f"pipe.save_lora_weights({str(tmp_path / 'share')!r}, **share)\n"
             "MeLoDyPipeline.from_pretrained('alice/my-model')\n"
             f"MeLoDyPipeline.from_pretrained({tiny_folder!r}).load_lora_weights('alice/my-lora')",
             cache=tmp_path / "cache",
