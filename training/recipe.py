@@ -10,6 +10,7 @@ by hand as well.
 """
 
 import argparse
+import ast
 import hashlib
 import json
 import os
@@ -27,12 +28,14 @@ from typing import Any
 import yaml
 
 TRAINING = Path(__file__).parent
+UTILS = "melody_diffusers.training_utils"
 ASIDE = ("checkpoints", "logs", "diagnostics", "run.yaml")  # of a stage's folder, but not what it gives to others
 DATA, FOLDER, MODEL = "data/synthetic", "outputs/tiny", "src/melody_diffusers/checkpoints/melody-tiny"
 NO_MATTER = re.compile(  # settings that change nothing in what a stage gives
     r"run\.(num_workers|checkpoint_every|keep_checkpoints|log_every|trackers|max_minutes|timeout_minutes|resume"
     r"|gradient_checkpointing|fsdp)"
 )
+STOPPED = (-signal.SIGINT, -signal.SIGTERM, 130, 143)  # exit codes of what was told to stop and saves nothing
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Stage:
         after: parents that no name in braces tells.
         folder: {stages}/<name> by default.
         needs: a package to install before, without what it depends on.
+        keeps_parts: it is no training, and yet goes on where it was stopped.
     """
 
     name: str
@@ -62,6 +66,7 @@ class Stage:
     after: tuple[str, ...] = ()
     folder: str | None = None
     needs: str | None = None
+    keeps_parts: bool = False
 
     @property
     def is_training(self) -> bool:
@@ -94,7 +99,7 @@ STAGES = (
           sets=f"data.folder={{data}} {OUT}"),
     Stage("semantic_tokenizer", "semantic tokens", "fit_semantic_kmeans.py", "semantic_kmeans", writes="probes.json",
           sets=f"data.folder={{data}} data.encoder={{semantic_encoder}} {OUT}"),
-    Stage("encoded", "encoding", "encode_dataset.py", "encode", writes="train/source.json",
+    Stage("encoded", "encoding", "encode_dataset.py", "encode", writes="train/source.json", keeps_parts=True,
           sets="data.folder={data} parents.vae={vae_gan} parents.mulan={mulan} parents.tokenizer={mulan}/tokenizer "
           "parents.mulan_quantizer={mulan_quantizer} parents.semantic_tokenizer={semantic_tokenizer} "
           "encode.output_dir={out}"),
@@ -119,7 +124,8 @@ class Recipe:
         folder: holds the folders of the stages.
         model: folder of the pipeline.
         overrides: "section.key=value" for all trainings.
-        minutes: after which a training leaves, to go on when it is started again.
+        minutes: after which a training or the encoding leaves, to go on when it is started again. The other stages take
+            minutes, and would begin anew.
     """
 
     def __init__(
@@ -158,14 +164,12 @@ class Recipe:
         return dict(setting.split("=", 1) for setting in [*stage.sets.split(), *of_user])
 
     def _takes(self, stage: Stage, setting: str) -> bool:
-        """Whether a setting of the user's is one of the stage's: its configuration has the key, or it is a training
-        and the key is one that all trainings have."""
+        """Whether a setting of the user's is one of the stage's: its configuration or its script has the key."""
         key = setting.partition("=")[0]
         if stage.config is None or stage.folder is not None:
             return False
-        known = flatten(yaml.safe_load(stage.config_file().read_text(encoding="utf-8")))
-        of_all = stage.is_training and key.partition(".")[0] in ("run", "optim")
-        return of_all or any(name == key or name.startswith(f"{key}.") for name in known)
+        known = {*flatten(yaml.safe_load(stage.config_file().read_text(encoding="utf-8"))), *keys_of(stage)}
+        return any(name == key or name.startswith(f"{key}.") for name in known)
 
     def command(self, stage: Stage) -> list[str]:
         places = {**self.places, "out": self.places[stage.name]}
@@ -236,6 +240,9 @@ class Recipe:
                     f"{data} has too few clips ({counts}): a model needs one at least in each of train, validation and "
                     "test. `melody data build` sees to that from three recordings on, or one that gives three clips."
                 )
+        for name in ("stages", "model"):
+            if data.is_dir() and Path(self.places[name]).resolve().is_relative_to(data.resolve()):
+                return f"--{name} {self.places[name]} lies within the data set {data}, of which it would become part."
         for setting in self.overrides:
             if not any(self._takes(stage, setting) for stage in self.needed(until)):
                 return f"--set {setting}: no stage has such a key."
@@ -275,13 +282,15 @@ class Recipe:
         command = self.command(stage)
         print(shlex.join(command), flush=True)
         programs = {"python": sys.executable, "melody": str(Path(sys.executable).with_name("melody"))}
-        if code := run([programs[command[0]], *command[1:]]):
+        seconds = 60 * self.minutes if stage.keeps_parts and self.minutes is not None else None
+        code = run([programs[command[0]], *command[1:]], seconds)
+        if code and code not in STOPPED:
             print(f"{stage.name} failed")
             return code
         self._prints.pop(self.places[stage.name], None)
         # a training that was told to stop leaves without an error, and what was there before it may still be there
         is_written = output.is_file() and not (stage.is_training and output.stat().st_mtime_ns == before)
-        if not is_written:
+        if code or not is_written:
             print(f"{stage.name} is not done, nor what comes after it: the same command goes on")
             return 0
         self._write_note(stage, done=True, facts=facts)
@@ -296,6 +305,22 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in config.items():
         flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
     return flat
+
+
+def keys_of(stage: Stage) -> set[str]:
+    """ "section.key" of all sections that the stage's script declares, as `class SectionConfig`, or imports."""
+    tree = ast.parse((TRAINING / stage.script).read_text(encoding="utf-8"))
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == UTILS]
+    imported = {alias.name for node in imports for alias in node.names}
+    shared = ast.parse((TRAINING.parent / "src" / UTILS.replace(".", "/") / "config.py").read_text(encoding="utf-8"))
+    classes = [node for node in (*tree.body, *shared.body) if isinstance(node, ast.ClassDef)]
+    return {
+        f"{node.name.removesuffix('Config').lower()}.{field.target.id}"
+        for node in classes
+        if node.name.endswith("Config") and (node in tree.body or node.name in imported)
+        for field in node.body
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+    }
 
 
 def count_rows(data: Path, split: str) -> int:
@@ -337,14 +362,16 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def run(command: list[str]) -> int:
-    """The exit code. Ctrl-C reaches the command as well, which saves and leaves; SIGTERM is handed on to it."""
-    process = subprocess.Popen(command)
-    handlers = {
-        signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: process.terminate()),
-    }
+def run(command: list[str], seconds: float | None = None) -> int:
+    """The exit code. SIGTERM, Ctrl-C, a closed terminal and the end of `seconds` are SIGTERM to the command: a training
+    saves and leaves, and what has nothing to save ends without a traceback."""
+    process = subprocess.Popen(command, start_new_session=True)  # Ctrl-C would reach its workers as well
+    kinds = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    handlers = {kind: signal.signal(kind, lambda *_: process.terminate()) for kind in kinds}
     try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.terminate()
         return process.wait()
     finally:
         for each, handler in handlers.items():

@@ -34,6 +34,7 @@ CLIPS_PER_ROW_GROUP = 32
 SPLITS = ("train", "validation", "test")
 MIN_OUTLINE = 12  # frames, of an eighth of a second
 MAX_DIFFERENCES = 0.25
+_COMPARED = 512  # recordings at a time
 _FACTS = ("sha256", "format", "rate", "channels", "seconds", "peak", "level_db")
 
 CARD = """---
@@ -248,23 +249,38 @@ def same_music(lines: list[dict[str, Any]], outlines: dict[str, np.ndarray]) -> 
 
     Their lengths differ by less than a second, and less than a quarter of the bits of their outlines.
     """
-    first, by_length = {line["sha256"]: line["sha256"] for line in lines}, sorted(lines, key=lambda x: x["seconds"])
-    for index, line in enumerate(by_length):
-        for other in by_length[index + 1 :]:
-            if other["seconds"] - line["seconds"] > 1:
-                break
-            mine, theirs = outlines[line["sha256"]], outlines[other["sha256"]]
-            length = min(len(mine), len(theirs))
-            if length >= MIN_OUTLINE and _differences(mine[:length], theirs[:length]) < MAX_DIFFERENCES:
-                lowest = min(first[line["sha256"]], first[other["sha256"]])
-                merged = {first[line["sha256"]], first[other["sha256"]]}
-                first |= {key: lowest for key, value in first.items() if value in merged}
-    return first
+    ordered = sorted(lines, key=lambda line: line["seconds"])
+    names, seconds = [line["sha256"] for line in ordered], np.array([line["seconds"] for line in ordered])
+    first = {name: name for name in names}
+
+    def lowest(name: str) -> str:
+        while first[name] != name:
+            name = first[name]
+        return name
+
+    for start in range(0, len(names), _COMPARED):  # block against block: recordings may all be of one length
+        mine, end = slice(start, start + _COMPARED), int(np.searchsorted(seconds, seconds[start:][:_COMPARED][-1] + 1))
+        for other in range(start, end, _COMPARED):
+            theirs = slice(other, other + _COMPARED)
+            near = np.abs(seconds[mine, None] - seconds[theirs]) < 1
+            for i, j in np.argwhere(near & _alike(*([outlines[name] for name in names[x]] for x in (mine, theirs)))):
+                pair = lowest(names[start + i]), lowest(names[other + j])
+                first[max(pair)] = min(pair)
+    return {name: lowest(name) for name in names}
 
 
-def _differences(mine: np.ndarray, theirs: np.ndarray) -> float:
-    """Share of the bits that differ."""
-    return float(np.unpackbits(mine ^ theirs).mean())
+def _alike(mine: list[np.ndarray], theirs: list[np.ndarray]) -> np.ndarray:
+    """(mine, theirs) bool: the outlines are long enough and differ little over the length of the shorter."""
+    longest = max(map(len, mine + theirs))
+
+    def signs(outlines: list[np.ndarray]) -> np.ndarray:  # 1 and -1 for bits, 0 behind the end
+        return np.stack(
+            [np.pad(2.0 * np.unpackbits(x) - 1, (0, 8 * (longest - len(x)))).astype(np.float32) for x in outlines]
+        )
+
+    shorter = np.minimum.outer([len(x) for x in mine], [len(x) for x in theirs])
+    agreement = signs(mine) @ signs(theirs).T  # bits that agree less those that do not
+    return (shorter >= MIN_OUTLINE) & (agreement > (1 - 2 * MAX_DIFFERENCES) * 8 * shorter)
 
 
 def _earlier_lines(out: Path) -> dict[str, dict[str, Any]]:

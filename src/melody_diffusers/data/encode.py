@@ -168,9 +168,14 @@ def encode_dataset(
     Args:
         folder: a folder that `AudioClips` reads.
         splits: all splits of the folder by default.
+
+    Raises:
+        ValueError: `output_folder` lies within `folder`, or a number is below 1.
     """
     if batch_size < 1 or rows_per_part < 1:
         raise ValueError(f"batch_size and rows_per_part must be at least 1, got {batch_size} and {rows_per_part}.")
+    if Path(output_folder).resolve().is_relative_to(Path(folder).resolve()):
+        raise ValueError(f"{output_folder} lies within {folder}, which it would become part of: choose another folder.")
     state, output, settings = process_state(), Path(output_folder), json.dumps(encoder.settings(), indent=1)
     written = output / "encoding.json"
     if state.is_main_process:
