@@ -12,9 +12,9 @@ from datasets import Audio, Dataset, Features, Value
 
 from melody_diffusers import cli
 from melody_diffusers.data import build
-from melody_diffusers.data.build import _choose_splits, build_dataset
+from melody_diffusers.data.build import _choose_splits, build_dataset, same_music
 from melody_diffusers.data.datasets import AudioClips
-from melody_diffusers.data.decoding import DecodeLimits
+from melody_diffusers.data.decoding import DecodeLimits, Decoder
 
 RATE = 24000
 SHORT = DecodeLimits(clip_seconds=1.0, min_seconds=0.5)
@@ -242,3 +242,115 @@ def test_mistakes_are_named_and_nothing_is_written(songs, tmp_path, capsys):
     assert "metadata.csv, row 1" in capsys.readouterr().err
     assert (other / "diary.txt").read_text() == "dear diary" and not (songs / "out").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "precious", "songs"]
+
+
+def tune(seed: int, seconds: float = 6.0) -> np.ndarray:
+    """Eight notes a second, as floats."""
+    random, time = np.random.default_rng(seed), np.arange(round(RATE * seconds)) / RATE
+    notes = 220 * 2 ** (random.integers(0, 24, int(8 * seconds) + 1) / 12)
+    return 0.3 * np.sin(2 * np.pi * np.cumsum(notes[(8 * time).astype(int)]) / RATE) * np.exp(-8 * (time % 0.125))
+
+
+def splits_of(out) -> dict[str, str]:
+    lines = map(json.loads, (out / "manifest.jsonl").read_text().splitlines())
+    return {line["path"]: line["split"] for line in lines}
+
+
+def test_one_song_as_ogg_and_mp3_is_in_one_split_whatever_its_name(tmp_path):
+    (tmp_path / "songs").mkdir()
+    for index in range(12):
+        soundfile.write(tmp_path / "songs" / f"{index}.ogg", tune(index), RATE, format="OGG", subtype="VORBIS")
+        soundfile.write(tmp_path / "songs" / f"renamed{index}.mp3", 0.7 * tune(index), RATE, format="MP3")
+    build_dataset(tmp_path / "songs", tmp_path / "out", limits=SHORT, validation_share=0.3, test_share=0.3)
+    splits = splits_of(tmp_path / "out")
+    assert set(splits.values()) == {"train", "validation", "test"}
+    assert all(splits[f"{index}.ogg"] == splits[f"renamed{index}.mp3"] for index in range(12))
+
+
+def test_other_songs_of_one_length_are_not_taken_for_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "_COMPARED", 3)  # several blocks
+    (tmp_path / "songs").mkdir()
+    lines, outlines = [], {}
+    with Decoder(SHORT) as decoder:
+        for index in range(8):
+            for suffix, settings in (("wav", {}), ("ogg", {"format": "OGG", "subtype": "VORBIS"})):
+                path = tmp_path / "songs" / f"{index}.{suffix}"
+                soundfile.write(path, tune(index), RATE, **settings)
+                found = decoder.decode(str(path), str(tmp_path / "spool"))
+                lines.append(found | {"song": index})
+                outlines[found["sha256"]] = np.frombuffer(bytes.fromhex(found["outline"]), np.uint8)
+    first = same_music(lines, outlines)
+    assert [first[line["sha256"]] for line in lines[::2]] == [first[line["sha256"]] for line in lines[1::2]]
+    assert len(set(first.values())) == 8
+
+
+def test_a_fourth_song_moves_none_of_the_three(tmp_path):
+    """Each split has one of three; hashes alone would give it to others when more come."""
+    (tmp_path / "songs").mkdir()
+    for index in range(3):
+        soundfile.write(tmp_path / "songs" / f"{index}.wav", noise(index), RATE)
+    build_dataset(tmp_path / "songs", tmp_path / "out", limits=SHORT)
+    before = splits_of(tmp_path / "out")
+    assert sorted(before.values()) == ["test", "train", "validation"]
+    for index in range(3, 12):
+        soundfile.write(tmp_path / "songs" / f"{index}.wav", noise(index), RATE)
+        build_dataset(tmp_path / "songs", tmp_path / "out", limits=SHORT, replace=True)
+        after = splits_of(tmp_path / "out")
+        assert all(after[name] == split for name, split in before.items())
+        before = after
+
+
+def test_a_data_set_that_is_there_is_not_replaced_unasked(songs, tmp_path):
+    build_dataset(songs, tmp_path / "out", limits=SHORT, max_recordings=2)
+    before = (tmp_path / "out" / "manifest.jsonl").read_bytes()
+    with pytest.raises(FileExistsError, match="holds a data set already.*--replace"):
+        build_dataset(songs, tmp_path / "out", limits=SHORT)
+    assert (tmp_path / "out" / "manifest.jsonl").read_bytes() == before
+
+
+def test_the_end_of_a_single_recording_is_held_out_and_stays_so(tmp_path):
+    (tmp_path / "songs").mkdir()
+    soundfile.write(tmp_path / "songs" / "one.wav", noise(0, 5.0), RATE)
+    build_dataset(tmp_path / "songs", tmp_path / "out", limits=SHORT)
+    starts = {split: [row["start_seconds"] for row in rows_of(tmp_path / "out") if row["split"] == split]
+              for split in ("train", "validation", "test")}  # fmt: skip
+    assert starts == {"train": [0, 1, 2], "validation": [3], "test": [4]}
+    for index in range(1, 5):
+        soundfile.write(tmp_path / "songs" / f"{index}.wav", noise(index), RATE)
+    build_dataset(tmp_path / "songs", tmp_path / "out", limits=SHORT, replace=True)
+    rows = [row for row in rows_of(tmp_path / "out") if row["recording"] == "one.wav"]
+    again = {split: [row["start_seconds"] for row in rows if row["split"] == split] for split in starts}
+    assert again == starts
+
+
+def test_loops_are_used_and_shorter_snippets_refused(tmp_path, capsys):
+    (tmp_path / "songs").mkdir()
+    for name, seconds in (("loop", 2.0), ("snippet", 1.9), ("song", 21.0)):
+        soundfile.write(tmp_path / "songs" / f"{name}.wav", tune(len(name), seconds), RATE)
+    flags = ["--validation-share", "0", "--test-share", "0"]
+    assert cli.main(["data", "build", str(tmp_path / "songs"), "--out", str(tmp_path / "out"), *flags]) == 0
+    printed = capsys.readouterr().out
+    assert "refused 1 of 3 recordings: 1 too_short" in printed and "1 recordings are shorter" in printed
+    rows = rows_of(tmp_path / "out")
+    assert [len(row["clip"]) / RATE for row in rows] == [2.0, 20.0]  # the song's last second is no loop
+    loop = AudioClips(tmp_path / "out", "train", crop_seconds=5.0)[0]["waveform"][0]
+    assert len(loop) == 5 * RATE and np.array_equal(loop[2 * RATE : 4 * RATE], loop[: 2 * RATE])
+
+
+def test_the_code_of_the_card_decodes_without_torchcodec(songs, tmp_path, monkeypatch):
+    build_dataset(songs, tmp_path / "out", limits=SHORT, validation_share=0, test_share=0)
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    monkeypatch.chdir(tmp_path)
+    card = (tmp_path / "out" / "README.md").read_text()
+    found: dict = {}
+    exec(card.partition("```python\n")[2].partition("```")[0], found)
+    assert found["rate"] == RATE and np.array_equal(
+        np.round(found["samples"] * 32768), noise(0)[: len(found["samples"])]
+    )
+    assert list(found["clips"])[0]["recording"] == "0.wav"
+    assert datasets.load_dataset("out", split="train").features["audio"] == Audio(sampling_rate=RATE)  # a player shows
+
+
+def test_the_bar_knows_from_the_start_how_many_there_are(songs, tmp_path, capfd):
+    build_dataset(songs, tmp_path / "out", limits=SHORT)
+    assert "0/7" in capfd.readouterr().err
