@@ -385,7 +385,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", default=DATA, help="folder of the data set")
     parser.add_argument("--stages", default=FOLDER, help="folder that holds one folder for each stage")
     parser.add_argument("--model", default=MODEL, help="pipeline to write")
-    parser.add_argument("--max_minutes", type=float, help="end a training after that time; the same command goes on")
+    parser.add_argument(
+        "--max_minutes", type=float, help="end a training, or the encoding, after that time; the same command goes on"
+    )
     parser.add_argument(
         "--set",
         nargs="*",

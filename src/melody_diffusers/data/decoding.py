@@ -43,7 +43,7 @@ REASONS = {
     "needs_pyav": "M4A, WMA, WebM or a video: pip install 'melody-diffusers[formats]', or convert it",
     "corrupt": "decoding it fails, at its header or midway",
     "truncated": "it ends before its header says, or an Ogg stream before its last page",
-    "too_short": "shorter than the minimum",
+    "too_short": "shorter than the least of a loop",
     "too_long": "longer than the maximum",
     "too_large": "it would expand by a factor beyond all music, or decoding it takes more memory than allowed",
     "bad_rate": f"its sample rate lies outside {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} Hz",
