@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
 
 from melody_diffusers import MELODY_TINY, MuLanModel
+from melody_diffusers.data.datasets import read_folder
 
 MAX_TOKENS = 64
 # Everyday ways to speak of music, in the vocabulary whatever the captions say, and the centre of what counts as near.
@@ -177,7 +178,7 @@ def main() -> None:
 
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    out, rows = Path(args.out), datasets.load_dataset(args.dataset, split="train")
+    out, rows = Path(args.out), read_folder(datasets.load_dataset, args.dataset, split="train")
     captions = [text for row in rows["captions"] for text in row or []] if "captions" in rows.column_names else []
     if not captions:
         MuLanModel.from_pretrained(MELODY_TINY, subfolder="mulan").float().text_tower.save_pretrained(
