@@ -23,6 +23,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import melody_diffusers  # noqa: F401 (first, which keeps torchao quiet)  # isort: skip
+
 import torch
 import transformers
 from torch import Tensor

@@ -21,6 +21,8 @@ projection is new, drawn from --seed: until MuLan is trained, its embeddings of 
 import argparse
 from pathlib import Path
 
+import melody_diffusers  # noqa: F401 (first, which keeps torchao quiet)  # isort: skip
+
 import torch
 import transformers
 from torch import Tensor

@@ -24,6 +24,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import melody_diffusers  # noqa: F401 (first, which keeps torchao quiet)  # isort: skip
+
 import torch
 import torch.nn.functional as F
 import transformers

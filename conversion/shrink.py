@@ -31,6 +31,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import melody_diffusers  # noqa: F401 (first, which keeps torchao quiet)  # isort: skip
+
 import diffusers
 import torch
 import transformers

@@ -37,6 +37,7 @@ THIRD_PARTY = {  # what a layer may import besides what the layers below it may
     3: {"tqdm", "yaml"},
     4: set(),
     5: {"PIL"},
+    6: set(),
 }
 BY_UNIT = {  # and a unit besides: it is there for that, or an extra installs it
     "hf": {"diffusers", "huggingface_hub", "peft", "safetensors", "transformers"},
@@ -60,7 +61,8 @@ BLOCKS = {  # within these units a file imports only what it is built of
         "hub": {"registry", "upstream"},
         "loading": {"registry"},
         "publishing": {"registry"},
-        "lora": {"loading", "publishing"},
+        "peft_folders": {"loading"},
+        "lora": {"peft_folders", "publishing"},
         "bases": {"registry", "loading", "publishing", "lora"},
     },
 }
@@ -130,6 +132,19 @@ def test_scripts_import_the_package_and_never_one_another(folder):
         imported = {name.split(".")[0] for name in imports_of(script, script.stem)}
         shared = imported & names - {"recipe"}  # the table of the stages
         assert not shared, f"{script.name} imports {shared}"
+
+
+LOUD = ("diffusers", "peft", "transformers")  # complain of torchao, unless the package has been imported before
+
+
+@pytest.mark.parametrize(
+    "script", [*ROOT.glob("training/*.py"), *ROOT.glob("conversion/*.py")], ids=lambda path: path.stem
+)
+def test_scripts_import_the_package_before_what_it_keeps_quiet(script):
+    at_the_top = [node for node in ast.parse(script.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    texts = [ast.unparse(node).split()[1].split(".")[0] for node in at_the_top]
+    first_loud = next((i for i, name in enumerate(texts) if name in LOUD), len(texts))
+    assert PACKAGE in texts[:first_loud] or first_loud == len(texts)
 
 
 def test_nothing_in_the_package_reads_pickles():

@@ -99,13 +99,13 @@ def project() -> dict:
 
 def test_the_metadata_names_the_pythons_that_are_allowed(project):
     versions = [c.rsplit(" ", 1)[1] for c in project["classifiers"] if c.startswith("Programming Language")]
-    assert versions == ["3.10", "3.11", "3.12", "3.13"]
-    assert project["requires-python"] == ">=3.10,<3.14"
+    assert versions == ["3.10", "3.11", "3.12", "3.13", "3.14"]
+    assert project["requires-python"] == ">=3.10,<3.15"
 
 
 def test_constraints_pin_every_direct_dependency_exactly(project):
     wanted = [*project["dependencies"]]
-    for extra in ("data", "train", "eval"):
+    for extra in ("data", "train", "eval", "formats"):
         wanted += project["optional-dependencies"][extra]
     pins = (ROOT / "constraints.txt").read_text()
     for requirement in wanted:

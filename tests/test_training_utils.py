@@ -481,18 +481,6 @@ class Prompted:
 SECTIONS = {"data": Prompted, "run": RunConfig}
 
 
-def test_a_trainer_finds_the_prompts_of_its_configuration_from_any_folder(tmp_path, monkeypatch):
-    file = written(tmp_path / "repository", "out")
-    monkeypatch.chdir(tmp_path)
-    assert Path(load_config(file, SECTIONS).data.prompts).read_text() == "jazz: [swing]"
-
-
-def test_prompts_that_are_not_there_are_named_before_work_starts(tmp_path):
-    file = written(tmp_path, "out")
-    with pytest.raises(ValueError, match="data.prompts names nowhere.yaml"):
-        load_config(file, SECTIONS, ["data.prompts=nowhere.yaml"])
-
-
 @pytest.mark.parametrize("output", ["data/mine", "data/mine/vae", "data/other/../mine/vae"])
 def test_a_trainer_that_would_write_into_its_data_is_refused(tmp_path, output):
     file = written(tmp_path, output)

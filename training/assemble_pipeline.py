@@ -9,6 +9,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import melody_diffusers  # noqa: F401 (first, which keeps torchao quiet)  # isort: skip
+
 import torch
 from transformers import AutoTokenizer
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import melody_diffusers  # noqa: F401 (first, which keeps torchao quiet)  # isort: skip
+
 import torch
 from transformers import AutoTokenizer
 

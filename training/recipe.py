@@ -28,7 +28,6 @@ from typing import Any
 import yaml
 
 TRAINING = Path(__file__).parent
-UTILS = "melody_diffusers.training_utils"
 ASIDE = ("checkpoints", "logs", "diagnostics", "run.yaml")  # of a stage's folder, but not what it gives to others
 DATA, FOLDER, MODEL = "data/synthetic", "outputs/tiny", "src/melody_diffusers/checkpoints/melody-tiny"
 NO_MATTER = re.compile(  # settings that change nothing in what a stage gives
@@ -168,7 +167,10 @@ class Recipe:
         key = setting.partition("=")[0]
         if stage.config is None or stage.folder is not None:
             return False
-        known = {*flatten(yaml.safe_load(stage.config_file().read_text(encoding="utf-8"))), *keys_of(stage)}
+        known = {
+            *flatten(yaml.safe_load(stage.config_file().read_text(encoding="utf-8"))),
+            *keys_of(TRAINING / stage.script),
+        }
         return any(name == key or name.startswith(f"{key}.") for name in known)
 
     def command(self, stage: Stage) -> list[str]:
@@ -307,19 +309,21 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def keys_of(stage: Stage) -> set[str]:
-    """ "section.key" of all sections that the stage's script declares, as `class SectionConfig`, or imports."""
-    tree = ast.parse((TRAINING / stage.script).read_text(encoding="utf-8"))
-    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == UTILS]
-    imported = {alias.name for node in imports for alias in node.names}
-    shared = ast.parse((TRAINING.parent / "src" / UTILS.replace(".", "/") / "config.py").read_text(encoding="utf-8"))
-    classes = [node for node in (*tree.body, *shared.body) if isinstance(node, ast.ClassDef)]
+def keys_of(script: Path) -> set[str]:
+    """`section.key` of all that the dataclasses of a script, or of the trainings, allow in its configuration."""
+    shared = (TRAINING.parent / "src/melody_diffusers/training_utils/config.py").read_text(encoding="utf-8")
+    tree, fields = ast.parse(script.read_text(encoding="utf-8")), dict[str, list[str]]()
+    for node in (*ast.parse(shared).body, *tree.body):  # what the script names likewise is its own
+        if isinstance(node, ast.ClassDef):
+            inherited = [key for base in node.bases if isinstance(base, ast.Name) for key in fields.get(base.id, ())]
+            own = [item.target.id for item in node.body if isinstance(item, ast.AnnAssign)]  # type: ignore[union-attr]
+            fields[node.name] = inherited + own
+    pairs = [pair for node in ast.walk(tree) if isinstance(node, ast.Dict) for pair in zip(node.keys, node.values)]
     return {
-        f"{node.name.removesuffix('Config').lower()}.{field.target.id}"
-        for node in classes
-        if node.name.endswith("Config") and (node in tree.body or node.name in imported)
-        for field in node.body
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        f"{section.value}.{key}"
+        for section, target in pairs
+        if isinstance(section, ast.Constant) and isinstance(target, ast.Name)
+        for key in fields.get(target.id, ())
     }
 
 

@@ -18,6 +18,8 @@ import re
 import string
 from pathlib import Path
 
+import melody_diffusers  # noqa: F401 (first, which keeps torchao quiet)  # isort: skip
+
 import datasets
 import numpy as np
 import torch
@@ -110,14 +112,15 @@ def choose_tokens(teacher: Teacher, word_vectors: dict[str, Tensor], captions: l
 
 
 def make_sentences(captions: list[str], words: list[str], count: int, rng: np.random.Generator) -> list[str]:
-    """Captions as they are, captions with words replaced, and phrases of vocabulary words, a third of each."""
+    """Captions as they are, captions with words replaced, and phrases of vocabulary words, a third of each; phrases
+    alone where there are no captions."""
     sentences = []
     for i in range(count):
-        caption = captions[rng.integers(len(captions))]
-        if i % 3 == 1:
+        caption = captions[rng.integers(len(captions))] if captions else ""
+        if i % 3 == 1 and captions:
             share = rng.uniform(0.1, 0.6)
             caption = " ".join(str(rng.choice(words)) if rng.random() < share else word for word in caption.split())
-        elif i % 3 == 2:
+        elif i % 3 == 2 or not captions:
             caption = PHRASES[rng.integers(len(PHRASES))].format(*rng.choice(words, 6))
         sentences.append(caption)
     return list(dict.fromkeys(sentences))

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import melody_diffusers  # noqa: F401 (first, which keeps torchao quiet)  # isort: skip
+
 import numpy as np
 import torch
 import torch.nn.functional as F

@@ -10,21 +10,25 @@ from pathlib import Path
 MOVING = ".being-replaced"
 """A folder of this name lies in one whose files are being replaced, for the milliseconds that takes."""
 
+WRITING = ".being-written-"
+"""The names of folders with what is not complete yet begin with this."""
+
 
 @contextlib.contextmanager
-def all_or_nothing(place: Path, is_outdated: Callable[[Path], bool]) -> Iterator[Path]:
+def all_or_nothing(place: Path, is_outdated: Callable[[Path], bool] = lambda file: False) -> Iterator[Path]:
     """A new folder to write files to, which at the end take their places in the folder `place`, all of them or none.
 
     Whatever else lies in `place` stays there, except the files of the new ones' folders that `is_outdated` names. When
     anything fails, `place` is as it was. A process that is killed while files take their places leaves the folder
-    `MOVING` behind, with those that were there before.
+    `MOVING` behind, with those that were there before. What is replaced is moved and then removed, never written to:
+    a process that has it mapped can go on.
 
     Raises:
-        OSError: the files cannot be written.
+        OSError: the files cannot be written, or there is a folder in the place of one.
     """
-    is_new = not place.exists()
+    made = [each for each in (place, *place.parents) if not each.exists()]
     place.mkdir(parents=True, exist_ok=True)
-    new, old = place / f".being-written-{uuid.uuid4().hex[:8]}", place / MOVING
+    new, old = place / f"{WRITING}{uuid.uuid4().hex[:8]}", place / MOVING
     try:
         yield new
         if not new.is_dir():
@@ -39,31 +43,37 @@ def all_or_nothing(place: Path, is_outdated: Callable[[Path], bool]) -> Iterator
             for path in folder.iterdir()
             if path.is_file() and is_outdated(path) and path.relative_to(place) not in files
         ]
-        moved: list[tuple[Path, Path]] = []
-
-        def move(source: Path, target: Path) -> None:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(source, target)
-            moved.append((source, target))
-
-        try:
-            for file in [*files, *outdated]:
-                if os.path.lexists(place / file):
-                    move(place / file, old / file)
-            for file in files:
-                move(new / file, place / file)
-        except BaseException:
-            for source, target in reversed(moved):
-                os.rename(target, source)
-            raise
-        finally:
-            shutil.rmtree(old, ignore_errors=True)
-        is_new = False
+        moves = [(place / file, old / file) for file in [*files, *outdated] if os.path.lexists(place / file)]
+        for file in files:
+            if (place / file).is_dir():
+                raise IsADirectoryError(f"{place / file} is a folder, and a file is to be there. Move it away.")
+            made[:0] = [each for each in (place / file).parents if not each.exists() and each not in made]
+        _move_all(moves + [(new / file, place / file) for file in files], old)
+        made = []
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(new, ignore_errors=True)
-        if is_new:
+        for folder in made:
             with contextlib.suppress(OSError):
-                place.rmdir()  # which was made for nothing
+                folder.rmdir()  # which was made for nothing
+
+
+def _move_all(moves: list[tuple[Path, Path]], old: Path) -> None:
+    """Move files one after the other, to another disk where a folder is a link to one; if one fails, all go back."""
+    begun = []
+    try:
+        for source, target in moves:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            begun.append((source, target))
+            shutil.move(source, target)
+    except BaseException:
+        for source, target in reversed(begun):
+            if not os.path.lexists(source):
+                shutil.move(target, source)
+            elif os.path.lexists(target):
+                target.unlink()  # a copy on another disk, which may not be complete
+        shutil.rmtree(old, ignore_errors=True)  # not where a second interrupt kept files from going back
+        raise
 
 
 def put_in_place(new: Path, place: Path) -> None:

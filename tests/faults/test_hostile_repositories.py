@@ -491,7 +491,7 @@ def test_every_slot_of_the_pipeline_has_its_class():
     slots = {name: each.annotation for name, each in parameters.items() if name in loading.SLOTS}
     slots["semantic_tokenizer"] = typing.get_args(slots["semantic_tokenizer"])[0]
     assert {name: cls.__name__ for name, cls in slots.items()} == loading.SLOTS
-    assert set(parameters) - set(slots) == {"tokenizer", "token_rate", "sampling"}
+    assert set(parameters) - set(slots) == {"tokenizer", "token_rate", "sampling", "stored_sampling"}
 
 
 @pytest.mark.parametrize("cls", [getattr(melody_diffusers, loading.SLOTS[slot]) for slot in MODELS])

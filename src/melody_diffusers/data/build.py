@@ -5,6 +5,7 @@ and what is known of them, a card, and manifest.jsonl with one line for each rec
 recordings and settings give the same bytes.
 """
 
+import hashlib
 import io
 import itertools
 import json
@@ -312,10 +313,14 @@ def _choose_splits(
     for line in sorted(lines, key=lambda line: line["sha256"]):
         key = music[line["sha256"]]
         groups[key] = groups.get(key) or earlier.get(line["sha256"], {}).get("split")
-    new = [key for key, split in sorted(groups.items()) if split is None]
+    sizes = Counter(music[line["sha256"]] for line in lines)
+    # the lowest of several hashes would be held out more often than one
+    places = {key: key if sizes[key] == 1 else hashlib.sha256(key.encode()).hexdigest() for key in groups}
+    new = sorted((key for key, split in groups.items() if split is None), key=places.__getitem__)
     shares = {"test": test_share, "validation": validation_share}
     for split, share in shares.items():
-        chosen = [key for key in new if int(key[:8], 16) / 2**32 < share + (test_share if split != "test" else 0)]
+        most = share + (test_share if split != "test" else 0)
+        chosen = [key for key in new if int(places[key][:8], 16) / 2**32 < most]
         if not chosen and share > 0 and len(groups) >= 3 and split not in groups.values():
             chosen = new[:1]
         groups |= dict.fromkeys(chosen, split)

@@ -364,25 +364,25 @@ class Outline:
 
     def __init__(self, rate: int) -> None:
         self._length, self._pending = rate // 8, np.zeros(0, np.float32)
-        self._energies: list[np.ndarray] = []
-        edges = np.geomspace(100, 4000, self.BANDS + 1) * self._length / rate
-        self._edges = np.round(edges).astype(int)
+        self._window = np.hanning(self._length).astype(np.float32)
+        self._edges = np.round(np.geomspace(100, 4000, self.BANDS + 1) * self._length / rate).astype(int)
+        self._energies = np.zeros((0, self.BANDS))
 
     def add(self, samples: np.ndarray) -> None:
         """More of the recording, in mono."""
-        self._pending = np.concatenate([self._pending, samples])
-        while len(self._pending) >= self._length and len(self._energies) < self.MAX_FRAMES:
-            power = np.abs(np.fft.rfft(self._pending[: self._length] * np.hanning(self._length))) ** 2
-            self._energies.append(np.add.reduceat(power, self._edges)[:-1])
-            self._pending = self._pending[self._length :]
-        if len(self._energies) == self.MAX_FRAMES:
-            self._pending = np.zeros(0, np.float32)
+        if len(self._energies) >= self.MAX_FRAMES:
+            return
+        samples = np.concatenate([self._pending, samples])
+        whole = len(samples) // self._length * self._length
+        frames, self._pending = samples[:whole].reshape(-1, self._length) * self._window, samples[whole:]
+        power = np.square(np.abs(np.fft.rfft(frames)[:, : self._edges[-1] + 1]))
+        energies = np.add.reduceat(power, self._edges, axis=1)[:, :-1]
+        self._energies = np.concatenate([self._energies, energies])[: self.MAX_FRAMES]
 
     def hex(self) -> str:
         """A byte for each frame and band, frame by frame."""
-        energies = np.array(self._energies).reshape(-1, self.BANDS)
-        floor = 1e-3 * max(float(energies.sum(axis=1).mean()) if len(energies) else 0.0, 1e-9)
-        return np.minimum(np.round(24 * np.log1p(energies / floor)), 255).astype(np.uint8).tobytes().hex()
+        floor = 1e-3 * max(float(self._energies.sum(axis=1).mean()) if len(self._energies) else 0.0, 1e-9)
+        return np.minimum(np.round(24 * np.log1p(self._energies / floor)), 255).astype(np.uint8).tobytes().hex()
 
 
 def _level_db(energy: float, num_samples: int) -> float:

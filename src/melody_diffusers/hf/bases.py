@@ -5,6 +5,8 @@ library that it extends, and its configuration `TransformersConfig`.
 """
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.loaders import PeftAdapterMixin
@@ -75,19 +77,33 @@ class Pipeline(LoraPipelineMixin, PublishMixin, PortableConfigMixin, DiffusionPi
     @classmethod
     def extract_init_dict(cls, config_dict, **kwargs):
         """As upstream's. `DiffusionPipeline.from_pretrained`, too, calls it before it loads what the index names."""
+        if kwargs.pop("allow_links", False):  # comes here from another loader, which has no place for it
+            raise ValueError(f"Only {cls.__name__}.from_pretrained takes allow_links=True; load the folder by that.")
         check_index(config_dict)
-        slots, *others = super().extract_init_dict(config_dict, **kwargs)
+        slots, *others = super().extract_init_dict({**config_dict, **cls._stored(config_dict)}, **kwargs)
         return dict(sorted(slots.items(), key=lambda slot: slot[0] == "tokenizer")), *others  # after what checks it
 
     @classmethod
     def from_pipe(cls, pipeline, **kwargs):
-        """`DiffusionPipeline.from_pipe`; without a `dtype`, it leaves the shared components in theirs."""
-        if not isinstance(pipeline, Pipeline) or {"dtype", "torch_dtype"} & set(kwargs):
+        """`DiffusionPipeline.from_pipe`; without a `dtype`, it leaves the shared components in theirs.
+
+        `sampling` is laid over that of the pipeline, as when loading.
+        """
+        if not isinstance(pipeline, Pipeline):
+            return super().from_pipe(pipeline, **kwargs)
+        kwargs = cls._stored(pipeline.config) | kwargs
+        if {"dtype", "torch_dtype"} & set(kwargs):
             return super().from_pipe(pipeline, **kwargs)
         config = {name: value for name, value in pipeline.config.items() if name in cls._get_signature_keys(cls)[1]}
         new = cls(**(pipeline.components | config | kwargs))
         new.register_to_config(_name_or_path=pipeline.name_or_path)
         return new
+
+    @classmethod
+    def _stored(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """`sampling` under another name: under its own, upstream lets what the caller gives take the place of it."""
+        expected = "stored_sampling" in cls._get_signature_keys(cls)[1]
+        return {"stored_sampling": config.get("sampling")} if expected else {}
 
     def register_modules(self, **components) -> None:
         """As upstream's; a registered class goes into model_index.json as one of this package, by its name."""

@@ -99,6 +99,8 @@ def check_files(folder: Path, repository: Path) -> None:
             weights = ", or pass allow_links=True if it is yours" if entry.suffix == ".safetensors" else ""
             advice = f"Put a copy in the place of the link{weights}."
             raise ValueError(f"{entry} leads out of its repository, to {real}. {advice}")
+        if entry.is_symlink() and not entry.exists():
+            raise OSError(f"{entry} is a link to {real}, which is not there. Mount that disk, or mend the link.")
         if not (entry.is_file() or entry.is_dir()):
             raise ValueError(f"{entry} is neither a file nor a folder. Remove it.")
 

@@ -16,26 +16,13 @@ import numpy as np
 import torch
 from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE, LoraBaseMixin, _fetch_state_dict
 from diffusers.utils import logging
-from safetensors.torch import load_file
 from torch import nn
 
-from .loading import read_json
+from ..files import all_or_nothing
+from .peft_folders import COMPONENTS, CONFIG_FIELDS, check_settings, read_peft_folders
 from .publishing import upload
 
 logger = logging.get_logger(__name__)
-
-# Of PEFT's settings only these are written and read: some others name Python modules to import.
-CONFIG_FIELDS = (
-    "r",
-    "lora_alpha",
-    "target_modules",
-    "rank_pattern",
-    "alpha_pattern",
-    "use_rslora",
-    "use_dora",
-    "lora_bias",
-)
-COMPONENTS = ["dual_path", "semantic_lm"]
 
 
 def base_digest(model: nn.Module) -> str:
@@ -140,12 +127,13 @@ class LoraPipelineMixin(LoraBaseMixin):
                 an adapter is fused.
         """
         source = pretrained_model_name_or_path_or_dict
-        of_peft = self._read_peft_folders(source)
+        of_peft = read_peft_folders(self.components, source, kwargs.get("subfolder"), kwargs.get("weight_name"))
         if of_peft is None:
             state_dict, metadata = self.lora_state_dict(source, return_lora_metadata=True, **kwargs)
         else:
             state_dict, metadata = of_peft
             logger.warning(f"{_show(source)} does not say which base it was trained on; it is taken to be this one.")
+        check_settings(_show(source), metadata or {})
         parts = [name for name in COMPONENTS if any(key.startswith(f"{name}.") for key in state_dict)]
         present = self.get_list_adapters()
         if adapter_name is None:
@@ -186,37 +174,6 @@ class LoraPipelineMixin(LoraBaseMixin):
         if not hotswap:
             self.set_adapters(adapter_name)
 
-    def _read_peft_folders(self, source: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-        """Tensors and header of an adapter in the form that PEFT's own `save_pretrained` gives it; None for any other.
-
-        The names of the modules tell which of our models it adapts.
-        """
-        if isinstance(source, Mapping) or not os.path.isdir(source):
-            return None
-        folders = [Path(source), *(Path(source, part) for part in COMPONENTS)]
-        folders = [folder for folder in folders if (folder / "adapter_config.json").is_file()]
-        state_dict: dict[str, torch.Tensor] = {}
-        metadata: dict[str, Any] = {}
-        for folder in folders:
-            config, file = read_json(folder / "adapter_config.json"), folder / "adapter_model.safetensors"
-            if config.get("peft_type") != "LORA" or not file.is_file():
-                raise ValueError(f"{folder} must hold a LoRA adapter of PEFT, with its weights in {file.name}.")
-            tensors = {key.removeprefix("base_model.model."): tensor for key, tensor in load_file(file).items()}
-            modules = {key.partition(".lora_")[0] for key in tensors}
-            parts = [
-                part for part in COMPONENTS if modules <= {name for name, _ in getattr(self, part).named_modules()}
-            ]
-            if len(parts) != 1 or any(".lora_" not in key for key in tensors):
-                raise ValueError(
-                    f"{folder} is no adapter of {' or '.join(COMPONENTS)}: neither has all of the modules that it "
-                    f"adapts, such as {min(modules, default='none')}."
-                )
-            if not all(torch.isfinite(weight).all() for weight in tensors.values()):
-                raise ValueError(f"{folder} holds NaN or infinity; it must have been damaged, or its training was.")
-            state_dict |= {f"{parts[0]}.{key}": tensor for key, tensor in tensors.items()}
-            metadata |= {f"{parts[0]}.{field}": config[field] for field in CONFIG_FIELDS if field in config}
-        return (state_dict, metadata) if folders else None
-
     def save_lora_weights(
         self,
         save_directory: str | os.PathLike,
@@ -227,7 +184,7 @@ class LoraPipelineMixin(LoraBaseMixin):
         private: bool | None = None,
         token: str | bool | None = None,
     ) -> None:
-        """Write an adapter as one file into a folder.
+        """Write an adapter as one file into a folder, whole or not at all.
 
         A method of the pipeline, unlike upstream's class methods, since the file says what base it belongs to.
 
@@ -264,15 +221,16 @@ class LoraPipelineMixin(LoraBaseMixin):
                 metadata |= {f"{part}.{field}": config[field] for field in CONFIG_FIELDS}
                 weights = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
                 state_dict |= {f"{part}.{key}": weight.detach().cpu() for key, weight in weights.items()}
-        self.write_lora_layers(
-            state_dict,
-            os.fspath(save_directory),
-            is_main_process=True,
-            weight_name=weight_name or LORA_WEIGHT_NAME_SAFE,
-            save_function=None,
-            safe_serialization=True,
-            lora_adapter_metadata=metadata,
-        )
+        with all_or_nothing(Path(save_directory)) as folder:
+            self.write_lora_layers(
+                state_dict,
+                str(folder),
+                is_main_process=True,
+                weight_name=weight_name or LORA_WEIGHT_NAME_SAFE,
+                save_function=None,
+                safe_serialization=True,
+                lora_adapter_metadata=metadata,
+            )
         if push_to_hub:
             name = Path(save_directory).name if repo_id is None else repo_id
             upload(self, save_directory, name, private=private, token=token, adapter=True)

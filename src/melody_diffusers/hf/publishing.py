@@ -28,7 +28,7 @@ from huggingface_hub import (
 )
 from torch import nn
 
-from ..files import all_or_nothing
+from ..files import MOVING, WRITING, all_or_nothing
 from .registry import MELODY_TINY
 
 LIBRARY = "melody-diffusers"
@@ -116,8 +116,12 @@ class PublishMixin:
         folder's name by default, and the rest is as in `push_to_hub`.
 
         Raises:
-            ValueError: a model is quantized or holds LoRA layers; nothing has been written then.
+            OSError: a file could not be written; the folder is as it was.
+            ValueError: a model is quantized or holds LoRA layers, or `save_directory` is a file; nothing has been
+                written then.
         """
+        if os.path.isfile(save_directory):
+            raise ValueError(f"`save_directory` must be a folder; {os.fspath(save_directory)} is a file.")
         components = getattr(self, "components", {type(self).__name__: self})
         _refuse_adapters(components)
         _refuse_quantized(components)
@@ -252,6 +256,7 @@ def upload(
         card = model_card(model, repo_id, adapter=adapter)
         card.data["tags"] += tags or []
         card.save(path)
+    unfinished = [f"{name}*" for name in (WRITING, f"*/{WRITING}", MOVING, f"*/{MOVING}")]  # if one was killed
     return upload_folder(
         repo_id=repo_id,
         folder_path=Path(folder),
@@ -261,7 +266,7 @@ def upload(
         token=token,
         create_pr=create_pr,
         revision=revision,
-        ignore_patterns=["README.md"] if has_card and not subfolder else None,
+        ignore_patterns=unfinished + (["README.md"] if has_card and not subfolder else []),
     )
 
 

@@ -153,7 +153,8 @@ class SemanticTokenizer(TransformersModel, PreTrainedModel):
     def __reduce__(self):
         # PyTorch cannot pickle the encoder's convolution with weight norm, but its weights
         grads = {name: parameter.requires_grad for name, parameter in self.named_parameters()}
-        return _unpickle, (type(self), self.config, self.state_dict(), grads, self.training)
+        buffers = dict(self.named_buffers())  # those, too, that are not stored
+        return _unpickle, (type(self), self.config, self.state_dict(), grads, buffers, self.training)
 
     def get_input_embeddings(self) -> None:
         """None: no input is a token id. transformers asks, for example before it quantizes a layer."""
@@ -223,11 +224,15 @@ def _unpickle(
     config: SemanticTokenizerConfig,
     weights: dict[str, torch.Tensor],
     grads: dict[str, bool],
+    buffers: dict[str, torch.Tensor],
     training: bool,
 ) -> SemanticTokenizer:
-    model = cls(config)
+    with torch.device("meta"):
+        model = cls(config)
     model.load_state_dict(weights, assign=True)
-    device = next(iter(weights.values())).device
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(grads[name])
-    return model.to(device).train(training)  # the buffers that are not stored, too
+    for name, buffer in buffers.items():
+        module, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(module), leaf, buffer)
+    return model.train(training)

@@ -78,7 +78,10 @@ class Stages(Pipeline):
         dual_path: semantic tokens -> latents.
         scheduler: the angles of the reverse process.
         token_rate: semantic tokens a second.
-        sampling: this checkpoint's own defaults for the arguments named in `SAMPLING_DEFAULTS`.
+        sampling: this checkpoint's own defaults for the arguments named in `SAMPLING_DEFAULTS`. When loading, those
+            given are laid over the stored ones: what is not named stays, None takes one back to ours, or, in place of
+            the whole, all of them.
+        stored_sampling: what `sampling` is laid over; the loaders fill it in.
 
     Raises:
         ValueError: components that do not fit together, or a scheduler that knows no angles.
@@ -107,6 +110,7 @@ class Stages(Pipeline):
         scheduler: AngleScheduler,
         token_rate: int = 25,
         sampling: dict[str, Any] | None = None,
+        stored_sampling: dict[str, Any] | None = None,
     ):
         super().__init__()
         name = type(scheduler).__name__
@@ -116,9 +120,11 @@ class Stages(Pipeline):
                 "angles, which the schedules of other schedulers do not describe. One of your own that knows angles "
                 'joins by melody_diffusers.register(cls, slot="scheduler").'
             )
-        unknown_keys = set(sampling or {}) - set(SAMPLING_DEFAULTS)
+        sampling = {} if sampling is None else {**(stored_sampling or {}), **sampling}
+        unknown_keys = set(sampling) - set(SAMPLING_DEFAULTS)
         if unknown_keys:
             raise ValueError(f"`sampling` allows {sorted(SAMPLING_DEFAULTS)}; got {sorted(unknown_keys)}.")
+        sampling = {name: value for name, value in sampling.items() if value is not None}
         components = {
             "vae": vae,
             "mulan": mulan,
@@ -131,21 +137,7 @@ class Stages(Pipeline):
         }
         _check_sizes(components)
         self.register_modules(**components)
-        self.register_to_config(token_rate=token_rate, sampling=sampling)
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *, sampling: dict[str, Any] | None = None, **kwargs):
-        """As every pipeline's. `sampling` changes the defaults that it names, None to the package's; others stay."""
-        pipe = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        return pipe if sampling is None else cls.from_pipe(pipe, sampling=sampling)
-
-    @classmethod
-    def from_pipe(cls, pipeline, **kwargs):
-        """As every pipeline's. `sampling` changes the defaults that it names, None to the package's; others stay."""
-        if kwargs.get("sampling") is not None:
-            chosen = {**(pipeline.config.get("sampling") or {}), **kwargs["sampling"]}
-            kwargs["sampling"] = {name: value for name, value in chosen.items() if value is not None}
-        return super().from_pipe(pipeline, **kwargs)
+        self.register_to_config(token_rate=token_rate, sampling=sampling or None)
 
     @property
     def sample_rate(self) -> int:
