@@ -77,9 +77,9 @@ $(VENV)/installed-dev: $(VENV)/installed
 	@touch $@
 
 # ---- a model from nothing ------------------------------------------------------------------------------------------
-# training/recipe.py has the stages and says what makes one stale. MINUTES=9 ends a training after that time; the same
-# command again goes on. DATA, STAGES and MODEL are the data set, the folder of the stages and the pipeline; SET changes
-# numbers of the trainings, SET="run.max_steps=100" say.
+# training/recipe.py has the stages and says what makes one stale. MINUTES=9 ends a training, or the encoding, after that
+# time; the same command again goes on. DATA, STAGES and MODEL are the data set, the folder of the stages and the pipeline;
+# SET changes numbers of all stages that know them, SET="run.max_steps=100" say.
 
 DATA   ?= data/synthetic
 STAGES ?= outputs/tiny

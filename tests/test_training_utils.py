@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
@@ -459,3 +460,33 @@ def test_cosine_falls_all_the_way_and_averages_one_half():
     config = OptimConfig(learning_rate=1.0, schedule="cosine", min_lr_ratio=0.0)
     rates = [learning_rate(config, step, step / 100) for step in range(101)]
     assert rates == sorted(rates, reverse=True) and math.isclose(sum(rates), 50.5, rel_tol=1e-9)
+
+
+def written(place: Path, output: str, folder: str = "data/mine") -> Path:
+    """A configuration two folders below a repository that has training/prompts.yaml."""
+    (place / "training" / "configs").mkdir(parents=True)
+    (place / "training" / "prompts.yaml").write_text("jazz: [swing]")
+    data = {"folder": folder, "prompts": "training/prompts.yaml"}
+    config = {"data": data, "run": {"output_dir": output, "max_steps": 1, "batch_size": 1}}
+    (place / "training" / "configs" / "tiny.yaml").write_text(json.dumps(config))
+    return place / "training" / "configs" / "tiny.yaml"
+
+
+@dataclass(kw_only=True)
+class Prompted:
+    folder: str
+    prompts: str
+
+
+SECTIONS = {"data": Prompted, "run": RunConfig}
+
+
+@pytest.mark.parametrize("output", ["data/mine", "data/mine/vae", "data/other/../mine/vae"])
+def test_a_trainer_that_would_write_into_its_data_is_refused(tmp_path, output):
+    file = written(tmp_path, output)
+    with pytest.raises(ValueError, match="run.output_dir .* lies within data.folder data/mine"):
+        load_config(file, SECTIONS)
+
+
+def test_a_trainer_may_write_beside_its_data(tmp_path):
+    assert load_config(written(tmp_path, "data/mine_vae"), SECTIONS).run.output_dir == "data/mine_vae"

@@ -34,6 +34,7 @@ NO_MATTER = re.compile(  # settings that change nothing in what a stage gives
     r"run\.(num_workers|checkpoint_every|keep_checkpoints|log_every|trackers|max_minutes|timeout_minutes|resume"
     r"|gradient_checkpointing|fsdp)"
 )
+STOPPED = (-signal.SIGINT, -signal.SIGTERM, 130, 143)  # exit codes of what was told to stop and saves nothing
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Stage:
         after: parents that no name in braces tells.
         folder: {stages}/<name> by default.
         needs: a package to install before, without what it depends on.
+        keeps_parts: it is no training, and yet goes on where it was stopped.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Stage:
     after: tuple[str, ...] = ()
     folder: str | None = None
     needs: str | None = None
+    keeps_parts: bool = False
 
     @property
     def is_training(self) -> bool:
@@ -95,7 +98,7 @@ STAGES = (
           sets=f"data.folder={{data}} {OUT}"),
     Stage("semantic_tokenizer", "semantic tokens", "fit_semantic_kmeans.py", "semantic_kmeans", writes="probes.json",
           sets=f"data.folder={{data}} data.encoder={{semantic_encoder}} {OUT}"),
-    Stage("encoded", "encoding", "encode_dataset.py", "encode", writes="train/source.json",
+    Stage("encoded", "encoding", "encode_dataset.py", "encode", writes="train/source.json", keeps_parts=True,
           sets="data.folder={data} parents.vae={vae_gan} parents.mulan={mulan} parents.tokenizer={mulan}/tokenizer "
           "parents.mulan_quantizer={mulan_quantizer} parents.semantic_tokenizer={semantic_tokenizer} "
           "encode.output_dir={out}"),
@@ -120,7 +123,8 @@ class Recipe:
         folder: holds the folders of the stages.
         model: folder of the pipeline.
         overrides: "section.key=value" for all trainings.
-        minutes: after which a training leaves, to go on when it is started again.
+        minutes: after which a training or the encoding leaves, to go on when it is started again. The other stages take
+            minutes, and would begin anew.
     """
 
     def __init__(
@@ -159,15 +163,15 @@ class Recipe:
         return dict(setting.split("=", 1) for setting in [*stage.sets.split(), *of_user])
 
     def _takes(self, stage: Stage, setting: str) -> bool:
-        """Whether a setting of the user's is one of the stage's: its configuration has the key, or it is a training
-        and the key is one that all trainings have."""
+        """Whether a setting of the user's is one of the stage's: its configuration or its script has the key."""
         key = setting.partition("=")[0]
         if stage.config is None or stage.folder is not None:
             return False
-        known = set(flatten(yaml.safe_load(stage.config_file().read_text(encoding="utf-8"))))
-        known |= keys_of(TRAINING / stage.script)
-        of_all = stage.is_training and key.partition(".")[0] in ("run", "optim")
-        return of_all or any(name == key or name.startswith(f"{key}.") for name in known)
+        known = {
+            *flatten(yaml.safe_load(stage.config_file().read_text(encoding="utf-8"))),
+            *keys_of(TRAINING / stage.script),
+        }
+        return any(name == key or name.startswith(f"{key}.") for name in known)
 
     def command(self, stage: Stage) -> list[str]:
         places = {**self.places, "out": self.places[stage.name]}
@@ -238,6 +242,9 @@ class Recipe:
                     f"{data} has too few clips ({counts}): a model needs one at least in each of train, validation and "
                     "test. `melody data build` sees to that from three recordings on, or one that gives three clips."
                 )
+        for name in ("stages", "model"):
+            if data.is_dir() and Path(self.places[name]).resolve().is_relative_to(data.resolve()):
+                return f"--{name} {self.places[name]} lies within the data set {data}, of which it would become part."
         for setting in self.overrides:
             if not any(self._takes(stage, setting) for stage in self.needed(until)):
                 return f"--set {setting}: no stage has such a key."
@@ -277,13 +284,15 @@ class Recipe:
         command = self.command(stage)
         print(shlex.join(command), flush=True)
         programs = {"python": sys.executable, "melody": str(Path(sys.executable).with_name("melody"))}
-        if code := run([programs[command[0]], *command[1:]]):
+        seconds = 60 * self.minutes if stage.keeps_parts and self.minutes is not None else None
+        code = run([programs[command[0]], *command[1:]], seconds)
+        if code and code not in STOPPED:
             print(f"{stage.name} failed")
             return code
         self._prints.pop(self.places[stage.name], None)
         # a training that was told to stop leaves without an error, and what was there before it may still be there
         is_written = output.is_file() and not (stage.is_training and output.stat().st_mtime_ns == before)
-        if not is_written:
+        if code or not is_written:
             print(f"{stage.name} is not done, nor what comes after it: the same command goes on")
             return 0
         self._write_note(stage, done=True, facts=facts)
@@ -301,13 +310,14 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def keys_of(script: Path) -> set[str]:
-    """`section.key` of all that a script's own dataclasses allow in its configuration."""
-    tree = ast.parse(script.read_text(encoding="utf-8"))
-    fields = {
-        node.name: [item.target.id for item in node.body if isinstance(item, ast.AnnAssign)]  # type: ignore[union-attr]
-        for node in tree.body
-        if isinstance(node, ast.ClassDef)
-    }
+    """`section.key` of all that the dataclasses of a script, or of the trainings, allow in its configuration."""
+    shared = (TRAINING.parent / "src/melody_diffusers/training_utils/config.py").read_text(encoding="utf-8")
+    tree, fields = ast.parse(script.read_text(encoding="utf-8")), dict[str, list[str]]()
+    for node in (*ast.parse(shared).body, *tree.body):  # what the script names likewise is its own
+        if isinstance(node, ast.ClassDef):
+            inherited = [key for base in node.bases if isinstance(base, ast.Name) for key in fields.get(base.id, ())]
+            own = [item.target.id for item in node.body if isinstance(item, ast.AnnAssign)]  # type: ignore[union-attr]
+            fields[node.name] = inherited + own
     pairs = [pair for node in ast.walk(tree) if isinstance(node, ast.Dict) for pair in zip(node.keys, node.values)]
     return {
         f"{section.value}.{key}"
@@ -356,14 +366,16 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def run(command: list[str]) -> int:
-    """The exit code. Ctrl-C reaches the command as well, which saves and leaves; SIGTERM is handed on to it."""
-    process = subprocess.Popen(command)
-    handlers = {
-        signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: process.terminate()),
-    }
+def run(command: list[str], seconds: float | None = None) -> int:
+    """The exit code. SIGTERM, Ctrl-C, a closed terminal and the end of `seconds` are SIGTERM to the command: a training
+    saves and leaves, and what has nothing to save ends without a traceback."""
+    process = subprocess.Popen(command, start_new_session=True)  # Ctrl-C would reach its workers as well
+    kinds = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    handlers = {kind: signal.signal(kind, lambda *_: process.terminate()) for kind in kinds}
     try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.terminate()
         return process.wait()
     finally:
         for each, handler in handlers.items():
@@ -377,7 +389,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", default=DATA, help="folder of the data set")
     parser.add_argument("--stages", default=FOLDER, help="folder that holds one folder for each stage")
     parser.add_argument("--model", default=MODEL, help="pipeline to write")
-    parser.add_argument("--max_minutes", type=float, help="end a training after that time; the same command goes on")
+    parser.add_argument(
+        "--max_minutes", type=float, help="end a training, or the encoding, after that time; the same command goes on"
+    )
     parser.add_argument(
         "--set",
         nargs="*",

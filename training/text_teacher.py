@@ -8,7 +8,8 @@ only. The student's word vectors are the teacher's for each token alone, in 128 
 learn to give the teacher's embedding, through a linear head that is thrown away, for captions of the data set, for
 captions in which words were replaced by others of the vocabulary, and for short phrases of such words.
 
-Writes OUT/tokenizer and OUT/text_tower.
+Writes OUT/tokenizer and OUT/text_tower. Where the data set has no captions there is nothing to fit words to, and
+melody-tiny's own tower is written.
 """
 
 import argparse
@@ -25,7 +26,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
-from transformers import BertConfig, BertModel, BertTokenizerFast
+from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
+
+from melody_diffusers import MELODY_TINY, MuLanModel
+from melody_diffusers.data.datasets import read_folder
 
 MAX_TOKENS = 64
 # Everyday ways to speak of music, in the vocabulary whatever the captions say, and the centre of what counts as near.
@@ -177,9 +181,16 @@ def main() -> None:
 
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    teacher, out = Teacher(), Path(args.out)
-    rows = datasets.load_dataset(args.dataset, split="train").select_columns("captions")
-    captions = [caption for row in rows["captions"] for caption in row]
+    out, rows = Path(args.out), read_folder(datasets.load_dataset, args.dataset, split="train")
+    captions = [text for row in rows["captions"] for text in row or []] if "captions" in rows.column_names else []
+    if not captions:
+        MuLanModel.from_pretrained(MELODY_TINY, subfolder="mulan").float().text_tower.save_pretrained(
+            out / "text_tower"
+        )
+        AutoTokenizer.from_pretrained(MELODY_TINY, subfolder="tokenizer").save_pretrained(out / "tokenizer")
+        print(f"text tower: {args.dataset} has no captions, so melody-tiny's own is taken, written to {out}")
+        return
+    teacher = Teacher()
 
     ids = teacher.tokenizer.get_vocab()
     words = sorted((word for word in ids if re.fullmatch("[a-z]{2,}", word)), key=ids.get)

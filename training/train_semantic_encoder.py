@@ -71,6 +71,7 @@ def settle_batch_norm(tokenizer: SemanticTokenizer, clips: AudioClips, batch_siz
         norm.momentum = None  # a plain average over what follows
     tokenizer.train()
     indices = spread(clips, 16 * batch_size)
+    batch_size = min(batch_size, len(indices))
     for start in range(0, len(indices) - batch_size + 1, batch_size):
         waveform = torch.stack([clips[i]["waveform"] for i in indices[start : start + batch_size]])
         hidden = waveform.to(tokenizer.device)

@@ -12,9 +12,9 @@ from datasets import Audio, Dataset, Features, Value
 
 from melody_diffusers import cli
 from melody_diffusers.data import build
-from melody_diffusers.data.build import _choose_splits, build_dataset
+from melody_diffusers.data.build import _choose_splits, build_dataset, same_music
 from melody_diffusers.data.datasets import AudioClips
-from melody_diffusers.data.decoding import DecodeLimits
+from melody_diffusers.data.decoding import DecodeLimits, Decoder
 
 RATE = 24000
 SHORT = DecodeLimits(clip_seconds=1.0, min_seconds=0.5)
@@ -242,3 +242,48 @@ def test_mistakes_are_named_and_nothing_is_written(songs, tmp_path, capsys):
     assert "metadata.csv, row 1" in capsys.readouterr().err
     assert (other / "diary.txt").read_text() == "dear diary" and not (songs / "out").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "precious", "songs"]
+
+
+def tune(seed: int, seconds: float = 6.0) -> np.ndarray:
+    """Eight notes a second, as floats."""
+    random, time = np.random.default_rng(seed), np.arange(round(RATE * seconds)) / RATE
+    notes = 220 * 2 ** (random.integers(0, 24, int(8 * seconds) + 1) / 12)
+    return 0.3 * np.sin(2 * np.pi * np.cumsum(notes[(8 * time).astype(int)]) / RATE) * np.exp(-8 * (time % 0.125))
+
+
+def splits_of(out) -> dict[str, str]:
+    lines = map(json.loads, (out / "manifest.jsonl").read_text().splitlines())
+    return {line["path"]: line["split"] for line in lines}
+
+
+def test_one_song_as_ogg_and_mp3_is_in_one_split_whatever_its_name(tmp_path):
+    (tmp_path / "songs").mkdir()
+    for index in range(12):
+        soundfile.write(tmp_path / "songs" / f"{index}.ogg", tune(index), RATE, format="OGG", subtype="VORBIS")
+        soundfile.write(tmp_path / "songs" / f"renamed{index}.mp3", 0.7 * tune(index), RATE, format="MP3")
+    build_dataset(tmp_path / "songs", tmp_path / "out", limits=SHORT, validation_share=0.3, test_share=0.3)
+    splits = splits_of(tmp_path / "out")
+    assert set(splits.values()) == {"train", "validation", "test"}
+    assert all(splits[f"{index}.ogg"] == splits[f"renamed{index}.mp3"] for index in range(12))
+
+
+def test_other_songs_of_one_length_are_not_taken_for_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "_COMPARED", 3)  # several blocks
+    (tmp_path / "songs").mkdir()
+    lines, outlines = [], {}
+    with Decoder(SHORT) as decoder:
+        for index in range(8):
+            for suffix, settings in (("wav", {}), ("ogg", {"format": "OGG", "subtype": "VORBIS"})):
+                path = tmp_path / "songs" / f"{index}.{suffix}"
+                soundfile.write(path, tune(index), RATE, **settings)
+                found = decoder.decode(str(path), str(tmp_path / "spool"))
+                lines.append(found | {"song": index})
+                outlines[found["sha256"]] = np.frombuffer(bytes.fromhex(found["outline"]), np.uint8)
+    first = same_music(lines, outlines)
+    assert [first[line["sha256"]] for line in lines[::2]] == [first[line["sha256"]] for line in lines[1::2]]
+    assert len(set(first.values())) == 8
+
+
+def test_the_bar_knows_from_the_start_how_many_there_are(songs, tmp_path, capfd):
+    build_dataset(songs, tmp_path / "out", limits=SHORT)
+    assert "0/7" in capfd.readouterr().err

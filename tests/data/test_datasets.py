@@ -350,3 +350,12 @@ def test_of_several_processes_one_decodes_and_what_is_outdated_goes(own_folder, 
     after = {file.name for file in cache.glob("set-train-*.i16")}
     assert len(cached) == len(after) == 1 and cached != after
     assert len(list(cache.glob("*.i16"))) == 2  # the other split's stays
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names a file as a folder")
+def test_a_read_only_cache_of_the_datasets_library_does_not_end_it(folder, tmp_path, monkeypatch):
+    shutil.copytree(folder / "data", tmp_path / "set" / "data")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", "/dev/null/cache")
+    assert len(AudioClips(tmp_path / "set", "train", 0.1, 8000)) == 5
+    assert datasets_module.read_folder(datasets.get_dataset_split_names, tmp_path / "set") == ["train", "test_font"]
+    assert (tmp_path / ".cache" / "datasets").is_dir()

@@ -220,3 +220,9 @@ def test_the_command_with_every_flag_and_two_processes_give_the_same(tiny_folder
     for one, other in zip(table(tmp_path / "one" / "train"), table(tmp_path / "two" / "train"), strict=True):
         assert np.allclose(one.pop("latents"), other.pop("latents"), atol=2e-3)
         assert one == other
+
+
+def test_an_output_within_the_data_set_is_refused(encoder, folder):
+    with pytest.raises(ValueError, match="lies within"):
+        encode_dataset(folder, encoder, folder / "encoded")
+    assert not (folder / "encoded").exists()

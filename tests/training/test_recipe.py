@@ -5,6 +5,7 @@ import os
 import runpy
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -261,3 +262,33 @@ def test_a_song_set_of_one_s_own_needs_no_synthetic_one(tmp_path):
     assert names == [s.name for s in RECIPE["STAGES"] if s.name not in ("synthetic", "judges", "evaluation")]
     assert Recipe().needed("vae_gan")[0].name == "synthetic"
     assert json.dumps(recipe.facts(recipe.stages["dual_path"]))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+def test_ctrl_c_ends_a_stage_that_saves_nothing_without_an_error(place):
+    """Neither a traceback nor an exit code that make would call an error; and nothing is called done."""
+    (place / "train_vae.py").write_text("import time\nprint('begun', flush=True)\ntime.sleep(60)\n")
+    code = f"import sys; sys.path[:0] = {[str(Path(__file__).parent), str(TRAINING)]}\n"
+    code += "from pathlib import Path; import test_recipe; sys.exit(test_recipe.make(Path(sys.argv[1])))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(place)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while process.stdout.readline() != "begun\n":
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    printed, errors = process.communicate(timeout=30)
+    assert process.returncode == 0 and "Traceback" not in errors
+    assert "vae is not done, nor what comes after it: the same command goes on" in printed and ": done" not in printed
+    (place / "train_vae.py").write_text(SCRIPT)
+    assert make(place) == 0 and log(place) == ["vae", "encoded", "lm"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+def test_minutes_end_the_encoding_which_goes_on(tmp_path, capsys):
+    (tmp_path / "encode.py").write_text("import time\ntime.sleep(60)\n")
+    stage = Stage("encoded", "encoding", str(tmp_path / "encode.py"), keeps_parts=True, arguments="{data}")
+    (tmp_path / "data").mkdir()
+    places = [str(tmp_path / name) for name in ("data", "out", "model")]
+    assert Recipe(*places, minutes=0.01, stages=[stage]).make("encoded") == 0
+    assert "encoded is not done" in capsys.readouterr().out
+    assert Recipe(*places, stages=[stage]).state(stage) == ("go on", "it was interrupted")

@@ -6,12 +6,14 @@ become a list.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +55,34 @@ def tag_list(row: dict[str, Any], random: np.random.Generator) -> str:
     return ", ".join(random.permutation(tags_of(row)).tolist())
 
 
+def cache_folder(folder: Path) -> Path:
+    """.cache beside a data set or, where nothing can be written there, a folder in the user's own cache."""
+    beside = folder.absolute().parent / ".cache"
+    try:
+        beside.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=beside):
+            return beside
+    except OSError:
+        place = hashlib.blake2b(os.fsencode(beside), digest_size=6).hexdigest()
+        own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "melody_diffusers" / place
+        own.mkdir(parents=True, exist_ok=True)
+        return own
+
+
+def read_folder(read: Callable[..., Any], folder: str | os.PathLike, **arguments: Any) -> Any:
+    """What a function of `datasets` reads from a folder, with its cache in `cache_folder` if its own is read-only."""
+    try:
+        return read(str(folder), **arguments)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            raise
+        return read(str(folder), cache_dir=str(cache_folder(Path(folder)) / "datasets"), **arguments)
+
+
 def _load_split(folder: str | os.PathLike, split: str) -> datasets.Dataset:
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"There is no data set folder at {folder}.")
-    dataset = datasets.load_dataset(str(folder), split=split)
+    dataset = read_folder(datasets.load_dataset, folder, split=split)
     return dataset.cast_column("audio", datasets.Audio(decode=False))  # bytes; soundfile decodes them
 
 
@@ -195,7 +221,7 @@ class AudioClips(Dataset):
         if index in self._bad:
             return
         self._bad.add(index)
-        notes = self._cache_folder() / "quarantine.jsonl"
+        notes = cache_folder(self.folder) / "quarantine.jsonl"
         line = {"folder": self.folder.name, "split": self.split, "row": index, "error": str(error)}
         with open(notes, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -204,19 +230,6 @@ class AudioClips(Dataset):
                 f"{len(self._bad)} of {len(self)} clips of {self.split} in {self.folder} cannot be decoded, which is "
                 f"more than one in a hundred; the first is row {min(self._bad)} ({error}), see {notes}."
             ) from error
-
-    def _cache_folder(self) -> Path:
-        """.cache beside the data set or, where nothing can be written there, a folder in the user's own cache."""
-        beside = self.folder.absolute().parent / ".cache"
-        try:
-            beside.mkdir(exist_ok=True)
-            with tempfile.TemporaryFile(dir=beside):
-                return beside
-        except OSError:
-            place = hashlib.blake2b(os.fsencode(beside), digest_size=6).hexdigest()
-            own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "melody_diffusers" / place
-            own.mkdir(parents=True, exist_ok=True)
-            return own
 
     def _caption(self, index: int, random: np.random.Generator) -> str:
         row = self.rows[index]
@@ -227,7 +240,7 @@ class AudioClips(Dataset):
 
     def _map_samples(self) -> tuple[np.memmap, np.ndarray]:
         """All clips end to end as int16, and where each ends; decoded once for the data as they are now."""
-        folder, name = self._cache_folder(), f"{self.folder.name}-{self.split}-{self.sample_rate}"
+        folder, name = cache_folder(self.folder), f"{self.folder.name}-{self.split}-{self.sample_rate}"
         samples_file = folder / f"{name}-{self.fingerprint()}.i16"
         ends_file = samples_file.with_suffix(".npy")
         with FileLock(folder / f"{name}.lock"):  # one process decodes; the system frees the lock when it dies

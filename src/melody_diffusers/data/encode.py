@@ -31,7 +31,7 @@ from ..models.mulan import MuLanModel
 from ..models.residual_quantizer import ResidualQuantizer
 from ..models.semantic_tokenizer import SemanticTokenizer
 from ..timebase import Timebase
-from .datasets import AudioClips, tag_list
+from .datasets import AudioClips, read_folder, tag_list
 
 
 @dataclass
@@ -168,9 +168,14 @@ def encode_dataset(
     Args:
         folder: a folder that `AudioClips` reads.
         splits: all splits of the folder by default.
+
+    Raises:
+        ValueError: `output_folder` lies within `folder`, or a number is below 1.
     """
     if batch_size < 1 or rows_per_part < 1:
         raise ValueError(f"batch_size and rows_per_part must be at least 1, got {batch_size} and {rows_per_part}.")
+    if Path(output_folder).resolve().is_relative_to(Path(folder).resolve()):
+        raise ValueError(f"{output_folder} lies within {folder}, which it would become part of: choose another folder.")
     state, output, settings = process_state(), Path(output_folder), json.dumps(encoder.settings(), indent=1)
     written = output / "encoding.json"
     if state.is_main_process:
@@ -180,7 +185,7 @@ def encode_dataset(
                 shutil.rmtree(outdated)
             written.write_text(settings, encoding="utf-8")
     state.wait_for_everyone()  # what is outdated is gone before anybody looks
-    for split in datasets.get_dataset_split_names(str(folder)) if splits is None else splits:
+    for split in read_folder(datasets.get_dataset_split_names, folder) if splits is None else splits:
         clips = AudioClips(folder, split, None, encoder.timebase.sample_rate)
         _encode_split(clips, encoder, output, batch_size, rows_per_part, state)
 

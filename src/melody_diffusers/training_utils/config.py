@@ -214,7 +214,7 @@ def _check_places(config: Config) -> None:
     """Raises ValueError where a run would read what it writes, or reads a file that is not there."""
     data, run = getattr(config, "data", None), getattr(config, "run", None)
     folder, output = getattr(data, "folder", None), getattr(run, "output_dir", None)
-    if folder and output and Path(output).absolute().is_relative_to(Path(folder).absolute()):
+    if folder and output and Path(output).resolve().is_relative_to(Path(folder).resolve()):
         raise ValueError(
             f"run.output_dir {output} lies within data.folder {folder}: what is written there would be read as data "
             "the next time. Choose another folder."
