@@ -210,8 +210,8 @@ def judge(
     return figures
 
 
-def keep_shipped(mulan: MuLanModel, output: str, folder: str) -> None:
-    """Writes melody-tiny's MuLan and tokenizer instead: without texts there is nothing to pair music with.
+def untrained(mulan: MuLanModel, folder: str) -> tuple[MuLanModel, PreTrainedTokenizerBase]:
+    """melody-tiny's MuLan and its tokenizer: without texts there is nothing that music could be paired with.
 
     Raises:
         ValueError: it has another width than the model that was to be trained.
@@ -223,10 +223,7 @@ def keep_shipped(mulan: MuLanModel, output: str, folder: str) -> None:
             f"{folder} has captions or tags for fewer than two clips, and the MuLan that comes with the package makes "
             f"embeddings of {widths[0]} numbers, not {widths[1]}. Describe some clips, or name a MuLan by data.start."
         )
-    print(f"MuLan: {folder} describes fewer than two clips, so melody-tiny's own MuLan is taken: prompts mean to your "
-          "model what they mean to melody-tiny, and clips serve as prompts as ever.")  # fmt: skip
-    shipped.save_pretrained(output)
-    AutoTokenizer.from_pretrained(MELODY_TINY, subfolder="tokenizer").save_pretrained(Path(output) / "tokenizer")
+    return shipped, AutoTokenizer.from_pretrained(MELODY_TINY, subfolder="tokenizer")
 
 
 def main() -> None:
@@ -267,7 +264,12 @@ def main() -> None:
             described_only=True,
         )
     if len(clips) < 2:
-        keep_shipped(mulan, config.run.output_dir, data.folder)
+        if data.start is None:
+            mulan, tokenizer = untrained(mulan, data.folder)
+        mulan.save_pretrained(config.run.output_dir)
+        tokenizer.save_pretrained(Path(config.run.output_dir) / "tokenizer")
+        print(f"MuLan: {data.folder} describes fewer than two clips. {data.start or 'melody-tiny'}'s own MuLan is taken: "
+              "prompts mean to your model what they mean there, and clips serve as prompts as ever.")  # fmt: skip
         return
     loader = DataLoader(clips, config.run.batch_size, shuffle=True, num_workers=config.run.num_workers, drop_last=True)
     columns = [name for name in data.tag_columns if any(row.get(name) is not None for row in clips.rows)]

@@ -53,8 +53,8 @@ def run_script(monkeypatch, script: str, *arguments: object) -> None:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     "count, seconds, described",
-    [(6, 10.0, 0), (8, 10.0, 5), (6, 10.0, 6), (1, 31.0, 0), (3, 3.0, 0)],
-    ids=["no captions", "few captions", "all captions", "one recording", "three loops"],
+    [(8, 10.0, 5), (3, 3.0, 0)],
+    ids=["few captions", "three loops without captions"],
 )
 def test_a_model_of_ones_own_comes_out_and_makes_music(tmp_path, capfd, count, seconds, described):
     data, teacher = data_set(tmp_path, count, seconds, described), " --sentences 300 --steps 3 --batch_size 16"
