@@ -12,9 +12,11 @@ from datasets import Audio, Dataset, Features, Value
 
 from melody_diffusers import cli
 from melody_diffusers.data import build
-from melody_diffusers.data.build import _choose_splits, build_dataset, same_music
+from melody_diffusers.data import outlines as outlines_module
+from melody_diffusers.data.build import _choose_splits, build_dataset
 from melody_diffusers.data.datasets import AudioClips
 from melody_diffusers.data.decoding import DecodeLimits, Decoder
+from melody_diffusers.data.outlines import same_music
 
 RATE = 24000
 SHORT = DecodeLimits(clip_seconds=1.0, min_seconds=0.5)
@@ -268,7 +270,7 @@ def test_one_song_as_ogg_and_mp3_is_in_one_split_whatever_its_name(tmp_path):
 
 
 def test_other_songs_of_one_length_are_not_taken_for_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "_COMPARED", 3)  # several blocks
+    monkeypatch.setattr(outlines_module, "_COMPARED", 3)  # several blocks
     (tmp_path / "songs").mkdir()
     lines, outlines = [], {}
     with Decoder(SHORT) as decoder:

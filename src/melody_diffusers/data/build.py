@@ -27,15 +27,13 @@ from datasets import Audio, Features, List, Value
 
 from ..files import put_in_place
 from .captions import LIST_COLUMNS, TEXT_COLUMNS, describe, widen
-from .decoding import DecodeLimits, Outline
+from .decoding import DecodeLimits
+from .outlines import same_music
 from .recordings import AUDIO_SUFFIXES, MANIFEST, Recording, audio_paths, decode_all, folder_recordings
 
 CLIPS_PER_SHARD = 512
 CLIPS_PER_ROW_GROUP = 32
 SPLITS = ("train", "validation", "test")
-MIN_OUTLINE = 12  # frames, of an eighth of a second
-MIN_CORRELATION = 0.75  # other encodings of a recording reach 0.99, other loops of its rhythm 0.65
-_COMPARED = 512  # recordings at a time
 _FACTS = ("sha256", "format", "rate", "channels", "seconds", "peak", "level_db")
 
 CARD = """---
@@ -243,46 +241,6 @@ def _dataset_recordings(
             except (OSError, ValueError, KeyError) as error:
                 recording.refused = ("unreadable", type(error).__name__)
         yield recording
-
-
-def same_music(lines: list[dict[str, Any]], outlines: dict[str, np.ndarray]) -> dict[str, str]:
-    """sha256 of each recording -> the lowest sha256 of all that are the same music: encoded otherwise, or cut a little.
-
-    Their lengths differ by less than a second, and their outlines (`Outline` of decoding.py) correlate.
-    """
-    ordered = sorted(lines, key=lambda line: line["seconds"])
-    names, seconds = [line["sha256"] for line in ordered], np.array([line["seconds"] for line in ordered])
-    first = {name: name for name in names}
-
-    def lowest(name: str) -> str:
-        while first[name] != name:
-            name = first[name]
-        return name
-
-    for start in range(0, len(names), _COMPARED):  # block against block: recordings may all be of one length
-        mine, end = slice(start, start + _COMPARED), int(np.searchsorted(seconds, seconds[start:][:_COMPARED][-1] + 1))
-        for other in range(start, end, _COMPARED):
-            theirs = slice(other, other + _COMPARED)
-            near = np.abs(seconds[mine, None] - seconds[theirs]) < 1
-            for i, j in np.argwhere(near & _alike(*([outlines[name] for name in names[x]] for x in (mine, theirs)))):
-                pair = lowest(names[start + i]), lowest(names[other + j])
-                first[max(pair)] = min(pair)
-    return {name: lowest(name) for name in names}
-
-
-def _alike(mine: list[np.ndarray], theirs: list[np.ndarray]) -> np.ndarray:
-    """(mine, theirs) bool: the outlines are long enough, and correlate."""
-    width = max(map(len, mine + theirs))
-
-    def vectors(outlines: list[np.ndarray]) -> np.ndarray:  # of length 1, or 0 where nothing moves
-        stacked = np.zeros((len(outlines), width), np.float32)
-        for row, outline in zip(stacked, outlines):
-            bands = outline.reshape(-1, Outline.BANDS).astype(np.float32)
-            if len(bands) >= MIN_OUTLINE:
-                row[: len(outline)] = (bands - bands.mean(axis=0)).ravel()
-        return stacked / np.maximum(np.linalg.norm(stacked, axis=1, keepdims=True), 1e-9)
-
-    return vectors(mine) @ vectors(theirs).T > MIN_CORRELATION
 
 
 def _earlier_lines(out: Path) -> dict[str, dict[str, Any]]:

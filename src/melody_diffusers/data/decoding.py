@@ -27,6 +27,7 @@ import soundfile
 import soxr
 
 from ..sound_files import NeedsPyAV, SoundFile, open_sound
+from .outlines import Outline
 
 SAMPLE_RATES = (8_000, 192_000)
 MAX_CHANNELS = 8
@@ -353,36 +354,6 @@ def _mono_blocks(file: SoundFile, num_bytes: int, limits: DecodeLimits, facts: d
         yield mono
     if num_read < (file.frames or 0) - file.spare:
         raise _Refused("truncated", f"its header says {file.frames} samples, {num_read} are there")
-
-
-class Outline:
-    """How the spectrum of a recording moves, in numbers that survive encoding, resampling and a change of level: the
-    logarithms of the energies of nine bands, eight times a second, over the first two minutes. Below a thousandth of
-    the mean energy a band counts as empty: what a codec leaves there differs from codec to codec."""
-
-    BANDS, MAX_FRAMES = 9, 960
-
-    def __init__(self, rate: int) -> None:
-        self._length, self._pending = rate // 8, np.zeros(0, np.float32)
-        self._window = np.hanning(self._length).astype(np.float32)
-        self._edges = np.round(np.geomspace(100, 4000, self.BANDS + 1) * self._length / rate).astype(int)
-        self._energies = np.zeros((0, self.BANDS))
-
-    def add(self, samples: np.ndarray) -> None:
-        """More of the recording, in mono."""
-        if len(self._energies) >= self.MAX_FRAMES:
-            return
-        samples = np.concatenate([self._pending, samples])
-        whole = len(samples) // self._length * self._length
-        frames, self._pending = samples[:whole].reshape(-1, self._length) * self._window, samples[whole:]
-        power = np.square(np.abs(np.fft.rfft(frames)[:, : self._edges[-1] + 1]))
-        energies = np.add.reduceat(power, self._edges, axis=1)[:, :-1]
-        self._energies = np.concatenate([self._energies, energies])[: self.MAX_FRAMES]
-
-    def hex(self) -> str:
-        """A byte for each frame and band, frame by frame."""
-        floor = 1e-3 * max(float(self._energies.sum(axis=1).mean()) if len(self._energies) else 0.0, 1e-9)
-        return np.minimum(np.round(24 * np.log1p(self._energies / floor)), 255).astype(np.uint8).tobytes().hex()
 
 
 def _level_db(energy: float, num_samples: int) -> float:
