@@ -268,8 +268,10 @@ def main() -> None:
             mulan, tokenizer = untrained(mulan, data.folder)
         mulan.save_pretrained(config.run.output_dir)
         tokenizer.save_pretrained(Path(config.run.output_dir) / "tokenizer")
-        print(f"MuLan: {data.folder} describes fewer than two clips. {data.start or 'melody-tiny'}'s own MuLan is taken: "
-              "prompts mean to your model what they mean there, and clips serve as prompts as ever.")  # fmt: skip
+        print(
+            f"MuLan: {data.folder} describes fewer than two clips. {data.start or 'melody-tiny'}'s own MuLan is taken: "
+            "prompts mean to your model what they mean there, and clips serve as prompts as ever."
+        )
         return
     loader = DataLoader(clips, config.run.batch_size, shuffle=True, num_workers=config.run.num_workers, drop_last=True)
     columns = [name for name in data.tag_columns if any(row.get(name) is not None for row in clips.rows)]
