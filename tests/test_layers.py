@@ -51,6 +51,7 @@ BY_UNIT = {  # and a unit besides: it is there for that, or an extra installs it
 BLOCKS = {  # within these units a file imports only what it is built of
     "models": {
         "dual_path": {"segmentation", "sru"},
+        "semantic_lm": {"decoding_step"},
         "audio_vae": {"heads"},
         "residual_quantizer": {"clustering"},
         "semantic_tokenizer": {"clustering"},

@@ -19,6 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.cache_utils import Cache, DynamicLayer
 
 from ..hf.bases import TransformersConfig, TransformersModel
+from .decoding_step import DecodingStep, is_plain
 
 
 class SemanticLMConfig(TransformersConfig, LlamaConfig):
@@ -240,18 +241,26 @@ class SemanticLM(TransformersModel, LlamaForCausalLM):
         uniform = None
         if sampling.temperature > 0:
             uniform = uniform_draws(generator, (num_tokens, batch, vocabulary), device)
-        start = 0
+        plain = is_plain(self)
+        one_step, start = None, 0
         for step in range(num_tokens):  # nothing in here waits for the device
-            end = start + input_ids.shape[1]
-            output = self(
-                input_ids,
-                position_ids=positions[:, start:end],
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
+            if one_step is None:
+                end = start + input_ids.shape[1]
+                output = self(
+                    input_ids,
+                    position_ids=positions[:, start:end],
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=1,
+                )
+                logits = output.logits[:, -1, :vocabulary]
+                if plain:
+                    one_step = DecodingStep(self, cache.layers, length, vocabulary)
+            else:
+                end = start + 1
+                logits = one_step(input_ids, start)
             start = end
-            logits = output.logits[:, -1, :vocabulary].float()  # (B, C), guided (2 B, C)
+            logits = logits.float()  # (B, C), guided (2 B, C)
             if guided:
                 given, absent = logits.chunk(2)
                 logits = absent + sampling.guidance_scale * (given - absent)
