@@ -29,6 +29,7 @@ import yaml
 
 TRAINING = Path(__file__).parent
 ASIDE = ("checkpoints", "logs", "diagnostics", "run.yaml")  # of a stage's folder, but not what it gives to others
+SPLITS = ("train", "validation", "test")
 DATA, FOLDER, MODEL = "data/synthetic", "outputs/tiny", "src/melody_diffusers/checkpoints/melody-tiny"
 NO_MATTER = re.compile(  # settings that change nothing in what a stage gives
     r"run\.(num_workers|checkpoint_every|keep_checkpoints|log_every|trackers|max_minutes|timeout_minutes|resume"
@@ -235,7 +236,12 @@ class Recipe:
         if self.places["data"] != self.places.get("synthetic"):
             if not data.is_dir():
                 return f"{data} is not there: `melody data build` makes a data set of recordings."
-            clips = {split: count_rows(data, split) for split in ("train", "validation", "test")}
+            if not any(data.rglob("*.parquet")) and (missing := missing_splits(data)):
+                return (
+                    f"{data} is no data set to make a model of: it lacks {', '.join(missing)}. Of recordings, "
+                    f"`melody data build {data} --out FOLDER` makes one, and FOLDER is what --data (DATA=) has to name."
+                )
+            clips = {split: count_rows(data, split) for split in SPLITS}
             if any(clips.values()) and not all(clips.values()):
                 counts = ", ".join(f"{name} {count}" for name, count in clips.items())
                 return (
@@ -332,6 +338,17 @@ def count_rows(data: Path, split: str) -> int:
     import pyarrow.parquet as pq
 
     return sum(pq.read_metadata(file).num_rows for file in data.rglob(f"{split}-*.parquet"))
+
+
+def missing_splits(data: Path) -> list[str]:
+    """Splits that `datasets` does not find in a folder without parquet files: one of recordings, say."""
+    from datasets import get_dataset_split_names
+
+    try:
+        found = get_dataset_split_names(str(data))
+    except (FileNotFoundError, ValueError):
+        found = []
+    return [split for split in SPLITS if split not in found]
 
 
 def differences(old: dict[str, dict[str, Any]], new: dict[str, dict[str, Any]]) -> str:

@@ -130,6 +130,23 @@ def test_stages_within_the_data_set_are_refused(tmp_path, capsys):
     assert not (data / "stages").exists()
 
 
+@pytest.mark.parametrize("count", [0, 1], ids=["an empty folder", "a folder of recordings"])
+def test_a_folder_that_is_no_data_set_is_refused_before_any_stage_runs(tmp_path, capsys, count):
+    (tmp_path / "songs").mkdir()
+    for index in range(count):
+        write_song(tmp_path / "songs" / f"{index}.wav", index, 10.0)
+    assert Recipe(str(tmp_path / "songs"), str(tmp_path / "stages"), str(tmp_path / "model")).make("pipeline") == 2
+    assert f"`melody data build {tmp_path / 'songs'} --out FOLDER` makes one" in capsys.readouterr().out
+    assert not (tmp_path / "stages").exists()
+
+
+def test_an_encoding_within_the_data_set_is_refused_before_models_are_read(tmp_path, monkeypatch):
+    config = TRAINING / "configs" / "encode" / "tiny.yaml"
+    places = [f"data.folder={tmp_path}", f"encode.output_dir={tmp_path}/encoded"]
+    with pytest.raises(ValueError, match="encode.output_dir .* lies within data.folder"):
+        run_script(monkeypatch, "encode_dataset.py", "--config", config, "--set", *places)
+
+
 def test_a_setting_reaches_the_stages_that_know_it(tmp_path):
     def takers(setting: str) -> list[str]:
         recipe = Recipe(str(tmp_path), str(tmp_path / "stages"), str(tmp_path / "model"), [setting])

@@ -288,6 +288,7 @@ def test_minutes_end_the_encoding_which_goes_on(tmp_path, capsys):
     (tmp_path / "encode.py").write_text("import time\ntime.sleep(60)\n")
     stage = Stage("encoded", "encoding", str(tmp_path / "encode.py"), keeps_parts=True, arguments="{data}")
     (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.parquet").write_text("song")
     places = [str(tmp_path / name) for name in ("data", "out", "model")]
     assert Recipe(*places, minutes=0.01, stages=[stage]).make("encoded") == 0
     assert "encoded is not done" in capsys.readouterr().out

@@ -212,13 +212,15 @@ def _found(value: Any, path: Path) -> Any:
 
 def _check_places(config: Config) -> None:
     """Raises ValueError where a run would read what it writes, or reads a file that is not there."""
-    data, run = getattr(config, "data", None), getattr(config, "run", None)
-    folder, output = getattr(data, "folder", None), getattr(run, "output_dir", None)
-    if folder and output and Path(output).resolve().is_relative_to(Path(folder).resolve()):
-        raise ValueError(
-            f"run.output_dir {output} lies within data.folder {folder}: what is written there would be read as data "
-            "the next time. Choose another folder."
-        )
+    data = getattr(config, "data", None)
+    folder = getattr(data, "folder", None)
+    for section in ("run", "encode"):
+        output = getattr(getattr(config, section, None), "output_dir", None)
+        if folder and output and Path(output).resolve().is_relative_to(Path(folder).resolve()):
+            raise ValueError(
+                f"{section}.output_dir {output} lies within data.folder {folder}: what is written there would be read "
+                "as data the next time. Choose another folder."
+            )
     for name, value in vars(data).items() if data is not None and hasattr(data, "__dict__") else ():
         if isinstance(value, str) and value.endswith(".yaml") and not Path(value).is_file():
             raise ValueError(f"data.{name} names {value}, and there is no such file.")
