@@ -117,6 +117,7 @@ def test_projections_of_a_large_model_are_not_copied(monkeypatch, by_forward):
     assert torch.equal(tokens_of(lm), expected)
 
 
+@pytest.mark.slow
 def test_a_thousand_plans_of_the_shipped_model_are_those_of_its_forward(by_forward):
     lm = SemanticLM.from_pretrained(MELODY_TINY, subfolder="semantic_lm")
     for first in range(0, 1000, 125):
