@@ -210,7 +210,7 @@ def judge(
     return figures
 
 
-def untrained(mulan: MuLanModel, folder: str) -> tuple[MuLanModel, PreTrainedTokenizerBase]:
+def shipped_mulan(mulan: MuLanModel, folder: str) -> tuple[MuLanModel, PreTrainedTokenizerBase]:
     """melody-tiny's MuLan and its tokenizer: without texts there is nothing that music could be paired with.
 
     Raises:
@@ -265,7 +265,7 @@ def main() -> None:
         )
     if len(clips) < 2:
         if data.start is None:
-            mulan, tokenizer = untrained(mulan, data.folder)
+            mulan, tokenizer = shipped_mulan(mulan, data.folder)
         mulan.save_pretrained(config.run.output_dir)
         tokenizer.save_pretrained(Path(config.run.output_dir) / "tokenizer")
         print(

@@ -101,7 +101,11 @@ def to_waveform(source: AudioInput) -> tuple[Tensor, int | None]:
     if waveform.ndim == 2 and len(waveform) > MAX_CHANNELS >= waveform.shape[1] > 0 and channels_last:
         waveform = waveform.T
     shape = f"have shape (samples,) or (channels, samples) with 1 to {MAX_CHANNELS} channels"
-    if waveform.ndim not in (1, 2) or waveform.shape[-1] < 1 or (waveform.ndim == 2 and not 0 < len(waveform) <= 8):
+    if (
+        waveform.ndim not in (1, 2)
+        or waveform.shape[-1] < 1
+        or (waveform.ndim == 2 and not 0 < len(waveform) <= MAX_CHANNELS)
+    ):
         advice = ""
         if waveform.ndim == 2 and len(waveform) > MAX_CHANNELS >= waveform.shape[1] > 0:
             advice = " Did you mean `.T`? Channels come first."
@@ -171,15 +175,14 @@ def load_audio(
     name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else getattr(source, "name", "the given bytes")
     if isinstance(source, (str, os.PathLike)) and not Path(source).is_file():
         raise FileNotFoundError(f"There is no audio file at {name}.")
-    num_read, blocks = 0, [np.empty((0, 1), np.float32)]
+    num_read, blocks = 0, list[np.ndarray]()
     try:
         with open_sound(source) as file:
             file_rate, expected, spare = file.rate, file.frames or 0, file.spare
             most = math.inf if max_seconds is None else max_seconds * file_rate
-            mix = np.full((file.channels, 1), 1 / file.channels, np.float32) if mono else np.eye(file.channels)
+            mean = np.full((file.channels, 1), 1 / file.channels, np.float32)
             for block in file.blocks(BLOCK_SAMPLES) if expected <= most else ():
-                blocks = blocks if num_read else []
-                blocks.append(block @ mix if mono else block)  # (T, C)
+                blocks.append(block @ mean if mono else block)  # (T, C)
                 num_read += len(block)
                 if num_read > most:
                     break

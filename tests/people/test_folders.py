@@ -142,17 +142,17 @@ def test_the_text_tower_learns_words_of_music_where_there_are_no_captions():
 
 
 def test_mulan_of_a_folder_without_captions_is_the_shipped_one():
-    from train_mulan import untrained
+    from train_mulan import shipped_mulan
 
     from melody_diffusers import MELODY_TINY, MuLanConfig, MuLanModel
 
     shipped = MuLanModel.from_pretrained(MELODY_TINY, subfolder="mulan")
-    same, tokenizer = untrained(shipped, "data/mine")
+    same, tokenizer = shipped_mulan(shipped, "data/mine")
     assert torch.equal(same.text_projection.weight, shipped.text_projection.weight)
     assert tokenizer.tokenize("a waltz")
     config = MuLanConfig(**{**shipped.config.to_dict(), "projection_dim": 64})
     with pytest.raises(ValueError, match="embeddings of 128 numbers, not 64. Describe some clips"):
-        untrained(MuLanModel(config), "data/mine")
+        shipped_mulan(MuLanModel(config), "data/mine")
 
 
 def test_a_model_of_too_few_clips_is_refused_before_any_stage_runs(tmp_path, capsys):

@@ -312,7 +312,7 @@ def _clips_by_split(
 
 
 def _write_split(folder: Path, split: str, chosen: list[tuple], sample_rate: int) -> None:
-    """data/<split>-*.parquet from the clips of the chosen recordings, which are removed as they are written."""
+    """data/<split>-*.parquet from the clips of the chosen recordings."""
     # `datasets` takes the splits from these names. If the card named them instead, it would go on serving its cached
     # copy after the files had changed.
     folder.mkdir(exist_ok=True)

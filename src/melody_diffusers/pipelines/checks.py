@@ -12,7 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..audio import AudioError, AudioInput, file_within, is_encoded, load_audio, resample, to_mono, to_waveform
+from ..audio import (
+    MAX_PEAK,
+    AudioError,
+    AudioInput,
+    file_within,
+    is_encoded,
+    load_audio,
+    resample,
+    to_mono,
+    to_waveform,
+)
 
 MAX_PROMPT_CHARACTERS = 2000
 MAX_PROMPTS = 64
@@ -155,7 +165,7 @@ def check_audio(
         waveform = resample(to_mono(waveform), rate, sample_rate)
     if waveform.shape[-1] > max_seconds * sample_rate:
         raise MeLoDyInputError(name, audio, duration, f"{waveform.shape[-1] / sample_rate:.1f} s")
-    if waveform.abs().max() > 16:
+    if waveform.abs().max() > MAX_PEAK:
         raise MeLoDyInputError(name, audio, "lie near [-1, 1]", f"a peak of {waveform.abs().max():g}")
     return waveform
 

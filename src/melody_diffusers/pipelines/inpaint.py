@@ -102,8 +102,7 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
                 callback_on_token_end=request.callback_on_token_end,
             )
         if self._interrupt:
-            empty = semantic_tokens.new_zeros(request.batch_size, 1, 0, dtype=torch.float32)
-            return self._output(request, empty, None, semantic_tokens)
+            return self._output(request, self._nothing(request), None, semantic_tokens)
         known_latents = self.vae.encode(waveform.to(self._execution_device, self.vae.dtype)).latent_dist.mode()
         noise = self.prepare_latents(request.batch_size, request.num_frames, request.generator)
         latents = torch.where(missing_frames[:, None].to(noise.device), noise, known_latents.to(noise.dtype))

@@ -327,6 +327,11 @@ class Stages(Pipeline):
             logger.warning(f"A generated waveform is silent ({level.min():.0f} dB); try another seed or prompt.")
         return limit_peak(waveform)
 
+    def _nothing(self, request: Request) -> torch.Tensor:
+        """Music of no length, (B, 1, 0), or its latents, (B, 0, D)."""
+        shape = (0, self.vae.latent_dim) if request.output_type == "latent" else (1, 0)
+        return torch.zeros(request.batch_size, *shape, device=self._execution_device)
+
     def _output(
         self, request: Request, audios: torch.Tensor, gains: torch.Tensor | None, semantic_tokens: torch.Tensor
     ) -> MeLoDyPipelineOutput | tuple:

@@ -109,8 +109,7 @@ class MeLoDyPipeline(Stages):
         else:
             semantic_tokens = semantic_tokens.repeat_interleave(request.num_waveforms_per_prompt, 0)
         if self._interrupt:
-            empty = semantic_tokens.new_zeros(request.batch_size, 1, 0, dtype=torch.float32)
-            return self._output(request, empty, None, semantic_tokens)
+            return self._output(request, self._nothing(request), None, semantic_tokens)
         latents = request.latents
         if latents is None:
             latents = self.prepare_latents(request.batch_size, request.num_frames, request.generator)
