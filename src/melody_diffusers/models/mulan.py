@@ -179,7 +179,8 @@ class MuLanModel(TransformersModel, PreTrainedModel):
                 max_length=self._max_tokens(tokenizer),
                 return_tensors="pt",
             )
-        return {name: tokens[name].to(self.device) for name in ("input_ids", "attention_mask")}
+        device = "cpu" if self.device.type == "meta" else self.device  # offloaded layer by layer
+        return {name: tokens[name].to(device) for name in ("input_ids", "attention_mask")}
 
     def lost_words(self, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[tuple[list[str], str]]:
         """Of each text, the words that the tokenizer has no tokens for, and the end that is cut off; mostly nothing."""
