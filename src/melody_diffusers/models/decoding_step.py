@@ -8,14 +8,17 @@ Shapes: B batch, H width, A heads, K heads of keys and values, D their width, L 
 """
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
 FUSED_NUMBERS = 1 << 24  # of a model whose projections are laid side by side; of a larger one that would take time
+COMPILED_ROWS = 8  # of a batch; the products of a larger one go faster through PyTorch's own
 
 
 class DecodingStep:
@@ -38,12 +41,39 @@ class DecodingStep:
         cos, sin = lm.model.rotary_emb(self.embeddings[:1, None], positions)  # (1, L, D) each
         half = cos.shape[-1] // 2
         self.cos, self.sin = cos[0], torch.cat([-sin[0, :, :half], sin[0, :, half:]], dim=-1)
+        self._kernels = _kernels() if fuse and self._is_small() else None
+        if self._kernels is not None:
+            self._arrays = [
+                (
+                    *weights.arrays(),
+                    cos[0, :, :half].numpy(),
+                    sin[0, :, :half].numpy(),
+                    *_arrays(layer.keys, layer.values),
+                )
+                for weights, layer in zip(self.weights, layers)
+            ]
+            self._last_norm, self._head = _arrays(self.last_norm, self.head)
+
+    def _is_small(self) -> bool:
+        keys = self.layers[0].keys
+        return keys.device.type == "cpu" and keys.dtype == torch.float32 and len(keys) <= COMPILED_ROWS
 
     def __call__(self, tokens: Tensor, position: int) -> Tensor:
         """Scores (B, `num_scores`) after the tokens (B, 1), which stand at `position`."""
+        x = F.embedding(tokens[:, 0], self.embeddings)  # (B, H)
+        return self._by_operations(x, position) if self._kernels is None else self._by_kernels(x.numpy(), position)
+
+    def _by_kernels(self, x: np.ndarray, position: int) -> Tensor:
+        eps = np.float32(self.config.rms_norm_eps)
+        for arrays in self._arrays:
+            self._kernels.layer_step(x, position, *arrays, eps)
+        scores = np.empty((len(x), len(self._head)), np.float32)
+        self._kernels.products(self._head, self._kernels.rms_norm(x, self._last_norm, eps), scores)
+        return torch.from_numpy(scores)
+
+    def _by_operations(self, x: Tensor, position: int) -> Tensor:
         config = self.config
         heads, groups, width = config.num_attention_heads, config.num_key_value_heads, config.head_dim
-        x = F.embedding(tokens[:, 0], self.embeddings)  # (B, H)
         cos, sin = self.cos[position], self.sin[position]  # (D,)
         for weights, layer in zip(self.weights, self.layers):
             norm = F.rms_norm(x, x.shape[-1:], weights.input_norm, config.rms_norm_eps)
@@ -77,6 +107,10 @@ class _Weights:
         if fuse:
             self._inputs, self._gates = [torch.cat(self._inputs)], [torch.cat(self._gates)]
 
+    def arrays(self) -> list[np.ndarray]:
+        """Those of fused projections, in the order of `decoding_step_cpu.layer_step`."""
+        return _arrays(self.input_norm, *self._inputs, self.output, self.post_norm, *self._gates, self.down)
+
     def attention(self, x: Tensor) -> Tensor:
         """Queries, keys and values side by side."""
         parts = [F.linear(x, weight) for weight in self._inputs]
@@ -86,6 +120,18 @@ class _Weights:
         """Gate and what it gates."""
         parts = [F.linear(x, weight) for weight in self._gates]
         return parts[0].chunk(2, dim=-1) if len(parts) == 1 else parts
+
+
+def _arrays(*tensors: Tensor) -> list[np.ndarray]:
+    return [tensor.detach().numpy() for tensor in tensors]
+
+
+def _kernels() -> ModuleType | None:
+    try:
+        from . import decoding_step_cpu
+    except ImportError:  # no numba
+        return None
+    return decoding_step_cpu
 
 
 def is_plain(lm: LlamaForCausalLM) -> bool:

@@ -8,11 +8,15 @@ With `u = W x`, for each channel and each time step t:
     h_t = r_t * c_t + (1 - r_t) * x_t                   highway output
 
 Every matrix product lies outside the recurrence, so the scan over time is element-wise. `sru_scan_reference` says so
-in the plainest way; `sru_scan` computes the same values with three fused operations a step and its own backward pass.
+in the plainest way; `sru_scan` computes the same values with three fused operations a step and its own backward pass,
+on any device. Where the hardware has a kernel of its own (`fused_scan`) a layer takes that.
 
 Shapes: N sequences, K time steps, H channels of one direction. Scans run time-first: (K, N, 2, H), where axis 2 holds
 the forward and the backward direction, the latter already reversed in time.
 """
+
+from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import nn
@@ -85,6 +89,22 @@ def sru_scan(
     return torch.lerp(skip, cells, reset)
 
 
+@cache
+def _sru_cpu() -> Callable | None:
+    try:
+        from .sru_cpu import sru_cpu
+    except ImportError:  # no numba
+        return None
+    return sru_cpu
+
+
+def fused_scan(projected: torch.Tensor) -> Callable | None:
+    """The whole recurrence as one operation, with the arguments of `sru_cpu`; None where there is none."""
+    if projected.dtype == torch.float64 or torch.compiler.is_compiling() or type(projected) is not torch.Tensor:
+        return None
+    return _sru_cpu() if projected.device.type == "cpu" else None
+
+
 class SRULayer(nn.Module):
     """One bidirectional layer: (N, K, input_size) -> (N, K, 2 * hidden_size), forward channels first.
 
@@ -102,8 +122,11 @@ class SRULayer(nn.Module):
         bound = (3 / input_size) ** 0.5
         nn.init.uniform_(self.projection.weight, -bound, bound)
 
-    def forward(self, x: torch.Tensor, scan=sru_scan) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, scan: Callable | None = None) -> torch.Tensor:
         u = self.projection(x).unflatten(-1, (2, self.num_projections, self.hidden_size))  # (N, K, 2, P, H)
+        if scan is None and self.num_projections == 3 and (fused := fused_scan(u)) is not None:
+            return fused(u, x, self.cell_weight, self.gate_bias)
+        scan = scan or sru_scan
         u = torch.stack([u[:, :, 0], u[:, :, 1].flip(1)], dim=2).transpose(0, 1)  # (K, N, 2, P, H)
         u = u.to(torch.promote_types(u.dtype, self.cell_weight.dtype))  # under autocast the state stays in float32
         if self.num_projections == 4:
