@@ -205,6 +205,7 @@ def _sampling(args: argparse.Namespace) -> dict[str, Any]:
         "top_k": args.top_k,
         "top_p": args.top_p,
         "lm_guidance_scale": args.lm_guidance,
+        "continuation": args.continuation,
         "fade_seconds": args.fade,
         "output_type": "pt",
     }
