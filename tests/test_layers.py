@@ -44,6 +44,7 @@ BY_UNIT = {  # and a unit besides: it is there for that, or an extra installs it
     "data": {"accelerate", "datasets", "filelock", "fsspec", "pyarrow"},
     "evaluation": {"matplotlib"},
     "lora_training": {"peft", "safetensors"},
+    "models": {"triton"},
     "sound_files": {"av"},
     "spectra": {"transformers"},
     "training_utils": {"accelerate", "psutil", "pydantic", "safetensors"},
@@ -51,6 +52,7 @@ BY_UNIT = {  # and a unit besides: it is there for that, or an extra installs it
 BLOCKS = {  # within these units a file imports only what it is built of
     "models": {
         "dual_path": {"segmentation", "sru"},
+        "sru": {"sru_triton"},
         "semantic_lm": {"decoding_step"},
         "audio_vae": {"heads"},
         "residual_quantizer": {"clustering"},

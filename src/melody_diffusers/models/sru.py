@@ -14,8 +14,12 @@ Shapes: N sequences, K time steps, H channels of one direction. Scans run time-f
 the forward and the backward direction, the latter already reversed in time.
 """
 
+from importlib.util import find_spec
+
 import torch
 from torch import nn
+
+HAS_TRITON = find_spec("triton") is not None  # PyTorch for CUDA brings it
 
 
 def sru_scan_reference(
@@ -85,6 +89,16 @@ def sru_scan(
     return torch.lerp(skip, cells, reset)
 
 
+@torch.compiler.assume_constant_result
+def has_kernel(device: torch.device) -> bool:
+    """Whether the CUDA device can do all that follows a layer's projection in one kernel."""
+    if not HAS_TRITON:
+        return False
+    from .sru_triton import is_usable
+
+    return is_usable(device)
+
+
 class SRULayer(nn.Module):
     """One bidirectional layer: (N, K, input_size) -> (N, K, 2 * hidden_size), forward channels first.
 
@@ -104,6 +118,11 @@ class SRULayer(nn.Module):
 
     def forward(self, x: torch.Tensor, scan=sru_scan) -> torch.Tensor:
         u = self.projection(x).unflatten(-1, (2, self.num_projections, self.hidden_size))  # (N, K, 2, P, H)
+        by_kernel = u.is_cuda and scan is sru_scan and self.num_projections == 3 and u.dtype != torch.float64
+        if by_kernel and has_kernel(u.device):
+            from .sru_triton import sru_triton
+
+            return sru_triton(u, x, self.cell_weight, self.gate_bias)
         u = torch.stack([u[:, :, 0], u[:, :, 1].flip(1)], dim=2).transpose(0, 1)  # (K, N, 2, P, H)
         u = u.to(torch.promote_types(u.dtype, self.cell_weight.dtype))  # under autocast the state stays in float32
         if self.num_projections == 4:
