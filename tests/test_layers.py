@@ -17,6 +17,8 @@ LAYERS = {
     "audio": 1,
     "spectra": 1,
     "devices": 1,
+    "compiled": 1,
+    "graphs": 1,
     "hf": 1,
     "losses": 2,
     "schedulers": 2,
@@ -40,6 +42,7 @@ THIRD_PARTY = {  # what a layer may import besides what the layers below it may
     6: set(),
 }
 BY_UNIT = {  # and a unit besides: it is there for that, or an extra installs it
+    "compiled": {"numba"},
     "hf": {"diffusers", "huggingface_hub", "peft", "safetensors", "transformers"},
     "data": {"accelerate", "datasets", "filelock", "fsspec", "pyarrow"},
     "evaluation": {"matplotlib"},
@@ -52,8 +55,9 @@ BY_UNIT = {  # and a unit besides: it is there for that, or an extra installs it
 BLOCKS = {  # within these units a file imports only what it is built of
     "models": {
         "dual_path": {"segmentation", "sru"},
-        "sru": {"sru_triton"},
+        "sru": {"sru_cpu", "sru_triton"},
         "semantic_lm": {"decoding_step"},
+        "decoding_step": {"decoding_step_cpu"},
         "audio_vae": {"heads"},
         "residual_quantizer": {"clustering"},
         "semantic_tokenizer": {"clustering"},

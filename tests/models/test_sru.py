@@ -1,7 +1,11 @@
+import copy
+
 import pytest
 import torch
 
-from melody_diffusers.models.sru import SRU, SRULayer, sru_scan, sru_scan_reference
+from melody_diffusers import compiled
+from melody_diffusers.models import sru
+from melody_diffusers.models.sru import SRU, SRULayer, fused_scan, sru_scan, sru_scan_reference
 
 
 def scan_inputs(num_steps=9, num_sequences=3, hidden_size=5):
@@ -71,6 +75,54 @@ def test_module_equals_the_reference_scan_with_and_without_highway_projection(in
         expected = layer(expected, scan=sru_scan_reference)
     torch.testing.assert_close(module(x), expected, rtol=0, atol=1e-10)
     assert module(x).shape == (2, 6, 2 * hidden_size)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 3e-6), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize(("num_sequences", "num_steps", "hidden_size"), [(1, 1, 1), (3, 5, 7), (5, 32, 72)])
+def test_compiled_scan_equals_the_reference_in_values_and_gradients(
+    monkeypatch, dtype, tolerance, num_sequences, num_steps, hidden_size
+):
+    torch.manual_seed(0)
+    layer = SRULayer(2 * hidden_size, hidden_size)
+    for weight in layer.parameters():
+        torch.nn.init.normal_(weight, std=0.1)
+    layer.to(dtype)
+    exact = copy.deepcopy(layer).double()
+    x = torch.randn(num_sequences, num_steps, 2 * hidden_size, dtype=dtype, requires_grad=True)
+    x_exact = x.detach().double().requires_grad_()
+    expected = exact(x_exact, sru_scan_reference)
+    weight = torch.randn_like(expected)
+    wanted = torch.autograd.grad((expected * weight).sum(), [x_exact, *exact.parameters()])
+    assert fused_scan(layer.projection(x)) is not None
+    for split in (compiled.SPLIT, 0):  # on one thread, and shared by two
+        monkeypatch.setattr(compiled, "SPLIT", split)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+        h = layer(x)
+        assert h.dtype == dtype
+        torch.testing.assert_close(h.double(), expected, rtol=tolerance, atol=tolerance)
+        for gradient, exact_gradient in zip(
+            torch.autograd.grad((h * weight).sum(), [x, *layer.parameters()]), wanted, strict=True
+        ):
+            scale = exact_gradient.abs().max().clamp_min(1e-3)
+            torch.testing.assert_close(
+                gradient / scale, exact_gradient / scale, rtol=0, atol=tolerance, check_dtype=False
+            )
+
+
+def test_compiled_scan_lets_nan_through():
+    layer = SRULayer(8, 4)
+    x = torch.randn(2, 6, 8)
+    for place in range(24):  # candidate, forget and reset gate of both directions
+        u = layer.projection(x).unflatten(-1, (2, 3, 4)).detach()
+        u.flatten(2)[0, 3, place] = float("nan")
+        assert fused_scan(u)(u, x, layer.cell_weight, layer.gate_bias).isnan().any()
+
+
+def test_without_numba_the_scan_goes_by_operations(monkeypatch):
+    layer, x = SRULayer(8, 4), torch.randn(2, 6, 8)
+    expected = layer(x)
+    monkeypatch.setattr(sru, "_sru_cpu", lambda: None)
+    torch.testing.assert_close(layer(x), expected)
 
 
 def test_state_stays_in_float32_under_autocast():

@@ -4,6 +4,7 @@ Triton comes with PyTorch for CUDA and not with that for CPUs; `pip install trit
 leaves it out, and these tests are then skipped.
 """
 
+import contextlib
 import sys
 
 import pytest
@@ -116,12 +117,19 @@ def test_torch_knows_the_operation(kernel):
 
 
 def test_where_triton_does_not_compile_the_layer_goes_without(kernel, monkeypatch, caplog):
-    monkeypatch.setattr(sru, "HAS_TRITON", True)
+    device = torch.device("cpu")
+    assert kernel.is_usable(device)
     monkeypatch.setattr(kernel, "_launch", lambda *_: 1 / 0)
-    kernel.is_usable.cache_clear()
-    assert not sru.has_kernel(torch.device("cpu")) and "without its kernel" in caplog.text
-    monkeypatch.undo()
-    kernel.is_usable.cache_clear()
-    assert sru.has_kernel(torch.device("cpu"))
-    monkeypatch.setattr(sru, "HAS_TRITON", False)
-    assert not sru.has_kernel(torch.device("cpu"))
+    assert not kernel.is_usable(device) and "without its kernel" in caplog.text
+
+
+def test_a_layer_on_a_gpu_is_the_kernels(kernel, monkeypatch):
+    """With an input of its own width; where a projection makes the highway it is the plain scan."""
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    monkeypatch.setattr(sru, "has_sru_triton", lambda device: True)
+    monkeypatch.setattr(torch.cuda, "device_of", lambda tensor: contextlib.nullcontext())
+    with torch.profiler.profile() as profile:
+        for input_size in (8, 6):
+            layer, x = SRULayer(input_size, 4), torch.randn(2, 5, input_size)
+            torch.testing.assert_close(layer(x), layer(x, sru_scan_reference))
+    assert [event.count for event in profile.key_averages() if event.key == "melody_diffusers::sru"] == [1]

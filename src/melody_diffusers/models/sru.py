@@ -8,18 +8,18 @@ With `u = W x`, for each channel and each time step t:
     h_t = r_t * c_t + (1 - r_t) * x_t                   highway output
 
 Every matrix product lies outside the recurrence, so the scan over time is element-wise. `sru_scan_reference` says so
-in the plainest way; `sru_scan` computes the same values with three fused operations a step and its own backward pass.
+in the plainest way; `sru_scan` computes the same values with three fused operations a step and its own backward pass,
+on any device. Where the hardware has a kernel of its own (`fused_scan`) a layer takes that.
 
 Shapes: N sequences, K time steps, H channels of one direction. Scans run time-first: (K, N, 2, H), where axis 2 holds
 the forward and the backward direction, the latter already reversed in time.
 """
 
-from importlib.util import find_spec
+from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import nn
-
-HAS_TRITON = find_spec("triton") is not None  # PyTorch for CUDA brings it
 
 
 def sru_scan_reference(
@@ -89,14 +89,39 @@ def sru_scan(
     return torch.lerp(skip, cells, reset)
 
 
-@torch.compiler.assume_constant_result
-def has_kernel(device: torch.device) -> bool:
-    """Whether the CUDA device can do all that follows a layer's projection in one kernel."""
-    if not HAS_TRITON:
-        return False
-    from .sru_triton import is_usable
+@cache
+def _sru_cpu() -> Callable | None:
+    try:
+        from .sru_cpu import sru_cpu
+    except ImportError:  # no numba
+        return None
+    return sru_cpu
 
+
+@cache
+def _has_sru_triton(device: torch.device) -> bool:
+    try:
+        from .sru_triton import is_usable
+    except ImportError:  # PyTorch brings Triton for CUDA only
+        return False
     return is_usable(device)
+
+
+@torch.compiler.assume_constant_result
+def has_sru_triton(device: torch.device) -> bool:
+    """Whether the device is a GPU that Triton compiles for. (The compiler looks through caches, and past this.)"""
+    return _has_sru_triton(device)
+
+
+def fused_scan(projected: torch.Tensor) -> Callable | None:
+    """The whole recurrence as one operation, with the arguments of `sru_cpu`; None where there is none."""
+    if projected.dtype == torch.float64 or type(projected) is not torch.Tensor:
+        return None
+    if projected.is_cuda and has_sru_triton(projected.device):
+        from .sru_triton import sru_triton
+
+        return sru_triton
+    return _sru_cpu() if projected.device.type == "cpu" and not torch.compiler.is_compiling() else None
 
 
 class SRULayer(nn.Module):
@@ -116,13 +141,11 @@ class SRULayer(nn.Module):
         bound = (3 / input_size) ** 0.5
         nn.init.uniform_(self.projection.weight, -bound, bound)
 
-    def forward(self, x: torch.Tensor, scan=sru_scan) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, scan: Callable | None = None) -> torch.Tensor:
         u = self.projection(x).unflatten(-1, (2, self.num_projections, self.hidden_size))  # (N, K, 2, P, H)
-        by_kernel = u.is_cuda and scan is sru_scan and self.num_projections == 3 and u.dtype != torch.float64
-        if by_kernel and has_kernel(u.device):
-            from .sru_triton import sru_triton
-
-            return sru_triton(u, x, self.cell_weight, self.gate_bias)
+        if scan is None and self.num_projections == 3 and (fused := fused_scan(u)) is not None:
+            return fused(u, x, self.cell_weight, self.gate_bias)
+        scan = scan or sru_scan
         u = torch.stack([u[:, :, 0], u[:, :, 1].flip(1)], dim=2).transpose(0, 1)  # (K, N, 2, P, H)
         u = u.to(torch.promote_types(u.dtype, self.cell_weight.dtype))  # under autocast the state stays in float32
         if self.num_projections == 4:

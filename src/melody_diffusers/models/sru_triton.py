@@ -10,7 +10,6 @@ Shapes: N sequences, K time steps, H channels of one direction; 2 directions, fo
 forget, reset.
 """
 
-import functools
 import logging
 
 import torch
@@ -169,7 +168,6 @@ def _differentiate(ctx, grad_h: Tensor):
 sru_triton.register_autograd(_differentiate, setup_context=_keep)
 
 
-@functools.cache
 def is_usable(device: torch.device) -> bool:
     """Whether Triton compiles for the device: it needs a C compiler, and a GPU that it knows."""
     try:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..graphs import Recording, state_of
 from ..models.dual_path import DualPathDiffusionModel
 from ..schedulers.angle import AngleScheduler
 from ..timebase import Timebase, chunk_boundaries
@@ -60,18 +61,19 @@ def plan_windows(unknown: torch.Tensor, window: int, chunk: int, alignment: int 
 
 
 def guided_velocity(
-    dual_path: DualPathDiffusionModel,
+    network: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
     latents: torch.Tensor,
     angle: torch.Tensor,
     semantic_tokens: torch.Tensor,
     guidance_scale: float,
-    attention_kwargs: dict | None = None,
 ) -> torch.Tensor:
-    """Classifier-free guidance, v = v_uncond + s (v_cond - v_uncond), in one forward pass: (B, L, D)."""
+    """Classifier-free guidance, v = v_uncond + s (v_cond - v_uncond), in one forward pass: (B, L, D).
+
+    `network` gives the velocity of latents, angles and semantic tokens, as `DualPathDiffusionModel` does.
+    """
     if guidance_scale == 1:
-        return dual_path(latents, angle, semantic_tokens, attention_kwargs=attention_kwargs).sample
-    both = torch.cat([latents, latents])
-    velocity = dual_path(both, angle, semantic_tokens, attention_kwargs=attention_kwargs).sample
+        return network(latents, angle, semantic_tokens)
+    velocity = network(torch.cat([latents, latents]), angle, semantic_tokens)
     conditional, unconditional = velocity.chunk(2)
     return unconditional + guidance_scale * (conditional - unconditional)
 
@@ -108,7 +110,13 @@ def denoise(
     window, chunk = window_and_chunk(dual_path.config, latents.shape[1])
     window_tokens = timebase.frames_to_tokens(window)
     latents, unknown = latents.clone(), unknown.clone()
-    for start in plan_windows(unknown, window, chunk, timebase.frame_alignment):
+    starts = plan_windows(unknown, window, chunk, timebase.frame_alignment)
+    network = Recording(
+        lambda *inputs: dual_path(*inputs, attention_kwargs=attention_kwargs).sample,
+        num_calls=len(starts) * len(scheduler.timesteps),
+        state=lambda: state_of(dual_path),
+    )
+    for start in starts:
         frames = slice(start, start + window)
         first_token = timebase.frame_to_token(start)
         tokens = semantic_tokens[:, first_token : first_token + window_tokens]
@@ -119,7 +127,7 @@ def denoise(
                 latents[:, frames] = z
                 return latents[:, : frames.stop]
             scale = guidance_scale() if callable(guidance_scale) else guidance_scale
-            velocity = guided_velocity(dual_path, z, torch.where(free, angle, 0.0), tokens, scale, attention_kwargs)
+            velocity = guided_velocity(network, z, torch.where(free, angle, 0.0), tokens, scale)
             stepped = scheduler.step(velocity.to(z.dtype), angle, z).prev_sample
             z = torch.where(free.unsqueeze(-1), stepped, known)
             if on_step is not None:
