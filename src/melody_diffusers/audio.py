@@ -288,11 +288,12 @@ def crop_or_pad(waveform: Tensor, num_samples: int, start: int = 0) -> Tensor:
 
 def fade(waveform: Tensor, rise: int, fall: int) -> Tensor:
     """The waveform (..., T), its first `rise` samples faded in and its last `fall` faded out, along a cosine."""
-    gain = torch.ones(waveform.shape[-1], device=waveform.device)
-    rise, fall = min(rise, len(gain)), min(fall, len(gain))
-    gain[:rise] *= torch.hann_window(2 * rise, device=gain.device)[:rise]
-    gain[len(gain) - fall :] *= torch.hann_window(2 * fall, device=gain.device)[:fall].flip(0)
-    return waveform * gain
+    length = waveform.shape[-1]
+    rise, fall = min(rise, length), min(fall, length)
+    faded = waveform.clone()
+    faded[..., :rise] *= torch.hann_window(2 * rise, device=faded.device)[:rise]
+    faded[..., length - fall :] *= torch.hann_window(2 * fall, device=faded.device)[:fall].flip(0)
+    return faded
 
 
 def repeat_to(waveform: Tensor, num_samples: int) -> Tensor:
@@ -303,7 +304,8 @@ def repeat_to(waveform: Tensor, num_samples: int) -> Tensor:
 
 def rms_db(waveform: Tensor) -> Tensor:
     """Level of (..., T) over time in dB relative to a full-scale constant (a full-scale sine is -3.01); floor -120."""
-    return 10.0 * waveform.float().square().mean(dim=-1).clamp(min=1e-12).log10()
+    power = torch.linalg.vector_norm(waveform.float(), dim=-1).square() / waveform.shape[-1]
+    return 10.0 * power.clamp(min=1e-12).log10()
 
 
 def limit_peak(waveform: Tensor, ceiling: float = 0.977) -> tuple[Tensor, Tensor]:
@@ -314,7 +316,9 @@ def limit_peak(waveform: Tensor, ceiling: float = 0.977) -> tuple[Tensor, Tensor
     """
     if not 0.0 < ceiling <= 1.0:
         raise ValueError(f"ceiling must lie in (0, 1], got {ceiling}.")
-    peak = waveform.abs().amax(dim=(-2, -1))
+    peak = torch.maximum(waveform.amax((-2, -1)), -waveform.amin((-2, -1)))
     gain = torch.where(peak > ceiling, ceiling / peak, torch.ones_like(peak))
-    limited = (waveform * gain[:, None, None]).clamp(-ceiling, ceiling)
-    return torch.where(gain[:, None, None] < 1.0, limited, waveform), gain
+    if not (gain < 1).any():
+        return waveform, gain
+    bound = torch.where(gain < 1, ceiling, math.inf)[:, None, None]  # a product may round to just above
+    return (waveform * gain[:, None, None]).clamp(-bound, bound), gain

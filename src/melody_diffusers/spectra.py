@@ -4,7 +4,7 @@ Shapes: B batch, T samples, N frames, F frequency bins.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -187,18 +187,29 @@ def stft_frames(waveform: Tensor, n_fft: int, hop_length: int) -> Tensor:
 
 def inverse_stft_frames(spectrum: Tensor, hop_length: int) -> Tensor:
     """Waveform (B, N * hop_length) of frames (B, N, F): inverts `stft_frames`, by least squares where none fits."""
+    return _overlap_frames(spectrum, hop_length) / _overlap_weights(spectrum, hop_length)
+
+
+def _overlap_frames(spectrum: Tensor, hop_length: int) -> Tensor:
     n_fft = 2 * (spectrum.shape[-1] - 1)
     window = _constant(torch.hann_window, spectrum, n_fft)
-    frames = torch.fft.irfft(spectrum, n=n_fft) * (window * window.norm())
-    squares = window.square().expand(1, spectrum.shape[1], -1)
-    start, length = (n_fft - hop_length) // 2, spectrum.shape[1] * hop_length
+    return _overlap_add(torch.fft.irfft(spectrum, n=n_fft) * (window * window.norm()), hop_length)
 
-    def overlap_add(frames: Tensor) -> Tensor:
-        parts = frames.unflatten(-1, (-1, hop_length)).unbind(2)  # n_fft / hop parts of (B, N, hop)
-        shifted = [F.pad(part, (0, 0, i, len(parts) - 1 - i)) for i, part in enumerate(parts)]
-        return torch.stack(shifted).sum(0).flatten(1)[:, start : start + length]
 
-    return overlap_add(frames) / overlap_add(squares)
+def _overlap_weights(spectrum: Tensor, hop_length: int) -> Tensor:
+    """How much of the squared windows lies over each sample, (1, N * hop_length)."""
+    window = _constant(torch.hann_window, spectrum, 2 * (spectrum.shape[-1] - 1))
+    return _overlap_add(window.square().expand(1, spectrum.shape[1], -1), hop_length)
+
+
+def _overlap_add(frames: Tensor, hop_length: int) -> Tensor:
+    """Sum (B, N * hop_length) of frames (B, N, T), each centred on the middle of its own hop."""
+    num_frames, parts = frames.shape[1], frames.unflatten(-1, (-1, hop_length)).unbind(2)  # T / hop of (B, N, hop)
+    total = frames.new_zeros(len(frames), num_frames + len(parts) - 1, hop_length)
+    for i, part in enumerate(parts):
+        total[:, i : i + num_frames] += part
+    start = (frames.shape[-1] - hop_length) // 2
+    return total.flatten(1)[:, start : start + num_frames * hop_length]
 
 
 def _phase_of_partials(magnitude: Tensor, hop_length: int, turns_before: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
@@ -238,31 +249,56 @@ def griffin_lim(
     real magnitudes of music and a hop of a quarter window, 16 iterations leave 1 % of the energy wrong.
 
     Args:
-        tile_frames: work on so many frames at a time, which takes less memory and gives the same waveform: partials run
-            on from tile to tile, and a tile is worked on with as many frames around it as the iterations reach.
+        tile_frames: work on so many frames at a time, which takes less memory and gives the same waveform.
     """
-    num_frames, tile = magnitude.shape[1], tile_frames or magnitude.shape[1]
-    reach = (num_iterations + 1) * (2 * (magnitude.shape[-1] - 1) // hop_length)
-    phases, turns = [], 0.0
-    for part in magnitude.float().split(tile, dim=1):
-        phase, turns = _phase_of_partials(part, hop_length, turns)
-        phases.append(phase)
-    phase = torch.cat(phases, dim=1)
-    pieces = []
-    for start in range(0, num_frames, tile):
-        first, end = max(0, start - reach), min(start + tile, num_frames)
-        around = slice(first, min(end + reach, num_frames))
-        piece = _griffin_lim(magnitude[:, around].float(), phase[:, around], hop_length, num_iterations, momentum)
-        pieces.append(piece[:, (start - first) * hop_length : (end - first) * hop_length])
-    return torch.cat(pieces, dim=1)
+    tiles = magnitude.split(tile_frames or magnitude.shape[1], dim=1)
+    return torch.cat(list(griffin_lim_tiles(tiles, hop_length, num_iterations, momentum)), dim=1)
+
+
+def griffin_lim_tiles(
+    tiles: Iterable[Tensor], hop_length: int, num_iterations: int = 16, momentum: float = 0.99
+) -> Iterator[Tensor]:
+    """`griffin_lim` of magnitudes that come one tile after the other, (B, n, F) each: the waveform in pieces.
+
+    Partials run on from tile to tile, and what is given has been worked on with as many frames around it as the
+    iterations reach; so each piece ends as many frames before its tile.
+    """
+    turns: Tensor | float = 0.0
+    magnitude = phase = None
+    given = 0  # frames of `magnitude` whose waveform has been given
+    for tile, is_last in _with_last(tiles):
+        tile = tile.float()
+        new, turns = _phase_of_partials(tile, hop_length, turns)
+        magnitude = tile if magnitude is None else torch.cat([magnitude, tile], dim=1)
+        phase = new if phase is None else torch.cat([phase, new], dim=1)
+        reach = (num_iterations + 1) * (2 * (tile.shape[-1] - 1) // hop_length)
+        end = magnitude.shape[1] - (0 if is_last else reach)
+        if end > given:
+            waveform = _griffin_lim(magnitude, phase, hop_length, num_iterations, momentum)
+            yield waveform[:, given * hop_length : end * hop_length]
+            first = max(0, end - reach)
+            magnitude, phase, given = magnitude[:, first:], phase[:, first:], end - first
+
+
+def _with_last(items: Iterable[Tensor]) -> Iterator[tuple[Tensor, bool]]:
+    """Each item, and whether it is the last."""
+    iterator = iter(items)
+    item = next(iterator, None)
+    while item is not None:
+        following = next(iterator, None)
+        yield item, following is None
+        item = following
 
 
 def _griffin_lim(magnitude: Tensor, phase: Tensor, hop_length: int, num_iterations: int, momentum: float) -> Tensor:
     spectrum = torch.polar(magnitude, phase)
+    weights = _overlap_weights(spectrum, hop_length)
     n_fft, previous = 2 * (magnitude.shape[-1] - 1), None
     for _ in range(num_iterations):
-        consistent = stft_frames(inverse_stft_frames(spectrum, hop_length), n_fft, hop_length)
-        ahead = consistent if previous is None else consistent + momentum * (consistent - previous)
+        consistent = stft_frames(_overlap_frames(spectrum, hop_length) / weights, n_fft, hop_length)
+        ahead = consistent if previous is None else torch.lerp(previous, consistent, 1 + momentum)
         previous = consistent
-        spectrum = magnitude * ahead / ahead.abs().clamp_min(1e-8)
-    return inverse_stft_frames(spectrum, hop_length)
+        real, imaginary = torch.view_as_real(ahead).unbind(-1)  # the magnitude of complex numbers is slow on a CPU
+        power = torch.addcmul(real * real, imaginary, imaginary)
+        spectrum = magnitude * power.clamp_min(1e-16).rsqrt() * ahead
+    return _overlap_frames(spectrum, hop_length) / weights

@@ -120,6 +120,7 @@ def test_fitting_reports_the_share_that_is_clipped(vae):
 @torch.no_grad()
 def test_tiled_equals_untiled(vae):
     waveform = noise(2, 1, 301 * vae.hop_samples)
+    vae.disable_tiling()
     whole = vae.encode(waveform).latent_dist
     sound = vae.decode(whole.mode()).sample
     vae.enable_tiling()
@@ -240,7 +241,7 @@ def test_tiles_of_the_magnitude_head_share_one_phase():
     waveform = (0.3 * torch.sin(2 * torch.pi * 441 * time) + 0.2 * torch.sin(2 * torch.pi * 1234 * time))[None, None]
     latents = vae.encode(waveform).latent_dist.mode()
     sound = vae.decode(latents).sample
-    vae.enable_tiling()
+    assert vae.use_tiling
     for tile_frames in (64, 100):
         vae.tile_frames = tile_frames
         torch.testing.assert_close(vae.decode(latents).sample, sound, atol=1e-5, rtol=0)
@@ -252,6 +253,7 @@ def test_griffin_lim_keeps_a_tone_in_tune_for_ten_minutes_and_gives_the_same_in_
     tone = torch.sin(2 * torch.pi * (0.171 * torch.arange(frames * hop, dtype=torch.float64)) % (2 * torch.pi)).float()
     magnitude = stft_frames(tone[None], n_fft, hop).abs()
     whole = griffin_lim(magnitude, hop, num_iterations=4)
+    assert whole.shape == (1, frames * hop)
     tiled = griffin_lim(magnitude, hop, num_iterations=4, tile_frames=7_000)
     torch.testing.assert_close(tiled, whole, atol=1e-5, rtol=0)
     for second in (slice(24_000, 48_000), slice(-48_000, -24_000)):

@@ -7,8 +7,9 @@ Shapes: B batch, T samples, L latent frames, D latent width, C channels, F frequ
 """
 
 import inspect
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -142,8 +143,8 @@ class AudioVAEGANDecoderOutput(BaseOutput):
 class AudioVAEGAN(TransformersAutoencoder, PreTrainedModel):
     """Variational autoencoder of audio: `encode` gives latents of `latent_dim` numbers a frame, `decode` the waveform.
 
-    Long audio: `enable_tiling()` works through it in windows that overlap by what the convolutions can see, with the
-    same result as in one piece; `enable_slicing()` takes a batch one item at a time.
+    Long audio is worked through in tiles that overlap by what the convolutions can see, with the same result as in one
+    piece; `disable_tiling()` takes it at once. `enable_slicing()` takes a batch one item at a time.
     """
 
     config_class = AudioVAEGANConfig
@@ -161,7 +162,7 @@ class AudioVAEGAN(TransformersAutoencoder, PreTrainedModel):
         self.register_buffer("latent_mean", torch.zeros(config.latent_dim))
         self.register_buffer("latent_std", torch.ones(config.latent_dim))
         self.use_slicing = False
-        self.use_tiling = False
+        self.use_tiling = True
         self.tile_frames = 1024  # latent frames a tile adds; its context comes on top
         self.post_init()
 
@@ -273,15 +274,26 @@ class AudioVAEGAN(TransformersAutoencoder, PreTrainedModel):
         return torch.cat(pieces, dim=1)
 
     def _decode(self, raw: torch.Tensor) -> torch.Tensor:
-        pieces = []
+        pieces = self._decoded_tiles(raw)
+        if not self.has_phase:
+            pieces = self.decoder.waveform(pieces)
+        first = next(pieces)  # (B, 1, t)
+        total = raw.shape[1] * self.hop_samples
+        if first.shape[-1] == total:
+            return first
+        whole = first.new_empty(*first.shape[:-1], total)  # (B, 1, T), so that no piece is held twice
+        end = 0
+        for piece in itertools.chain([first], pieces):
+            start, end = end, end + piece.shape[-1]
+            whole[..., start:end] = piece
+        return whole
+
+    def _decoded_tiles(self, raw: torch.Tensor) -> Iterator[torch.Tensor]:
+        """What the decoder makes of (B, L, D), tile by tile: (B, C, n * steps) each."""
         for start, end, first, last in self._tiles(raw.shape[1], self.decoder.context_frames):
             piece = self.decoder(raw[:, first:last])  # (B, C, (last - first) * steps)
             steps = piece.shape[-1] // (last - first)
-            pieces.append(piece[..., (start - first) * steps : (end - first) * steps])
-        whole = torch.cat(pieces, dim=-1)  # (B, C, L * steps)
-        if self.has_phase:
-            return whole  # (B, 1, T)
-        return self.decoder.waveform(whole, self.tile_frames if self.use_tiling else None)
+            yield piece[..., (start - first) * steps : (end - first) * steps]
 
     @torch.no_grad()
     def fit_latent_statistics(self, raw_latents: torch.Tensor, min_std: float = 1e-3) -> float:

@@ -8,7 +8,7 @@
 
 Both modules say in `context_frames` how many latent frames to either side a frame depends on: tiles overlap by these.
 A head may leave phases out of the latents. Its decoder then makes magnitudes (B, F, N), N a multiple of L, and has a
-method `waveform(magnitude, tile_frames)` that finds the phases, for the whole at once; its encoder has a method
+method `waveform(tiles)` that finds the phases, one tile of magnitudes after the other; its encoder has a method
 `magnitude`, from a waveform (B, 1, T) to the magnitudes (B, N, F) that the decoder is trained to make.
 """
 

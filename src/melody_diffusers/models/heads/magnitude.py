@@ -7,12 +7,13 @@ Shapes: B batch, T samples, L latent frames, D latent width, C channels, F frequ
 apart).
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from ...spectra import griffin_lim, stft_frames
+from ...spectra import griffin_lim_tiles, stft_frames
 from .convnext import ConvNeXtOptions, ConvNeXtTrunk
 
 
@@ -82,7 +83,7 @@ class MagnitudeDecoder(ConvNeXtTrunk):
         log = self.last(self.trunk(latents)).float().clamp(max=5.0)  # (B, L, N / L * F)
         return log.unflatten(-1, (self.spectra_per_latent, -1)).flatten(1, 2).exp().transpose(1, 2)  # (B, F, N)
 
-    def waveform(self, magnitude: torch.Tensor, tile_frames: int | None) -> torch.Tensor:
-        """(B, F, N) -> (B, 1, T), by Griffin-Lim, with `tile_frames` latent frames at a time."""
-        tile = None if tile_frames is None else tile_frames * self.spectra_per_latent
-        return griffin_lim(magnitude.transpose(1, 2), self.hop, self.num_iterations, tile_frames=tile).unsqueeze(1)
+    def waveform(self, tiles: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """Tiles (B, F, n) of the magnitudes, in order -> pieces (B, 1, t) of the waveform, by Griffin-Lim."""
+        spectra = (tile.transpose(1, 2) for tile in tiles)
+        return (piece.unsqueeze(1) for piece in griffin_lim_tiles(spectra, self.hop, self.num_iterations))
