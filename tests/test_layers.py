@@ -18,6 +18,7 @@ LAYERS = {
     "spectra": 1,
     "devices": 1,
     "compiled": 1,
+    "graphs": 1,
     "hf": 1,
     "losses": 2,
     "schedulers": 2,
@@ -46,6 +47,7 @@ BY_UNIT = {  # and a unit besides: it is there for that, or an extra installs it
     "data": {"accelerate", "datasets", "filelock", "fsspec", "pyarrow"},
     "evaluation": {"matplotlib"},
     "lora_training": {"peft", "safetensors"},
+    "models": {"triton"},
     "sound_files": {"av"},
     "spectra": {"transformers"},
     "training_utils": {"accelerate", "psutil", "pydantic", "safetensors"},
@@ -53,7 +55,7 @@ BY_UNIT = {  # and a unit besides: it is there for that, or an extra installs it
 BLOCKS = {  # within these units a file imports only what it is built of
     "models": {
         "dual_path": {"segmentation", "sru"},
-        "sru": {"sru_cpu"},
+        "sru": {"sru_cpu", "sru_triton"},
         "semantic_lm": {"decoding_step"},
         "decoding_step": {"decoding_step_cpu"},
         "audio_vae": {"heads"},

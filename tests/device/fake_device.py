@@ -32,6 +32,8 @@ class _Backend(_DummyBackendModule):
 _BACKEND = _Backend()
 _setup_privateuseone_for_python_backend("fake", _BACKEND)  # device guard and hooks, in Python; one to a process
 MIXED = {"copy_", "_to_copy", "index", "index_put_", "_index_put_impl_"}  # what CUDA lets cross devices
+FUSED = {"rms_norm", "scaled_dot_product_attention"}  # one kernel each on CUDA, without gradients
+EMPTY = {"empty", "empty_like", "empty_strided", "new_empty", "_unsafe_view"}  # nothing is launched
 SYNCS = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "bincount", "equal"}
 
 
@@ -90,10 +92,20 @@ def _leave(self, *error) -> None:
     torch.set_grad_enabled(self.before)
 
 
-class _Generators(TorchFunctionMode):
-    """A draw on one device from a generator of another is an error."""
+class _Functions(TorchFunctionMode):
+    """A draw on one device from a generator of another is an error. Counts what is one kernel on CUDA as one."""
+
+    def __init__(self, launches: Counter):
+        super().__init__()
+        self.launches = launches
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
+        if getattr(func, "__name__", "") in FUSED and not torch.is_grad_enabled():
+            tensors = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, torch.Tensor)]
+            if tensors and all(isinstance(x, FakeTensor) for x in tensors):
+                self.launches[func.__name__] += 1
+                args, kwargs = tree_map(lambda x: x.held if isinstance(x, FakeTensor) else x, (args, kwargs or {}))
+                return FakeTensor(func(*args, **kwargs))
         generator = (kwargs or {}).get("generator")
         if generator is not None:
             drawn_on = kwargs.get("device") or next((x.device for x in args if isinstance(x, torch.Tensor)), "cpu")
@@ -115,7 +127,7 @@ class FakeDevice(TorchDispatchMode):
         inference = torch.inference_mode
         self.inference = {name: getattr(inference, name) for name in ("__enter__", "__exit__")}
         inference.__enter__, inference.__exit__ = _enter_without_gradients, _leave
-        self.functions = _Generators()
+        self.functions = _Functions(self.launches)
         self.functions.__enter__()
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device="fake") then comes by here
         _BACKEND.inside = True
@@ -146,7 +158,9 @@ class FakeDevice(TorchDispatchMode):
         scalars = torch.Tag.pointwise in func.tags and all(isinstance(x, FakeTensor) or x.dim() == 0 for x in tensors)
         if len(fake) not in (0, len(tensors)) and name not in MIXED and not scalars:
             raise RuntimeError(f"{func}: Expected all tensors to be on the same device, but found fake:0 and cpu.")
-        self.launches[name] += 1
+        views = any(x.alias_info is not None and not x.alias_info.is_write for x in func._schema.returns)
+        if not views and name not in EMPTY and torch.Tag.inplace_view not in func.tags:
+            self.launches[name] += 1
         crosses = len({on_device, *(isinstance(x, FakeTensor) for x in tensors)}) > 1
         if name in SYNCS or (name in ("_to_copy", "copy_") and crosses):
             self.syncs[name] += 1

@@ -7,6 +7,7 @@ model that is not plain (adapters, quantized or offloaded weights, hooks) goes t
 Shapes: B batch, H width, A heads, K heads of keys and values, D their width, L length of the cache.
 """
 
+import math
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -26,7 +27,7 @@ class DecodingStep:
 
     Args:
         lm: a model for which `is_plain` holds.
-        layers: of the cache, each with `keys` and `values` (B, K, L, D).
+        layers: of the cache, each with `both`, keys and values (2, B, K, L, D).
         length: L.
         num_scores: how many of the vocabulary's first tokens are scored.
     """
@@ -37,17 +38,22 @@ class DecodingStep:
         self.last_norm = lm.model.norm.weight
         fuse = sum(parameter.numel() for parameter in lm.parameters()) <= FUSED_NUMBERS
         self.weights = [_Weights(layer, fuse) for layer in lm.model.layers[: lm.config.num_hidden_layers]]
+        heads, groups, width = self.config.num_attention_heads, self.config.num_key_value_heads, self.config.head_dim
         positions = torch.arange(length, device=self.embeddings.device)[None]
         cos, sin = lm.model.rotary_emb(self.embeddings[:1, None], positions)  # (1, L, D) each
-        half = cos.shape[-1] // 2
-        self.cos, self.sin = cos[0], torch.cat([-sin[0, :, :half], sin[0, :, half:]], dim=-1)
+        # Of queries and keys each pair of numbers is turned. Values are not: a cosine of 1, a sine of 0.
+        self.turns = cos.new_zeros(length, 2, heads + 2 * groups, width)
+        self.turns[:, 0] = 1
+        self.turns[:, 0, : heads + groups] = cos[0, :, None]
+        self.turns[:, 1, : heads + groups] = sin[0, :, None]
+        self.turns[:, 1, :, : width // 2] *= -1
+        self.places, self.open = positions, torch.zeros_like(cos[:, :, 0])  # (1, L) each
         self._kernels = _kernels() if fuse and self._is_small() else None
         if self._kernels is not None:
             self._arrays = [
                 (
                     *weights.arrays(),
-                    cos[0, :, :half].numpy(),
-                    sin[0, :, :half].numpy(),
+                    *_arrays(cos[0, :, : width // 2], sin[0, :, : width // 2]),
                     *_arrays(layer.keys, layer.values),
                 )
                 for weights, layer in zip(self.weights, layers)
@@ -58,10 +64,16 @@ class DecodingStep:
         keys = self.layers[0].keys
         return keys.device.type == "cpu" and keys.dtype == torch.float32 and len(keys) <= COMPILED_ROWS
 
-    def __call__(self, tokens: Tensor, position: int) -> Tensor:
-        """Scores (B, `num_scores`) after the tokens (B, 1), which stand at `position`."""
+    def __call__(self, tokens: Tensor, position: int | Tensor) -> Tensor:
+        """Scores (B, `num_scores`) after the tokens (B, 1), which stand at `position`.
+
+        A position on a GPU, (1,), makes the work the same at each, so that it can be recorded: the whole cache is
+        attended to, behind a mask.
+        """
         x = F.embedding(tokens[:, 0], self.embeddings)  # (B, H)
-        return self._by_operations(x, position) if self._kernels is None else self._by_kernels(x.numpy(), position)
+        if self._kernels is None or isinstance(position, Tensor):
+            return self._by_operations(x, position)
+        return self._by_kernels(x.numpy(), position)
 
     def _by_kernels(self, x: np.ndarray, position: int) -> Tensor:
         eps = np.float32(self.config.rms_norm_eps)
@@ -71,27 +83,30 @@ class DecodingStep:
         self._kernels.products(self._head, self._kernels.rms_norm(x, self._last_norm, eps), scores)
         return torch.from_numpy(scores)
 
-    def _by_operations(self, x: Tensor, position: int) -> Tensor:
+    def _by_operations(self, x: Tensor, position: int | Tensor) -> Tensor:
         config = self.config
         heads, groups, width = config.num_attention_heads, config.num_key_value_heads, config.head_dim
-        cos, sin = self.cos[position], self.sin[position]  # (D,)
+        if isinstance(position, int):
+            (cos, sin), filled, mask = self.turns[position], position + 1, None  # (A + 2 K, D) each
+        else:
+            (cos, sin), filled = self.turns.index_select(0, position)[0], None
+            mask = self.open.masked_fill(self.places > position, -math.inf)  # (1, L)
         for weights, layer in zip(self.weights, self.layers):
             norm = F.rms_norm(x, x.shape[-1:], weights.input_norm, config.rms_norm_eps)
             projected = weights.attention(norm).view(len(x), heads + 2 * groups, width)
-            turned = projected[:, : heads + groups]
-            turned = turned * cos + turned.roll(width // 2, dims=-1) * sin  # a rotation of each pair of numbers
-            layer.keys[:, :, position] = turned[:, heads:]
-            layer.values[:, :, position] = projected[:, heads + groups :]
-            heard = F.scaled_dot_product_attention(
-                turned[:, :heads, None],
-                layer.keys[:, :, : position + 1],
-                layer.values[:, :, : position + 1],
-                enable_gqa=groups != heads,
-            )
-            x = x + F.linear(heard.flatten(1), weights.output)
+            turned = torch.addcmul(projected * cos, projected.roll(width // 2, dims=-1), sin)
+            made = turned[:, heads:].unflatten(1, (2, groups)).transpose(0, 1)  # (2, B, K, D)
+            if isinstance(position, int):
+                layer.both[:, :, :, position] = made
+            else:
+                layer.both.index_copy_(3, position, made.unsqueeze(3))
+            keys, values = layer.both[:, :, :, :filled]
+            query = turned[:, :heads, None]
+            heard = F.scaled_dot_product_attention(query, keys, values, mask, enable_gqa=groups != heads)
+            x.addmm_(heard.flatten(1), weights.output.t())
             norm = F.rms_norm(x, x.shape[-1:], weights.post_norm, config.rms_norm_eps)
             gate, up = weights.feed_forward(norm)
-            x = x + F.linear(F.silu(gate) * up, weights.down)
+            x.addmm_(F.silu(gate) * up, weights.down.t())
         return F.linear(F.rms_norm(x, x.shape[-1:], self.last_norm, config.rms_norm_eps), self.head)
 
 

@@ -13,11 +13,13 @@ Shapes: B batch, N MuLan tokens, S semantic tokens, V and C the sizes of a MuLan
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.cache_utils import Cache, DynamicLayer
 
+from .. import graphs
 from ..hf.bases import TransformersConfig, TransformersModel
 from .decoding_step import DecodingStep, is_plain
 
@@ -91,15 +93,20 @@ class Sampling:
         if not math.isfinite(self.guidance_scale):
             raise ValueError(f"guidance_scale must be a finite number, got {self.guidance_scale}.")
 
-    def draw(self, logits: torch.Tensor, uniform: torch.Tensor | None) -> torch.Tensor:
-        """Tokens (B, 1) from scores (B, C) and uniform numbers (B, C) in [0, 1), which a temperature of 0 needs not.
+    def draw(self, logits: torch.Tensor, gumbel: torch.Tensor | None = None) -> torch.Tensor:
+        """Tokens (B, 1) from scores (B, C), with guidance (2 B, C), those without condition last.
 
-        The argmax of logits / temperature + Gumbel noise is a draw from their softmax.
+        The argmax of logits / temperature + Gumbel noise (B, C) is a draw from their softmax. Without noise it is the
+        likeliest token.
         """
-        if uniform is not None:
-            # the smallest float32 uniform is 0, whose logarithm is -inf
-            gumbel = -torch.log(-torch.log(uniform.clamp(min=1e-20)))
-            logits = self._keep_likely(logits / self.temperature) + gumbel
+        logits = logits.float()
+        if self.guidance_scale != 1:
+            given, absent = logits.chunk(2)
+            logits = torch.lerp(absent, given, self.guidance_scale)
+        if gumbel is not None:
+            if self.temperature != 1:
+                logits = logits / self.temperature
+            logits = self._keep_likely(logits) + gumbel
         return logits.argmax(dim=-1, keepdim=True)
 
     def _keep_likely(self, logits: torch.Tensor) -> torch.Tensor:
@@ -138,7 +145,7 @@ def uniform_draws(
 
 
 class _PreallocatedLayer(DynamicLayer):
-    """Keys and values of one layer in a buffer of fixed length; `update` copies one step and returns a view.
+    """Keys and values of one layer in one buffer of fixed length; `update` copies one step and returns views.
 
     `DynamicLayer` copies the whole past at each token. `StaticLayer` doesn't, but attends to the empty rest of its
     buffer behind a mask that is rebuilt at each token.
@@ -154,7 +161,8 @@ class _PreallocatedLayer(DynamicLayer):
         if not self.is_initialized:
             self.dtype, self.device = key_states.dtype, key_states.device
             shape = (*key_states.shape[:2], self.length, key_states.shape[-1])
-            self.keys, self.values = key_states.new_empty(shape), value_states.new_empty(shape)
+            self.both = key_states.new_zeros(2, *shape)  # behind a mask any number will do, but NaN
+            self.keys, self.values = self.both
             self.is_initialized = True
         end = self.filled + key_states.shape[-2]
         self.keys[:, :, self.filled : end] = key_states
@@ -164,6 +172,10 @@ class _PreallocatedLayer(DynamicLayer):
 
     def get_seq_length(self) -> int:
         return self.filled
+
+
+def _advance(step: DecodingStep, sampling: Sampling, tokens: torch.Tensor, position, *gumbel) -> torch.Tensor:
+    return sampling.draw(step(tokens, position), *gumbel)
 
 
 class SemanticLM(TransformersModel, LlamaForCausalLM):
@@ -237,14 +249,17 @@ class SemanticLM(TransformersModel, LlamaForCausalLM):
         length, device = input_ids.shape[1] + num_tokens, input_ids.device
         positions = torch.arange(length, device=device)[None]  # (1, length)
         cache = Cache(layers=[_PreallocatedLayer(length) for _ in range(self.config.num_hidden_layers)])
-        tokens = torch.empty(batch, num_tokens, dtype=torch.long, device=device)
-        uniform = None
+        tokens: list[torch.Tensor] = []
+        gumbel: torch.Tensor | list = []  # without temperature there is none
         if sampling.temperature > 0:
             uniform = uniform_draws(generator, (num_tokens, batch, vocabulary), device)
-        plain = is_plain(self)
-        one_step, start = None, 0
+            gumbel = uniform.clamp_(min=1e-20).log_().neg_().log_().neg_()  # a uniform number may be 0
+        plain, on_gpu = is_plain(self), device.type in graphs.DEVICES
+        advance: Callable[..., torch.Tensor] | None = None
+        start = 0
         for step in range(num_tokens):  # nothing in here waits for the device
-            if one_step is None:
+            noise = gumbel[step : step + 1]
+            if advance is None:
                 end = start + input_ids.shape[1]
                 output = self(
                     input_ids,
@@ -253,23 +268,20 @@ class SemanticLM(TransformersModel, LlamaForCausalLM):
                     use_cache=True,
                     logits_to_keep=1,
                 )
-                logits = output.logits[:, -1, :vocabulary]
+                drawn = sampling.draw(output.logits[:, -1, :vocabulary], *noise)
                 if plain:
                     one_step = DecodingStep(self, cache.layers, length, vocabulary)
+                    advance = partial(_advance, one_step, sampling)
+                    advance = graphs.Recording(advance, num_tokens) if on_gpu else advance
             else:
                 end = start + 1
-                logits = one_step(input_ids, start)
+                drawn = advance(input_ids, positions[0, start:end] if on_gpu else start, *noise)
             start = end
-            logits = logits.float()  # (B, C), guided (2 B, C)
-            if guided:
-                given, absent = logits.chunk(2)
-                logits = absent + sampling.guidance_scale * (given - absent)
-            drawn = sampling.draw(logits, None if uniform is None else uniform[step])
-            tokens[:, step] = drawn[:, 0]
+            tokens.append(drawn)
             input_ids = drawn.repeat(2, 1) if guided else drawn
             if callback is not None and callback(step + 1, num_tokens):
-                return tokens[:, : step + 1]
-        return tokens
+                break
+        return torch.cat(tokens, dim=1)
 
     def _check_lengths(self, mulan_tokens, num_tokens, prefix_tokens, sampling, generator) -> None:
         """Raises a ValueError that names the argument, what came and what is allowed."""

@@ -98,11 +98,30 @@ def _sru_cpu() -> Callable | None:
     return sru_cpu
 
 
+@cache
+def _has_sru_triton(device: torch.device) -> bool:
+    try:
+        from .sru_triton import is_usable
+    except ImportError:  # PyTorch brings Triton for CUDA only
+        return False
+    return is_usable(device)
+
+
+@torch.compiler.assume_constant_result
+def has_sru_triton(device: torch.device) -> bool:
+    """Whether the device is a GPU that Triton compiles for. (The compiler looks through caches, and past this.)"""
+    return _has_sru_triton(device)
+
+
 def fused_scan(projected: torch.Tensor) -> Callable | None:
     """The whole recurrence as one operation, with the arguments of `sru_cpu`; None where there is none."""
-    if projected.dtype == torch.float64 or torch.compiler.is_compiling() or type(projected) is not torch.Tensor:
+    if projected.dtype == torch.float64 or type(projected) is not torch.Tensor:
         return None
-    return _sru_cpu() if projected.device.type == "cpu" else None
+    if projected.is_cuda and has_sru_triton(projected.device):
+        from .sru_triton import sru_triton
+
+        return sru_triton
+    return _sru_cpu() if projected.device.type == "cpu" and not torch.compiler.is_compiling() else None
 
 
 class SRULayer(nn.Module):

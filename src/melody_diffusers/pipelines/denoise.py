@@ -1,7 +1,7 @@
 """The reverse process over a timeline of any length (paper, section 4.1 and Algorithms 1 and 2).
 
-Each frame stands at an angle of its own, pi/2 where it is noise and 0 where it is known: so the same loop generates from
-nothing, continues, and inpaints. What is longer than the model's window is rendered in one of two ways:
+Each frame stands at an angle of its own, pi/2 where it is noise and 0 where it is known: so the same loop generates
+from nothing, continues, and inpaints. What is longer than the model's window is rendered in one of two ways:
 
     windows    Algorithm 2: one chunk after the other, each in all steps within a window of known frames
     diagonal   chunk after chunk sets out while those before it are on their way, so that a window holds chunks at
@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
+from ..graphs import Recording, state_of
 from ..models.dual_path import DualPathDiffusionModel
 from ..schedulers.angle import AngleScheduler
 from ..timebase import Timebase, chunk_boundaries
@@ -23,12 +24,12 @@ from ..timebase import Timebase, chunk_boundaries
 Continuation = Literal["diagonal", "windows"]
 
 DIAGONAL_STEPS = 0.6
-"""Reverse steps of a chunk on the diagonal, as a share of those of a single window: it sets out with neighbours that are
-nearly done. Measured in docs/experiments.md."""
+"""Reverse steps of a chunk on the diagonal, as a share of those of a single window: it sets out when its neighbours are
+half done. Measured in docs/experiments.md."""
 
 
 class Pass(NamedTuple):
-    """One call of the network: the first frame of its window, and the angles of the window's frames before and after."""
+    """One call of the network: the first frame of its window, and the angles of its frames before and after."""
 
     start: int
     before: torch.Tensor  # (L,)
@@ -51,8 +52,8 @@ def plan_passes(
 ) -> list[Pass]:
     """The calls of the network that turn every unknown frame into a known one, in the order in which they run.
 
-    A run of unknown frames that leaves room for a chunk of context is rendered at once, a gap in the middle of a window.
-    A longer run is continued from the left, on the diagonal or by Algorithm 2.
+    A run of unknown frames that leaves room for a chunk of context is rendered at once, a gap in the middle of a
+    window. A longer run is continued from the left, on the diagonal or by Algorithm 2.
 
     Args:
         unknown: bool, (F,), F >= window.
@@ -124,18 +125,19 @@ def _diagonal(
 
 
 def guided_velocity(
-    dual_path: DualPathDiffusionModel,
+    network: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
     latents: torch.Tensor,
     angle: torch.Tensor,
     semantic_tokens: torch.Tensor,
     guidance_scale: float,
-    attention_kwargs: dict | None = None,
 ) -> torch.Tensor:
-    """Classifier-free guidance, v = v_uncond + s (v_cond - v_uncond), in one forward pass: (B, L, D)."""
+    """Classifier-free guidance, v = v_uncond + s (v_cond - v_uncond), in one forward pass: (B, L, D).
+
+    `network` gives the velocity of latents, angles and semantic tokens, as `DualPathDiffusionModel` does.
+    """
     if guidance_scale == 1:
-        return dual_path(latents, angle, semantic_tokens, attention_kwargs=attention_kwargs).sample
-    both = torch.cat([latents, latents])
-    velocity = dual_path(both, angle, semantic_tokens, attention_kwargs=attention_kwargs).sample
+        return network(latents, angle, semantic_tokens)
+    velocity = network(torch.cat([latents, latents]), angle, semantic_tokens)
     conditional, unconditional = velocity.chunk(2)
     return unconditional + guidance_scale * (conditional - unconditional)
 
@@ -170,6 +172,11 @@ def denoise(
             frames that are done by then or, if there are none, with those under way, however far they are.
     """
     latents = latents.clone()
+    network = Recording(
+        lambda *inputs: dual_path(*inputs, attention_kwargs=attention_kwargs).sample,
+        num_calls=len(passes),
+        state=lambda: state_of(dual_path),
+    )
     angles = torch.stack([torch.stack(each[1:]) for each in passes])  # (passes, 2, L)
     angles = angles.unsqueeze(2).to(latents.device)  # one angle a frame, for all samples; copied once
     for number, (start, *_) in enumerate(passes):
@@ -181,7 +188,7 @@ def denoise(
         tokens = semantic_tokens[:, first_token : first_token + timebase.frames_to_tokens(angle.shape[-1])]
         z = latents[:, frames]
         scale = guidance_scale() if callable(guidance_scale) else guidance_scale
-        velocity = guided_velocity(dual_path, z, angle, tokens, scale, attention_kwargs)
+        velocity = guided_velocity(network, z, angle, tokens, scale)
         stepped = scheduler.step(velocity.to(z.dtype), angle, z, next_timestep=next_angle).prev_sample
         if on_step is not None:
             largest = torch.where(angle > next_angle, angle, 0.0).amax()

@@ -19,7 +19,6 @@ from .checks import (
     check_tensor,
     split_clips,
 )
-
 from .denoise import Continuation
 
 if TYPE_CHECKING:
