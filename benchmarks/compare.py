@@ -220,7 +220,8 @@ def main() -> None:
     args = parser.parse_args()
     if unknown := [name for name in args.systems if name not in SYSTEMS and ":" not in name]:
         parser.error(f"--systems {unknown[0]}: there are {', '.join(SYSTEMS)}")
-    os.environ |= {"OMP_NUM_THREADS": str(args.threads), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    os.environ |= {"OMP_NUM_THREADS": str(args.threads), "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+    os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
     args.out.mkdir(parents=True, exist_ok=True)
     results = {"machine": describe_machine(args.threads), "ceilings": [], "timings": [], "not_measured": []}
 
