@@ -67,7 +67,10 @@ def products(weight, scale, x, y):
             y[b, i], y[b + 1, i] = _dot(weight[i], x[b]), _dot(weight[i], x[b + 1])
     for b in range(paired, len(x)):
         for i in range(rows):
-            y[b, i] = _dot(weight[i], x[b])
+            total = _F(0)
+            for j in range(columns):
+                total += wide(weight[i, j]) * x[b, j]
+            y[b, i] = total
     for b in range(len(x)):
         for i in range(rows):
             y[b, i] *= scale[i]
