@@ -6,15 +6,17 @@ leaves it out, and these tests are then skipped.
 
 import contextlib
 import sys
+from functools import partial
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from melody_diffusers.models import sru
 from melody_diffusers.models.sru import SRU, SRULayer, sru_scan_reference
 
 pytest.importorskip("triton")
-NAMES = ("x", "projection", "cell_weight", "gate_bias")
+NAMES = ("projected", "x", "cell_weight", "gate_bias")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -107,6 +109,16 @@ def test_a_layer_compiles_into_one_graph(kernel, monkeypatch, backend):
         h = function(x)
         results.append((h, torch.autograd.grad(h.square().sum(), x)[0]))
     torch.testing.assert_close(*results)
+
+
+def test_a_checkpointed_layer_has_the_same_gradients(kernel):
+    layer, x, weight = make(4, 5)
+    layer.float()
+    gradients = []
+    for function in (by_kernel, partial(checkpoint, by_kernel, use_reentrant=False)):
+        h = function(kernel, layer, x.float())
+        gradients.append(torch.autograd.grad((h * weight).sum(), [x, *layer.parameters()]))
+    assert all(torch.equal(*pair) for pair in zip(*gradients))
 
 
 def test_torch_knows_the_operation(kernel):
