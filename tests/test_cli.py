@@ -183,6 +183,26 @@ def test_help_and_version_answer_without_loading_torch():
         subprocess.run([sys.executable, "-c", code, flag], check=True, capture_output=True)
 
 
+def test_a_name_that_cannot_be_written_is_refused_without_loading_torch(tmp_path):
+    code = "import sys; from melody_diffusers import cli; print(cli.main(sys.argv[1:]), 'torch' in sys.modules)"
+    command = [sys.executable, "-c", code, "generate", "a waltz", "-o", str(tmp_path / "a.m4a")]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.split() == ["2", "False"]
+
+
+UNNEEDED = "av datasets gradio IPython matplotlib pandas pyarrow pytest sklearn tensorboard torchvision"
+
+
+def test_generate_loads_nothing_that_other_tasks_need_and_searches_no_imports_for_garbage(tiny_folder, tmp_path):
+    code = (
+        "import gc, sys; from melody_diffusers import cli; assert cli.main(sys.argv[2:]) == 0; "
+        "print('frozen', gc.isenabled() and gc.get_freeze_count() > 100_000, {*sys.argv[1].split()} & {*sys.modules})"
+    )
+    flags = ["--duration", "1", "--steps", "1", "--model", str(tiny_folder), "-o", str(tmp_path / "a.wav")]
+    command = [sys.executable, "-c", code, UNNEEDED, "generate", "a waltz", *flags]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert lines[-1] == "frozen True set()"
+
+
 def test_the_installed_command_is_this_one():
     from importlib.metadata import entry_points
 

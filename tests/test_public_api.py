@@ -63,6 +63,15 @@ def test_import_is_quick_and_brings_nothing_heavy():
     assert statistics.median(ours) - statistics.median(bare) < 0.3
 
 
+@pytest.mark.parametrize("state", ["enable", "disable"])
+def test_a_class_is_imported_without_collecting_garbage_which_goes_on_as_before(state):
+    code = (
+        f"import gc, melody_diffusers; gc.{state}(); seen = []; gc.callbacks.append(lambda *_: seen.append(1)); "
+        "melody_diffusers.SemanticLMConfig; print(len(seen), gc.isenabled())"
+    )
+    assert run_python(code).stdout.split() == ["0", str(state == "enable")]
+
+
 def test_the_version_is_that_of_the_installed_package():
     assert melody_diffusers.__version__ == version("melody-diffusers")
 

@@ -29,6 +29,7 @@ from melody_diffusers import graphs
 from melody_diffusers.devices import synchronize
 from melody_diffusers.evaluation.speed import measure_speed
 from melody_diffusers.models import sru
+from melody_diffusers.models.semantic_lm import Sampling
 device, dtype = torch.device(sys.argv[1]), torch.bfloat16
 fused_scan, devices = sru.fused_scan, graphs.DEVICES
 def launches(function):
@@ -47,7 +48,8 @@ def measure(name, pipe, kernel=True, graph=True, batch=1, duration=10.0):
     plan, noise = torch.zeros(batch, 250, dtype=torch.long), torch.zeros(batch, pipe.dual_path.config.num_frames, 16)
     one, two = (launches(lambda: pipe.denoise_latents(noise, plan, num_inference_steps=n)) for n in (10, 20))
     codes = plan[:, : pipe.semantic_lm.config.num_mulan_codebooks]
-    few, many = (launches(lambda: pipe.generate_semantic_tokens(codes, n)) for n in (10, 30))
+    guided = Sampling(guidance_scale=5.0)
+    few, many = (launches(lambda: pipe.generate_semantic_tokens(codes, n, sampling=guided)) for n in (10, 30))
     print(f"  launches: {(two - one) / 10} a diffusion step, {(many - few) / 20} a token", flush=True)
 tiny = m.MeLoDyPipeline.from_pretrained(m.MELODY_TINY).to(device)
 tiny.set_progress_bar_config(disable=True)

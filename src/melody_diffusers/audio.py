@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .sound_files import open_sound
+from .sound_files import FORMATS, SOFTWARE, open_sound
 
 AudioInput: TypeAlias = str | os.PathLike | bytes | BinaryIO | np.ndarray | Tensor | Sequence | Mapping
 """Sound as people hold it: a file by its path, its bytes, or open; an array, tensor or list, (T,), (C, T) or (1, C, T);
@@ -29,15 +29,7 @@ DEFAULT_RATE = 24000
 BLOCK_SAMPLES = 1 << 18  # that a decoder is asked for, or an encoder is given, at a time
 MAX_CHANNELS = 8
 MAX_PEAK = 16.0  # 24 dB above full scale, which is more than any mixing desk leaves
-FORMATS = {  # suffix -> libsndfile's names of container and encoding
-    ".wav": ("WAV", "PCM_16"),
-    ".flac": ("FLAC", "PCM_16"),
-    ".ogg": ("OGG", "VORBIS"),
-    ".opus": ("OGG", "OPUS"),
-    ".mp3": ("MP3", "MPEG_LAYER_III"),
-}
 LOSSY_LEVEL = 0.2  # of libsndfile, from 0 for the best sound to 1 for the smallest files
-SOFTWARE = "melody-diffusers"
 _SCALES = {torch.uint8: 128.0, torch.int8: 128.0, torch.int16: 32768.0, torch.int32: 2147483648.0}
 _SAMPLES, _RATES = ("array", "raw", "audio", "waveform", "samples"), ("sampling_rate", "sample_rate", "rate", "sr")
 

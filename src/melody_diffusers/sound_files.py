@@ -18,6 +18,14 @@ from typing import Any, BinaryIO
 import numpy as np
 import soundfile
 
+SOFTWARE = "melody-diffusers"  # in the notes of files that are written
+FORMATS = {  # suffix -> libsndfile's names of container and encoding
+    ".wav": ("WAV", "PCM_16"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".opus": ("OGG", "OPUS"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+}
 UNKNOWN_LENGTH = 1 << 62  # and more is what the header of a FLAC says that was written to a pipe
 HEADER_BYTES = 1 << 16
 MP3_SPARE_SAMPLES = 4 * 1152  # which encoders announce and then leave out

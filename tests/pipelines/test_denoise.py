@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from melody_diffusers.models.dual_path import DualPathDiffusionModel
-from melody_diffusers.pipelines.denoise import denoise, guided_velocity, plan_windows
+from melody_diffusers.pipelines.denoise import denoise, guided_velocity, plan_passes
 from melody_diffusers.schedulers.angle import AngleScheduler
 from melody_diffusers.timebase import Timebase
 
@@ -20,42 +20,92 @@ def unknown_mask(num_frames, *runs):
     return mask
 
 
+def scheduler_of(num_steps):
+    scheduler = AngleScheduler()
+    scheduler.set_timesteps(num_steps)
+    return scheduler
+
+
+def windows(unknown, chunk=CHUNK, alignment=1, continuation="windows"):
+    """Starts of the windows, each of which takes all three steps."""
+    passes = plan_passes(unknown, WINDOW, chunk, scheduler_of(3), alignment, continuation)
+    starts = [each.start for each in passes]
+    assert starts[::3] == starts[1::3] == starts[2::3]
+    return starts[::3]
+
+
 def test_generation_from_nothing_is_one_window_then_chunks():
-    assert plan_windows(unknown_mask(40, (0, 40)), WINDOW, CHUNK) == [0]
-    assert plan_windows(unknown_mask(60, (0, 60)), WINDOW, CHUNK) == [0, 10, 20]
-    assert plan_windows(unknown_mask(65, (0, 65)), WINDOW, CHUNK) == [0, 10, 20, 25]
+    assert windows(unknown_mask(40, (0, 40))) == [0]
+    assert windows(unknown_mask(60, (0, 60))) == [0, 10, 20]
+    assert windows(unknown_mask(65, (0, 65))) == [0, 10, 20, 25]
+    assert windows(unknown_mask(40, (0, 40)), continuation="diagonal") == [0]
 
 
 def test_a_continuation_keeps_the_known_prefix_of_algorithm_2():
-    assert plan_windows(unknown_mask(80, (40, 80)), WINDOW, CHUNK) == [10, 20, 30, 40]
+    assert windows(unknown_mask(80, (40, 80))) == [10, 20, 30, 40]
 
 
-def test_a_short_gap_is_filled_in_the_middle_of_a_window_and_near_gaps_together():
-    assert plan_windows(unknown_mask(200, (95, 105)), WINDOW, CHUNK) == [80]
-    assert plan_windows(unknown_mask(200, (95, 105), (108, 112)), WINDOW, CHUNK) == [80]
-    assert plan_windows(unknown_mask(200, (0, 10), (185, 195)), WINDOW, CHUNK) == [0, 160]
+@pytest.mark.parametrize("continuation", ["windows", "diagonal"])
+def test_a_short_gap_is_filled_in_the_middle_of_a_window_and_near_gaps_together(continuation):
+    assert windows(unknown_mask(200, (95, 105)), continuation=continuation) == [80]
+    assert windows(unknown_mask(200, (95, 105), (108, 112)), continuation=continuation) == [80]
+    assert windows(unknown_mask(200, (0, 10), (185, 195)), continuation=continuation) == [0, 160]
 
 
 def test_windows_start_where_a_token_starts():
     """A continuation by 5 frames, of which two share a token, moves by 4 and 6 in turn; a gap's window moves by one."""
-    assert plan_windows(unknown_mask(60, (0, 60)), WINDOW, 5, alignment=2) == [0, 4, 8, 12, 16, 20]
-    assert plan_windows(unknown_mask(200, (95, 104)), WINDOW, CHUNK, alignment=2) == [78]
-    assert plan_windows(unknown_mask(200, (95, 104)), WINDOW, CHUNK) == [79]
+    assert windows(unknown_mask(60, (0, 60)), 5, alignment=2) == [0, 4, 8, 12, 16, 20]
+    assert windows(unknown_mask(200, (95, 104)), alignment=2) == [78]
+    assert windows(unknown_mask(200, (95, 104))) == [79]
     with pytest.raises(ValueError, match="multiple of 2 frames"):
-        plan_windows(unknown_mask(65, (0, 65)), WINDOW, CHUNK, alignment=2)
+        windows(unknown_mask(65, (0, 65)), alignment=2)
 
 
+def test_on_the_diagonal_chunks_set_out_one_after_the_other():
+    """Ten steps are two calls a chunk, and six steps from noise to music: three chunks are on their way at a time."""
+    passes = plan_passes(unknown_mask(80, (0, 80)), WINDOW, CHUNK, scheduler_of(10))
+    assert len(passes) == 7 * 2 + 6
+    assert [each.start for each in passes] == [0] * 8 + [10] * 2 + [20] * 2 + [30] * 2 + [40] * 6
+    step = math.pi / 12
+    for each in passes:
+        moved = each.before - each.after
+        torch.testing.assert_close(moved[moved > 0], torch.full_like(moved[moved > 0], step))
+    in_the_middle = passes[10]  # chunk 2 is done, 3 has two steps before it, 4 has four, and 5 sets out with six
+    assert in_the_middle.start == 20
+    chunks = in_the_middle.before.unflatten(0, (4, 10))
+    assert (chunks == chunks[:, :1]).all()
+    assert chunks[:, 0].tolist() == pytest.approx([0, 2 * step, 4 * step, 6 * step])
+    assert in_the_middle.after.unflatten(0, (4, 10))[:, 0].tolist() == pytest.approx([0, step, 3 * step, 5 * step])
+
+
+def test_the_diagonal_costs_what_the_length_costs():
+    calls = {
+        frames: len(plan_passes(unknown_mask(frames, (0, frames)), WINDOW, CHUNK, scheduler_of(10)))
+        for frames in (50, 100, 400, 1000)
+    }
+    assert calls == {50: 14, 100: 24, 400: 84, 1000: 204}
+
+
+def test_a_long_gap_is_filled_on_the_diagonal_and_ends_where_known_frames_begin():
+    unknown = unknown_mask(200, (50, 120))
+    passes = plan_passes(unknown, WINDOW, CHUNK, scheduler_of(10), 2)
+    assert passes[0].start == 40 and passes[0].before[:10].max() == 0 and (passes[0].after[10:20] < math.pi / 2).all()
+    assert all((each.before[~unknown[each.start : each.start + WINDOW]] == 0).all() for each in passes)
+    assert windows(unknown_mask(100, (75, 100)), continuation="diagonal") == [60]  # and what fits a window at once
+
+
+@pytest.mark.parametrize("continuation", ["windows", "diagonal"])
 @pytest.mark.parametrize("seed", range(20))
-def test_every_unknown_frame_is_covered_and_every_window_fits(seed):
+def test_every_unknown_frame_falls_to_zero_and_every_window_fits(seed, continuation):
     generator = torch.Generator().manual_seed(seed)
-    unknown = torch.rand(150, generator=generator).round().bool().repeat_interleave(3)
-    starts = plan_windows(unknown, WINDOW, CHUNK)
-    covered = torch.zeros_like(unknown)
-    for start in starts:
-        assert 0 <= start <= len(unknown) - WINDOW
-        assert (unknown & ~covered)[start : start + WINDOW].any()  # no window for nothing
-        covered[start : start + WINDOW] = True
-    assert not (unknown & ~covered).any()
+    unknown = torch.rand(50, generator=generator).round().bool().repeat_interleave(3 + 5 * (seed % 3))
+    angles = torch.where(unknown, math.pi / 2, 0.0)
+    for start, before, after in plan_passes(unknown, WINDOW, CHUNK, scheduler_of(5), 1, continuation):
+        frames = slice(start, start + WINDOW)
+        assert len(before) == len(after) == WINDOW and 0 <= start <= len(unknown) - WINDOW
+        assert torch.equal(angles[frames], before) and (after <= before).all() and (after < before).any()
+        angles[frames] = after
+    assert not angles.any()
 
 
 @pytest.fixture
@@ -70,10 +120,10 @@ def run(model, num_frames, unknown, num_steps=3, guidance_scale=2.5, seed=0):
     generator = torch.Generator().manual_seed(seed)
     latents = torch.randn(2, num_frames, 4, generator=generator)
     tokens = torch.randint(0, 8, (2, TIMEBASE.frames_to_tokens(num_frames)), generator=generator)
-    scheduler = AngleScheduler()
-    scheduler.set_timesteps(num_steps)
+    scheduler = scheduler_of(num_steps)
+    passes = plan_passes(unknown, WINDOW, CHUNK, scheduler, TIMEBASE.frame_alignment)
     with torch.no_grad():
-        return latents, denoise(model, scheduler, latents, tokens, unknown, TIMEBASE, guidance_scale)
+        return latents, denoise(model, scheduler, latents, tokens, passes, TIMEBASE, guidance_scale)
 
 
 def test_known_frames_come_back_bit_equal_and_unknown_ones_change(model):
@@ -89,8 +139,7 @@ def test_one_window_is_the_plain_reverse_process(model):
     g.manual_seed(0)
     assert torch.equal(torch.randn(2, WINDOW, 4, generator=g), latents)
     tokens = torch.randint(0, 8, (2, 20), generator=g)
-    scheduler = AngleScheduler()
-    scheduler.set_timesteps(3)
+    scheduler = scheduler_of(3)
     z = latents
     with torch.no_grad():
         for angle in scheduler.timesteps:
@@ -107,8 +156,8 @@ def test_known_frames_are_shown_at_angle_zero(model):
     unknown = unknown_mask(WINDOW, (20, 40))
     run(model, WINDOW, unknown, num_steps=2)
     assert len(seen) == 2
-    assert all((angle[:20] == 0).all() for angle in seen)
-    assert seen[0][20:].tolist() == pytest.approx([math.pi / 2] * 20)
+    assert all((angle[0, :20] == 0).all() for angle in seen)
+    assert seen[0][0, 20:].tolist() == pytest.approx([math.pi / 2] * 20)
 
 
 def test_a_frame_is_conditioned_on_the_token_that_covers_it():
@@ -124,11 +173,11 @@ def test_a_frame_is_conditioned_on_the_token_that_covers_it():
             return SimpleNamespace(sample=torch.zeros_like(latents))
 
     frames = torch.arange(1000.0)[None, :, None]  # each tells its own number
-    scheduler = AngleScheduler()
-    scheduler.set_timesteps(1)
-    scheduler.step = lambda velocity, angle, z: SimpleNamespace(prev_sample=z)
-    denoise(Model(), scheduler, frames, torch.arange(500)[None], torch.ones(1000, dtype=torch.bool), TIMEBASE, 1.0)
-    assert len(heard) == 6
+    scheduler = scheduler_of(5)
+    passes = plan_passes(torch.ones(1000, dtype=torch.bool), 500, 125, scheduler, TIMEBASE.frame_alignment)
+    scheduler.step = lambda velocity, angle, z, next_timestep: SimpleNamespace(prev_sample=z)
+    denoise(Model(), scheduler, frames, torch.arange(500)[None], passes, TIMEBASE, 1.0)
+    assert len(heard) == 11
     for numbers, tokens in heard:
         assert torch.equal(tokens, numbers // 2)
 

@@ -21,6 +21,7 @@ FLAGS = {  # argument of a pipeline -> what says it here
     "top_k": "--top-k",
     "top_p": "--top-p",
     "lm_guidance_scale": "--lm-guidance",
+    "continuation": "--continuation",
     "fade_seconds": "--fade",
     "audio": "the recording",
     "regions": "--start and --end",

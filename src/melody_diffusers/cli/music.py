@@ -78,7 +78,7 @@ def write_spectrogram(path: Path, waveform: "torch.Tensor", sample_rate: int) ->
     """A PNG of the waveform (1, T), its bands three pixels high."""
     from PIL import Image, PngImagePlugin
 
-    from ..audio import SOFTWARE
+    from ..sound_files import SOFTWARE
     from ..spectra import spectrogram_image
 
     image = Image.fromarray(spectrogram_image(waveform, sample_rate))
@@ -125,7 +125,7 @@ def _outputs(output: Path, count: int) -> list[Path]:
 
 def _check_outputs(args: argparse.Namespace, outputs: list[Path], inputs: list[str | None]) -> None:
     """Complain before minutes of work, not after: what cannot be written, and what must not be overwritten."""
-    from ..audio import FORMATS
+    from ..sound_files import FORMATS
 
     for path in outputs:
         flag = "--spectrogram" if path == args.spectrogram else "-o"
@@ -161,7 +161,7 @@ def _is_ours(path: Path) -> bool:
     import soundfile
     from PIL import Image
 
-    from ..audio import SOFTWARE
+    from ..sound_files import SOFTWARE
 
     try:
         if path.suffix.lower() == ".png":
@@ -205,6 +205,7 @@ def _sampling(args: argparse.Namespace) -> dict[str, Any]:
         "top_k": args.top_k,
         "top_p": args.top_p,
         "lm_guidance_scale": args.lm_guidance,
+        "continuation": args.continuation,
         "fade_seconds": args.fade,
         "output_type": "pt",
     }

@@ -70,6 +70,8 @@ def parser() -> argparse.ArgumentParser:
     sampling.add_argument("--top-k", type=int, help="sample among the k likeliest tokens (default: the model's)")
     sampling.add_argument("--top-p", type=float, help="sample within this probability mass (default: the model's)")
     sampling.add_argument("--lm-guidance", type=float, help="guidance of the language model (default: the model's)")
+    ways = ["diagonal", "windows"]
+    sampling.add_argument("--continuation", choices=ways, help="of what exceeds a window (default: the model's)")
     sampling.add_argument(
         "--seed", type=_seed, help="the same seed gives the same audio (default, and -1: any, printed)"
     )

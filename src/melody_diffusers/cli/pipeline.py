@@ -1,6 +1,7 @@
 """The pipeline that a command works with."""
 
 import argparse
+import gc
 import os
 import re
 import time
@@ -18,11 +19,14 @@ def load_pipeline(class_name: str, args: argparse.Namespace) -> tuple["Diffusion
     ):
         raise ValueError(f"--model {args.model!r} is neither a folder with a model_index.json nor a name on the Hub.")
     started = time.perf_counter()
+    import melody_diffusers
+
+    pipeline_class = getattr(melody_diffusers, class_name)  # first, since it imports the rest, and how is its concern
+    if gc.get_freeze_count() == 0:  # what has been imported stays: no search for garbage goes through it any more
+        gc.freeze()
     import torch
     from diffusers.utils.logging import disable_progress_bar
     from transformers.utils.logging import disable_progress_bar as disable_transformers_progress_bar
-
-    import melody_diffusers
 
     from ..devices import default_device, use_tensor_cores
 
@@ -33,6 +37,6 @@ def load_pipeline(class_name: str, args: argparse.Namespace) -> tuple["Diffusion
         use_tensor_cores(torch.empty(0, device=device).device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {device!r} is not available: {error}") from error
-    pipe = getattr(melody_diffusers, class_name).from_pretrained(args.model, dtype=getattr(torch, args.dtype))
+    pipe = pipeline_class.from_pretrained(args.model, dtype=getattr(torch, args.dtype))
     pipe.set_progress_bar_config(disable=None)  # bars are for terminals
     return pipe.to(device), time.perf_counter() - started

@@ -296,7 +296,7 @@ class DualPathDiffusionModel(DiffusersModel):
         batch_size, num_frames, _ = latents.shape
         dtype = self.dtype  # the compute dtype, also where layerwise casting stores weights in another
         angle = torch.as_tensor(angle, dtype=torch.float32, device=latents.device)
-        angles = self.angle_embedding(angle.expand(batch_size, num_frames))  # (B, L, H)
+        angles = self.angle_embedding(torch.atleast_1d(angle)).expand(batch_size, num_frames, -1)  # as few as there are
         x = self.proj_in(latents.to(dtype)) + angles
         tokens = None
         film = angles[:, self._segment_starts(num_frames, latents.device)]  # (B, N, H)

@@ -1,12 +1,18 @@
 """The reverse process over a timeline of any length (paper, section 4.1 and Algorithms 1 and 2).
 
-Frames already known keep angle 0 in every step: so the same loop generates from nothing, continues, and inpaints.
+Each frame stands at an angle of its own, pi/2 where it is noise and 0 where it is known: so the same loop generates
+from nothing, continues, and inpaints. What is longer than the model's window is rendered in one of two ways:
+
+    windows    Algorithm 2: one chunk after the other, each in all steps within a window of known frames
+    diagonal   chunk after chunk sets out while those before it are on their way, so that a window holds chunks at
+               staggered angles, as in training, and each call of the network serves all of them
 
 Shapes: B batch, F frames of the whole timeline, L frames of the model's window, D channels, S semantic tokens.
 """
 
-from collections.abc import Callable
-from typing import Any
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -15,6 +21,20 @@ from ..models.dual_path import DualPathDiffusionModel
 from ..schedulers.angle import AngleScheduler
 from ..timebase import Timebase, chunk_boundaries
 
+Continuation = Literal["diagonal", "windows"]
+
+DIAGONAL_STEPS = 0.6
+"""Reverse steps of a chunk on the diagonal, as a share of those of a single window: it sets out when its neighbours are
+half done. Measured in docs/experiments.md."""
+
+
+class Pass(NamedTuple):
+    """One call of the network: the first frame of its window, and the angles of its frames before and after."""
+
+    start: int
+    before: torch.Tensor  # (L,)
+    after: torch.Tensor
+
 
 def window_and_chunk(config: Any, num_frames: int) -> tuple[int, int]:
     """Frames of a window of the model, L, and of the chunk by which a continuation moves it on, L - L_{M-1}."""
@@ -22,18 +42,26 @@ def window_and_chunk(config: Any, num_frames: int) -> tuple[int, int]:
     return window, window - chunk_boundaries(window, min(config.num_chunks, window))[-2]
 
 
-def plan_windows(unknown: torch.Tensor, window: int, chunk: int, alignment: int = 1) -> list[int]:
-    """Starts of the windows that turn every unknown frame into a known one, in the order in which they run.
+def plan_passes(
+    unknown: torch.Tensor,
+    window: int,
+    chunk: int,
+    scheduler: AngleScheduler,
+    alignment: int = 1,
+    continuation: Continuation = "diagonal",
+) -> list[Pass]:
+    """The calls of the network that turn every unknown frame into a known one, in the order in which they run.
 
-    A gap that leaves room for context is filled at once, in the middle of a window. A longer run, or one that reaches
-    the end, is filled from the left, one chunk after another, each window keeping `window - chunk` known frames
-    (Algorithm 2); where nothing is known before it, the first window fills itself.
+    A run of unknown frames that leaves room for a chunk of context is rendered at once, a gap in the middle of a
+    window. A longer run is continued from the left, on the diagonal or by Algorithm 2.
 
     Args:
         unknown: bool, (F,), F >= window.
         window: frames L of a window.
         chunk: new frames of a continuation, at most `window`; up to `alignment` - 1 fewer where it does not divide it.
+        scheduler: with its timesteps set.
         alignment: windows start at multiples of so many frames, where a token starts with a frame as in training.
+        continuation: how a long run is rendered.
 
     Raises:
         ValueError: the last window cannot start at such a multiple.
@@ -44,20 +72,56 @@ def plan_windows(unknown: torch.Tensor, window: int, chunk: int, alignment: int 
             f"A timeline longer than the model's window of {window} frames has to exceed it by a multiple of "
             f"{alignment} frames, which are whole tokens; it has {len(unknown)} frames."
         )
-    unknown = unknown.clone()
-    starts = []
-    while unknown.any():
-        first = int(unknown.int().argmax())
-        rest = unknown[first:]
-        gap = len(rest) if rest.all() else int(rest.int().argmin())
-        if gap < len(rest) and gap <= window - chunk:
-            start = first + (gap - window) // 2
-        else:
-            start = first - (window - chunk)
-        start = min(max(start // alignment * alignment, 0), last)
-        starts.append(start)
-        unknown[start : start + window] = False
-    return starts
+    angles = torch.where(unknown, math.pi / 2, 0.0)
+    steps = scheduler.timesteps.tolist()
+    passes: list[Pass] = []
+
+    def go(start: int, after: torch.Tensor) -> None:
+        frames = slice(start, start + window)
+        passes.append(Pass(start, angles[frames].clone(), after[frames].clone()))
+        angles.copy_(after)
+
+    def start_of(frame: int) -> int:
+        return min(max(frame // alignment * alignment, 0), last)
+
+    while angles.any():
+        first, stop = _next_run(angles > 0)
+        fits = stop - first <= window - chunk
+        if continuation == "diagonal" and not fits and last > 0:
+            for start, after in _diagonal(angles, first, stop, window, chunk, len(steps), alignment):
+                go(start_of(start), after)
+            continue
+        at_once = fits and (stop < len(unknown) or continuation == "diagonal")
+        start = start_of(first + (stop - first - window) // 2 if at_once else first - (window - chunk))
+        free = torch.zeros_like(unknown)
+        free[start : start + window] = angles[start : start + window] > 0
+        for angle in [*steps[1:], 0.0]:
+            go(start, torch.where(free, angle, angles))
+    return passes
+
+
+def _next_run(unknown: torch.Tensor) -> tuple[int, int]:
+    """The first run of unknown frames, from the first of them to the first that is known again."""
+    first = int(unknown.int().argmax())
+    rest = unknown[first:]
+    return first, first + (len(rest) if rest.all() else int(rest.int().argmin()))
+
+
+def _diagonal(
+    angles: torch.Tensor, first: int, stop: int, window: int, chunk: int, num_steps: int, alignment: int
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Starts of windows and the angles (F,) after them, for the frames from `first` to `stop`."""
+    chunk = max(alignment, chunk // alignment * alignment)
+    abreast = max(1, (window - chunk) // chunk)  # chunks on their way; the rest of a window is known already
+    calls = max(1, round(DIAGONAL_STEPS * num_steps / abreast))  # from one chunk's setting out to the next one's
+    total, num_chunks = abreast * calls, -(-(stop - first) // chunk)
+    for call in range(calls * (num_chunks - 1) + total):
+        oldest = max(0, (call - total) // calls + 1)
+        after = angles.clone()
+        for index in range(oldest, min(num_chunks, call // calls + 1)):
+            left = total - (call - index * calls) - 1
+            after[first + index * chunk : min(first + (index + 1) * chunk, stop)] = math.pi / 2 * left / total
+        yield first + oldest * chunk - (window - abreast * chunk), after
 
 
 def guided_velocity(
@@ -83,7 +147,7 @@ def denoise(
     scheduler: AngleScheduler,
     latents: torch.Tensor,
     semantic_tokens: torch.Tensor,
-    unknown: torch.Tensor,
+    passes: list[Pass],
     timebase: Timebase,
     guidance_scale: float | Callable[[], float] = 2.5,
     attention_kwargs: dict | None = None,
@@ -94,44 +158,53 @@ def denoise(
 
     Args:
         dual_path: predicts the velocity.
-        scheduler: with its timesteps set.
+        scheduler: takes the steps.
         latents: (B, F, D): noise in the unknown frames, clean latents in the others; F whole tokens.
         semantic_tokens: (B, S), the plan of the whole timeline.
-        unknown: bool, (F,) on the CPU, the same for the whole batch.
+        passes: by `plan_passes`.
         timebase: ties frames to tokens.
         guidance_scale: s of classifier-free guidance; 1 switches it off and halves the work. A function is asked before
             each step.
         attention_kwargs: passed to the model.
-        on_step: called after each step with the angle and the window's latents (B, L, D); returns the latents to go
-            on with.
+        on_step: called after each step with the largest angle of the frames that moved and the window's latents
+            (B, L, D); returns the latents to go on with, of which known frames stay as they were.
         is_stopped: asked before each step; where it says so, nothing more is computed, and the timeline ends with the
-            window that is under way, however far it is.
+            frames that are done by then or, if there are none, with those under way, however far they are.
     """
-    window, chunk = window_and_chunk(dual_path.config, latents.shape[1])
-    window_tokens = timebase.frames_to_tokens(window)
-    latents, unknown = latents.clone(), unknown.clone()
-    starts = plan_windows(unknown, window, chunk, timebase.frame_alignment)
+    latents = latents.clone()
     network = Recording(
         lambda *inputs: dual_path(*inputs, attention_kwargs=attention_kwargs).sample,
-        num_calls=len(starts) * len(scheduler.timesteps),
+        num_calls=len(passes),
         state=lambda: state_of(dual_path),
     )
-    for start in starts:
-        frames = slice(start, start + window)
+    angles = torch.stack([torch.stack(each[1:]) for each in passes])  # (passes, 2, L)
+    angles = angles.unsqueeze(2).to(latents.device)  # one angle a frame, for all samples; copied once
+    for number, (start, *_) in enumerate(passes):
+        if is_stopped():
+            return latents[:, : _frames_reached(passes, number)]
+        angle, next_angle = angles[number]
+        frames = slice(start, start + angle.shape[-1])
         first_token = timebase.frame_to_token(start)
-        tokens = semantic_tokens[:, first_token : first_token + window_tokens]
-        known, free = latents[:, frames], unknown[frames].to(latents.device)
-        z = known
-        for angle in scheduler.timesteps:
-            if is_stopped():
-                latents[:, frames] = z
-                return latents[:, : frames.stop]
-            scale = guidance_scale() if callable(guidance_scale) else guidance_scale
-            velocity = guided_velocity(network, z, torch.where(free, angle, 0.0), tokens, scale)
-            stepped = scheduler.step(velocity.to(z.dtype), angle, z).prev_sample
-            z = torch.where(free.unsqueeze(-1), stepped, known)
-            if on_step is not None:
-                z = on_step(angle, z)
-        latents[:, frames] = z
-        unknown[frames] = False
+        tokens = semantic_tokens[:, first_token : first_token + timebase.frames_to_tokens(angle.shape[-1])]
+        z = latents[:, frames]
+        scale = guidance_scale() if callable(guidance_scale) else guidance_scale
+        velocity = guided_velocity(network, z, angle, tokens, scale)
+        stepped = scheduler.step(velocity.to(z.dtype), angle, z, next_timestep=next_angle).prev_sample
+        if on_step is not None:
+            largest = torch.where(angle > next_angle, angle, 0.0).amax()
+            stepped = torch.where((angle > 0).unsqueeze(-1), on_step(largest, stepped), z)
+        latents[:, frames] = stepped
     return latents
+
+
+def _frames_reached(passes: list[Pass], number: int) -> int:
+    """Frames of the timeline before the pass of that number: those that are done, or else under way."""
+
+    def first_unknown(each: Pass) -> int:
+        return each.start + int((each.before > 0).int().argmax())
+
+    now = passes[number]
+    if first_unknown(now) > first_unknown(passes[0]):
+        return first_unknown(now)
+    under_way = (now.before < passes[0].before.max()).nonzero()
+    return now.start + (int(under_way[-1]) + 1 if len(under_way) else len(now.before))

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from ..audio import AudioInput, fade, limit_peak
 from .checks import names_others_arguments
+from .denoise import Continuation
 from .request import InpaintRequest, OutputType, Regions
 from .stages import MeLoDyPipelineOutput
 from .text_to_music import MeLoDyPipeline
@@ -38,6 +39,7 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
         top_k: int | None = None,
         top_p: float | None = None,
         lm_guidance_scale: float | None = None,
+        continuation: Continuation | None = None,
         num_waveforms_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
         fade_seconds: float = 0.02,
@@ -112,6 +114,7 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
             unknown=missing_frames,
             num_inference_steps=request.num_inference_steps,
             guidance_scale=request.guidance_scale,
+            continuation=request.continuation,
             attention_kwargs=request.attention_kwargs,
             callback_on_step_end=request.callback_on_step_end,
         )

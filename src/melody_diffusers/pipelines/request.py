@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import torch
 
@@ -19,6 +19,7 @@ from .checks import (
     check_tensor,
     split_clips,
 )
+from .denoise import Continuation
 
 if TYPE_CHECKING:
     from .stages import Stages
@@ -32,6 +33,7 @@ SAMPLING_DEFAULTS = {
     "top_k": None,
     "top_p": 1.0,
     "lm_guidance_scale": 1.0,
+    "continuation": "diagonal",
 }
 """Arguments of a call for which a checkpoint may have defaults of its own, and ours where it has none."""
 
@@ -55,6 +57,7 @@ class Request:
 
     num_inference_steps: int
     guidance_scale: float
+    continuation: Continuation
     sampling: Sampling
     num_waveforms_per_prompt: int
     batch_size: int
@@ -98,6 +101,7 @@ def check_common(
         raise MeLoDyInputError("lm_guidance_scale", chosen["lm_guidance_scale"], allowed)
     if chosen["top_k"] is not None:
         chosen["top_k"] = check_number("top_k", chosen["top_k"], 0, 1_000_000, integer=True) or None  # likewise
+    check_choice("continuation", chosen["continuation"], get_args(Continuation))
     fade_seconds = check_number("fade_seconds", fade_seconds, 0, 60)
     check_choice("output_type", output_type, ("np", "pt", "latent"))
     names = as_list(callback_on_step_end_tensor_inputs)
@@ -113,6 +117,7 @@ def check_common(
     return {
         "num_inference_steps": chosen["num_inference_steps"],
         "guidance_scale": chosen["guidance_scale"],
+        "continuation": chosen["continuation"],
         "sampling": Sampling(chosen["temperature"], chosen["top_k"], chosen["top_p"], chosen["lm_guidance_scale"]),
         "num_waveforms_per_prompt": num_waveforms_per_prompt,
         "batch_size": batch_size,

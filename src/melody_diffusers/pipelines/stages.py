@@ -34,7 +34,7 @@ from ..models.semantic_tokenizer import SemanticTokenizer
 from ..schedulers.angle import AngleScheduler
 from ..timebase import Timebase
 from .checks import check_prompt
-from .denoise import denoise, plan_windows, window_and_chunk
+from .denoise import Continuation, denoise, plan_passes, window_and_chunk
 from .request import SAMPLING_DEFAULTS, Request
 
 logger = logging.get_logger(__name__)
@@ -269,6 +269,7 @@ class Stages(Pipeline):
         unknown: torch.Tensor | None = None,
         num_inference_steps: int = 10,
         guidance_scale: float = 2.5,
+        continuation: Continuation = "diagonal",
         attention_kwargs: dict[str, Any] | None = None,
         callback_on_step_end: Callable[..., dict] | None = None,
     ) -> torch.Tensor:
@@ -280,12 +281,11 @@ class Stages(Pipeline):
         """
         device, call = self._execution_device, copy(self)  # what a callback sets on its pipeline stays in this call
         scheduler = deepcopy(self.scheduler)  # and calls side by side may take different numbers of steps
-        scheduler.set_timesteps(num_inference_steps, device=device)
+        scheduler.set_timesteps(num_inference_steps)
         unknown = torch.ones(latents.shape[1], dtype=torch.bool) if unknown is None else unknown.cpu()
-        windows = plan_windows(
-            unknown, *window_and_chunk(self.dual_path.config, len(unknown)), self.timebase.frame_alignment
-        )
-        call._guidance_scale, call._num_timesteps = guidance_scale, len(windows) * num_inference_steps
+        window, chunk = window_and_chunk(self.dual_path.config, len(unknown))
+        passes = plan_passes(unknown, window, chunk, scheduler, self.timebase.frame_alignment, continuation)
+        call._guidance_scale, call._num_timesteps = guidance_scale, len(passes)
         step = itertools.count()
         with self.progress_bar(total=call._num_timesteps) as bar:
             bar.set_description("diffusion steps")
@@ -301,7 +301,7 @@ class Stages(Pipeline):
                 scheduler,
                 latents.to(device, self.dual_path.dtype),
                 semantic_tokens.to(device),
-                unknown,
+                passes,
                 self.timebase,
                 lambda: call._guidance_scale,
                 attention_kwargs,

@@ -17,6 +17,7 @@ import torch
 
 from ..audio import AudioInput, fade
 from .checks import names_others_arguments
+from .denoise import Continuation
 from .request import GenerationRequest, OutputType
 from .stages import MeLoDyPipelineOutput, Stages
 
@@ -38,6 +39,7 @@ class MeLoDyPipeline(Stages):
         top_k: int | None = None,
         top_p: float | None = None,
         lm_guidance_scale: float | None = None,
+        continuation: Continuation | None = None,
         num_waveforms_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: torch.Tensor | None = None,
@@ -60,13 +62,16 @@ class MeLoDyPipeline(Stages):
             audio_prompt_sampling_rate: samples a second of prompts that come without their rate.
             audio_duration: seconds of music, above 0 and up to an hour. By default 10, or what `semantic_tokens` cover.
             num_inference_steps: reverse steps of the diffusion, 1 to 1000. None takes the checkpoint's own default, as
-                for the next five.
+                for the next six.
             guidance_scale: classifier-free guidance of the diffusion, 0 to 30; 1 switches it off.
             temperature: of the language model; 0 always takes the likeliest token.
             top_k: sample among the k likeliest tokens; 0 among all.
             top_p: sample among the likeliest tokens whose probabilities sum to p; 0, as 1, among all.
             lm_guidance_scale: classifier-free guidance of the language model, 0 to 30; 1 switches it off, and a model
                 that was trained without `null_condition` allows nothing else.
+            continuation: how what is longer than the model's window is rendered: on the "diagonal", where chunks stand
+                at staggered angles and take 0.6 of the steps, or in "windows", chunk after chunk (Algorithm 2), which
+                takes about five times as long.
             num_waveforms_per_prompt: variations of each prompt.
             generator: governs every random draw: one, or one for each waveform. With one for each, a batch gives what
                 its samples give alone.
@@ -118,6 +123,7 @@ class MeLoDyPipeline(Stages):
             semantic_tokens,
             num_inference_steps=request.num_inference_steps,
             guidance_scale=request.guidance_scale,
+            continuation=request.continuation,
             attention_kwargs=request.attention_kwargs,
             callback_on_step_end=request.callback_on_step_end,
         )

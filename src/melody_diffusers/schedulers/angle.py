@@ -83,18 +83,24 @@ class AngleScheduler(DiffusersScheduler):
         timestep: torch.Tensor | float,
         sample: torch.Tensor,
         return_dict: bool = True,
+        next_timestep: torch.Tensor | float | None = None,
     ) -> SchedulerOutput | tuple[torch.Tensor]:
         """One reverse step (eq. 9): rotate the latents by the omega that belongs to this angle.
 
         Args:
             model_output: predicted velocity, (B, L, D).
-            timestep: the current angle, one of `timesteps`.
+            timestep: the current angle, one of `timesteps`; any angle where `next_timestep` is given.
             sample: current latents, (B, L, D).
             return_dict: return a `SchedulerOutput` rather than a tuple.
+            next_timestep: the angle to go to, so that omega = timestep - next_timestep; frames for which the two are
+                equal stay as they are. By default the angle that follows in `timesteps`.
         """
-        if self.num_inference_steps is None:
+        if next_timestep is not None:
+            omega = torch.as_tensor(timestep - next_timestep)
+        elif self.num_inference_steps is None:
             raise ValueError("AngleScheduler has no steps yet: call set_timesteps(num_inference_steps) first.")
-        omega = self.omegas.take((self.timesteps - timestep).abs().argmin())  # as an index it would be waited for
+        else:
+            omega = self.omegas.take((self.timesteps - timestep).abs().argmin())  # as an index it would be waited for
         prev_sample = _rotate(sample, model_output, -omega)
         return SchedulerOutput(prev_sample=prev_sample) if return_dict else (prev_sample,)
 
