@@ -10,6 +10,7 @@ JOBS     ?= 2
 MINUTES  ?=
 BUDGET   ?= 9.5
 DEVICE   ?= cuda
+ARGS     ?=
 GPU_PYTHON ?= python3
 GPU_PYTHON_VERSION ?= 3.12
 VENV   ?= $(or $(VIRTUAL_ENV),.venv)# an active virtual environment is taken as it is
@@ -20,7 +21,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -c c
 
 export PROMPT # reaches the shell as it was typed, quotes and all
 
-.PHONY: help music test test-slow gpu gpu-wheels check lint format tiny model clean
+.PHONY: help music test test-slow gpu gpu-wheels benchmark check lint format tiny model clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -43,6 +44,9 @@ gpu-wheels: ## fetch what such a machine may lack, for `make gpu`, into .wheels
 		$(foreach n,17 24 27 28 31 34 35,--platform manylinux_2_$(n)_x86_64) --platform manylinux2014_x86_64 -d .wheels \
 		diffusers importlib_metadata datasets dill multiprocess soundfile cffi pycparser soxr pydantic pydantic_core \
 		annotated-types typing-inspection
+
+benchmark: $(VENV)/installed-dev ## our speed beside MusicGen's and Stable Audio's, about an hour; ARGS="--seconds 10 --runs 3"
+	$(RUN) benchmarks/compare.py --out outputs/benchmark $(ARGS)
 
 check: lint ## format, lint, types and the quickest tests
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -q tests/test_layers.py tests/test_public_api.py tests/schedulers
