@@ -92,16 +92,15 @@ def state_of(model: nn.Module) -> Hashable | None:
     elsewhere, whose Python a replay would not run.
     """
     places: list[int] = []
+    classes: set[type] = set()
     for module in model.modules():
         own = vars(module)
-        classes = [type(module), type(own.get("processor", module))]
         if own["training"] or "forward" in own or any(own.get(name) for name in HOOKS):
             return None
-        if not all(f"{each.__module__}.".startswith(KNOWN) for each in classes):
-            return None
+        classes |= {type(module), type(own.get("processor", module))}
         for tensor in (*own["_parameters"].values(), *own["_buffers"].values()):
             if tensor is not None:
                 if type(tensor) not in (Tensor, nn.Parameter):
                     return None
                 places.append(tensor.data_ptr())
-    return tuple(places)
+    return tuple(places) if all(f"{each.__module__}.".startswith(KNOWN) for each in classes) else None

@@ -5,6 +5,8 @@ leaves it out, and these tests are then skipped.
 """
 
 import contextlib
+import os
+import subprocess
 import sys
 from functools import partial
 
@@ -145,3 +147,26 @@ def test_a_layer_on_a_gpu_is_the_kernels(kernel, monkeypatch):
             layer, x = SRULayer(input_size, 4), torch.randn(2, 5, input_size)
             torch.testing.assert_close(layer(x), layer(x, sru_scan_reference))
     assert [event.count for event in profile.key_averages() if event.key == "melody_diffusers::sru"] == [1]
+
+
+COMPILE = """
+import sys
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, compile
+from melody_diffusers.models import sru_triton
+
+for kernel in (sru_triton._forward, sru_triton._backward):
+    for dtype in ("fp32", "bf16", "fp16"):
+        types = {name: "*fp32" if name in ("cells", "dv", "db") else f"*{dtype}" for name in kernel.arg_names}
+        types |= {"K": "i32", "H": "i32", "BLOCK": "constexpr"}
+        source = ASTSource(kernel, signature=types, constexprs={"BLOCK": 128})
+        assert compile(source, target=GPUTarget("cuda", int(sys.argv[1]), 32)).asm["cubin"]
+"""
+
+
+@pytest.mark.parametrize("capability", ["80", "90"])
+def test_the_kernels_compile_for_gpus(capability, tmp_path):
+    """The interpreter accepts what the compiler may not."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment |= {"TRITON_CACHE_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", COMPILE, capability], env=environment, check=True)
