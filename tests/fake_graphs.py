@@ -30,7 +30,7 @@ class FakeGraph:
 class fake_graph(TorchDispatchMode):
     """Stands in for torch.cuda.graph. What is written while it records is not written, and results are NaN."""
 
-    def __init__(self, graph, capture_error_mode="global"):
+    def __init__(self, graph, stream=None, capture_error_mode="global"):
         super().__init__()
         self.graph = graph
 
@@ -59,6 +59,7 @@ def recorded(monkeypatch) -> list[FakeGraph]:
     monkeypatch.setattr(FakeGraph, "made", [])
     monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
     monkeypatch.setattr(torch.cuda, "graph", fake_graph)
+    monkeypatch.setattr(graphs, "_stream", lambda device: None)
     for name in ("device", "stream", "current_stream"):
         monkeypatch.setattr(torch.cuda, name, lambda *_: nullcontext())
     return FakeGraph.made

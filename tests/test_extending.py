@@ -85,8 +85,9 @@ def test_the_schedulers_steps_are_those_of_its_formula(page):
     # clean latents and noise a quarter turn apart: with the true velocity the last step ends at the clean ones
     clean, noise = torch.randn(2, 1, 8, 4, generator=seeded()).unbind()
     z = noise
-    for angle in scheduler.timesteps:
-        z = scheduler.step(angle.cos() * noise - angle.sin() * clean, angle, z).prev_sample
+    for angle, following in zip(scheduler.timesteps, [*scheduler.timesteps[1:], torch.tensor(0.0)]):
+        velocity = angle.cos() * noise - angle.sin() * clean
+        z = scheduler.step(velocity, angle[None, None], z, next_timestep=following[None, None]).prev_sample
     torch.testing.assert_close(z, clean)
 
 

@@ -13,7 +13,7 @@ from melody_diffusers import AngleScheduler, DualPathDiffusionModel, SemanticLM,
 from melody_diffusers.graphs import LEAST_CALLS, Recording, state_of
 from melody_diffusers.models import sru
 from melody_diffusers.models.semantic_lm import Sampling
-from melody_diffusers.pipelines.denoise import denoise
+from melody_diffusers.pipelines.denoise import denoise, plan_passes
 from melody_diffusers.timebase import Timebase
 
 pytestmark = pytest.mark.usefixtures("recorded")
@@ -149,8 +149,9 @@ def test_a_plan_is_the_same(recorded, monkeypatch, sampling, heads):  # noqa: F8
     assert len(recorded) == 2
 
 
+@pytest.mark.parametrize("continuation", ["diagonal", "windows"])
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
-def test_a_rendering_is_the_same(recorded, monkeypatch, guidance):  # noqa: F811
+def test_a_rendering_is_the_same(recorded, monkeypatch, guidance, continuation):  # noqa: F811
     monkeypatch.setattr(sru, "fused_scan", lambda projected: None)  # no operation of torch's, so the fake cannot see it
     torch.manual_seed(0)
     model = DualPathDiffusionModel(
@@ -168,6 +169,7 @@ def test_a_rendering_is_the_same(recorded, monkeypatch, guidance):  # noqa: F811
     scheduler = AngleScheduler()
     scheduler.set_timesteps(5)
     latents, tokens = torch.randn(2, 60, 4), torch.randint(8, (2, 30))
+    passes = plan_passes(torch.ones(60, dtype=torch.bool), 40, 10, scheduler, 2, continuation)
 
     def render(change_at: int | None = None) -> torch.Tensor:
         scale = SimpleNamespace(now=guidance, step=0)
@@ -180,19 +182,17 @@ def test_a_rendering_is_the_same(recorded, monkeypatch, guidance):  # noqa: F811
                 model.blocks[0].register_forward_hook(lambda *_: None)
             return z
 
-        unknown = torch.ones(60, dtype=torch.bool)
-        return denoise(
-            model, scheduler, latents, tokens, unknown, Timebase(24000, 480, 25), lambda: scale.now, on_step=on_step
-        )
+        timebase = Timebase(24000, 480, 25)
+        return denoise(model, scheduler, latents, tokens, passes, timebase, lambda: scale.now, on_step=on_step)
 
     made = render()
-    assert [each.replays for each in recorded] == [14]  # three windows of five steps, of which the first is called
+    assert [each.replays for each in recorded] == [len(passes) - 1]  # the first one is called
     with monkeypatch.context() as patch:
         patch.setattr(graphs, "DEVICES", ())
         assert torch.equal(made, render())
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     made = render(change_at=7)
-    assert [each.replays for each in recorded] == [14, 6]
+    assert [each.replays for each in recorded] == [len(passes) - 1, 6]
     model.load_state_dict(before)
     monkeypatch.setattr(graphs, "DEVICES", ())
     assert torch.equal(made, render(change_at=7))

@@ -25,8 +25,37 @@ BENCHMARK = """
 import sys, torch
 from transformers import BertTokenizerFast
 import melody_diffusers as m
+from melody_diffusers import graphs
+from melody_diffusers.devices import synchronize
 from melody_diffusers.evaluation.speed import measure_speed
+from melody_diffusers.models import sru
+from melody_diffusers.models.semantic_lm import Sampling
 device, dtype = torch.device(sys.argv[1]), torch.bfloat16
+fused_scan, devices = sru.fused_scan, graphs.DEVICES
+def launches(function):
+    with torch.profiler.profile() as profile:
+        function()
+        synchronize(device)
+    names = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch")
+    return sum(event.count for event in profile.key_averages() if event.key.startswith(names))
+def measure(name, pipe, kernel=True, graph=True, batch=1, duration=10.0):
+    sru.fused_scan = fused_scan if kernel else lambda projected: None
+    graphs.DEVICES = devices if graph else ()
+    settings = dict(audio_duration=duration, num_waveforms_per_prompt=batch, num_inference_steps=5, num_runs=2)
+    speed = measure_speed(pipe, **settings)
+    stages = {key.removeprefix("seconds_"): round(value, 3) for key, value in speed.items() if "seconds" in key}
+    print(f"{name}, kernel {kernel}, graphs {graph}, batch {batch}, {duration} s:", stages, flush=True)
+    plan, noise = torch.zeros(batch, 250, dtype=torch.long), torch.zeros(batch, pipe.dual_path.config.num_frames, 16)
+    one, two = (launches(lambda: pipe.denoise_latents(noise, plan, num_inference_steps=n)) for n in (10, 20))
+    codes = plan[:, : pipe.semantic_lm.config.num_mulan_codebooks]
+    guided = Sampling(guidance_scale=5.0)
+    few, many = (launches(lambda: pipe.generate_semantic_tokens(codes, n, sampling=guided)) for n in (10, 30))
+    print(f"  launches: {(two - one) / 10} a diffusion step, {(many - few) / 20} a token", flush=True)
+tiny = m.MeLoDyPipeline.from_pretrained(m.MELODY_TINY).to(device)
+tiny.set_progress_bar_config(disable=True)
+for choice in ({}, {"graph": False}, {"graph": False, "kernel": False}):
+    measure("melody-tiny, float32", tiny, **choice)
+measure("melody-tiny, float32", tiny, duration=30.0)
 with torch.device(device):
     config = m.SemanticLMConfig(null_condition=True)
     parts = dict(vae=m.AudioVAEGAN(m.AudioVAEGANConfig()), mulan=m.MuLanModel(m.MuLanConfig()))
@@ -36,7 +65,8 @@ parts = {name: part if part is None else part.to(dtype).eval() for name, part in
 tokenizer = BertTokenizerFast.from_pretrained(m.MELODY_TINY, subfolder="tokenizer")
 pipe = m.MeLoDyPipeline(**parts, tokenizer=tokenizer, scheduler=m.AngleScheduler())
 pipe.set_progress_bar_config(disable=True)
-print("paper size, untrained, timing only, bfloat16:", measure_speed(pipe, num_inference_steps=5, num_runs=3))
+for choice in ({}, {"batch": 8}, {"graph": False}, {"graph": False, "kernel": False}):
+    measure("the paper's size, untrained, timing only, bfloat16", pipe, **choice)
 if device.type == "cuda":
     print("GB at most:", torch.cuda.max_memory_allocated() / 1e9)
 """
@@ -90,7 +120,7 @@ def main() -> None:
     tiny = ["-m", "melody_diffusers.cli", "benchmark", "--device", args.device, "--runs", "3"]
     part("benchmark, melody-tiny, 10 s", 0.3, *tiny, log="benchmark.txt")
     part("benchmark, melody-tiny, 30 s", 0.3, *tiny, "--duration", "30", log="benchmark.txt")
-    part("benchmark, the paper's size", 0.4, "-c", BENCHMARK, args.device, log="benchmark.txt")
+    part("benchmark, kernel and graphs", 0.5, "-c", BENCHMARK, args.device, log="benchmark.txt")
     if (args.encoded / "encoding.json").is_file() and left() > 30:
         run, minutes = args.out / "training", (left() - 20) / 60
         command = ["training/train_dual_path.py", "--config", "training/configs/dual_path/tiny.yaml"]

@@ -6,6 +6,7 @@ A network of a thousand small operations keeps the host longer than the GPU. A r
 import logging
 import threading
 from collections.abc import Callable, Hashable
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,14 @@ DEVICES = ("cuda",)
 LEAST_CALLS = 8  # that a recording, which costs about two, is made for
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_hf_hook", "_diffusers_hook", "_compiled_call_impl")
 KNOWN = ("torch.nn.", "melody_diffusers.")  # modules that compute the same each time, from inputs and weights alone
-_ONE_AT_A_TIME = threading.Lock()  # torch records in one stream
+_ONE_AT_A_TIME = threading.Lock()  # as torch demands
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """In which is recorded on this device. torch's own choice may lie on another one, where nothing would be recorded;
+    and a new one each time would leave its cuBLAS workspace behind."""
+    return torch.cuda.Stream(device)
 
 
 class Recording:
@@ -67,7 +75,7 @@ class Recording:
         try:
             # torch.cuda.graph does not put the stream back where recording fails.
             with _ONE_AT_A_TIME, torch.cuda.device(device), torch.cuda.stream(torch.cuda.current_stream(device)):
-                with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                with torch.cuda.graph(graph, stream=_stream(device), capture_error_mode="thread_local"):
                     self._output = self.function(*self._inputs)
         except RuntimeError as error:
             logger.debug(f"Runs without a CUDA graph: {error}")
@@ -84,16 +92,15 @@ def state_of(model: nn.Module) -> Hashable | None:
     elsewhere, whose Python a replay would not run.
     """
     places: list[int] = []
+    classes: set[type] = set()
     for module in model.modules():
         own = vars(module)
-        classes = [type(module), type(own.get("processor", module))]
         if own["training"] or "forward" in own or any(own.get(name) for name in HOOKS):
             return None
-        if not all(f"{each.__module__}.".startswith(KNOWN) for each in classes):
-            return None
+        classes |= {type(module), type(own.get("processor", module))}
         for tensor in (*own["_parameters"].values(), *own["_buffers"].values()):
             if tensor is not None:
                 if type(tensor) not in (Tensor, nn.Parameter):
                     return None
                 places.append(tensor.data_ptr())
-    return tuple(places)
+    return tuple(places) if all(f"{each.__module__}.".startswith(KNOWN) for each in classes) else None

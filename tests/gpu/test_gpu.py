@@ -3,14 +3,17 @@
 `pytest -m gpu`, under ten minutes in all. MELODY_GPU_DEVICE=cpu runs the same tests on the CPU, as a rehearsal.
 """
 
+import copy
 import os
 
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from melody_diffusers import MELODY_TINY, DualPathDiffusionModel, MeLoDyInpaintPipeline, MeLoDyPipeline
+from melody_diffusers import MELODY_TINY, DualPathDiffusionModel, MeLoDyInpaintPipeline, MeLoDyPipeline, graphs
+from melody_diffusers.graphs import Recording
 from melody_diffusers.models.semantic_lm import Sampling
+from melody_diffusers.models.sru import SRULayer, has_sru_triton, sru_scan_reference
 from melody_diffusers.training_utils import OptimConfig, RunConfig, TrainingRun
 from melody_diffusers.training_utils.velocity import chunk_angles, multi_chunk_loss
 
@@ -72,11 +75,13 @@ def test_every_stage_equals_the_cpus(here, dtype):
         for p in (there, here)
     ]
     assert apart(*velocities) < tolerance
-    levels = [  # phases are found by iteration, in which rounding errors grow; magnitudes are what was decoded
+    magnitudes = [p.vae.decoder(latents.to(p.device, p.vae.dtype)) for p in (there, here)]
+    assert apart(*magnitudes) < tolerance
+    levels = [  # phases are found by iteration: magnitudes that are 0.001 apart make levels that are 0.03 apart
         p.vae.decode(latents.to(p.device, p.vae.dtype)).sample.float().unflatten(-1, (-1, 480)).square().mean(-1).sqrt()
         for p in (there, here)
     ]
-    assert apart(*levels) < max(tolerance, 2e-2)
+    assert apart(*levels) < (2e-2 if dtype == torch.float32 else 1e-1)
 
 
 def test_a_generator_of_the_cpu_gives_the_cpus_plan(here):
@@ -112,6 +117,64 @@ def test_inpainting_keeps_the_recording():
         assert torch.equal(filled[0, 0, 24000:], CLIP[24000:])
 
 
+# --- kernels and graphs -----------------------------------------------------------------------------------------------
+
+
+@WHOLE
+def test_the_kernel_of_the_sru_equals_its_definition(dtype):
+    if REHEARSAL and not has_sru_triton(DEVICE):
+        pytest.skip("no Triton here")
+    assert has_sru_triton(DEVICE)
+    torch.manual_seed(0)
+    exact = SRULayer(144, 72).double()
+    torch.nn.init.normal_(exact.cell_weight)
+    exact.to(dtype).to(DEVICE).double()  # of what that dtype can hold
+    x, weight = (torch.randn(66, 32, 144, device=DEVICE, dtype=dtype) for _ in range(2))
+    results = []
+    for layer, scan in ((copy.deepcopy(exact).to(dtype), None), (exact, sru_scan_reference)):
+        inputs = x.detach().to(layer.cell_weight.dtype).requires_grad_()
+        h = layer(inputs, scan)
+        h.backward(weight.to(h))
+        results.append([h, inputs.grad, *(parameter.grad for parameter in layer.parameters())])
+    for ours, theirs in zip(*results):
+        assert apart(ours, theirs) < {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 3e-3}[dtype]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_recorded_work_is_the_same(monkeypatch, dtype):
+    """A plan, and a rendering of several windows, replayed as CUDA graphs and launched one by one."""
+    pipe, recorded, record = load(dtype=dtype), [], Recording._record
+    monkeypatch.setattr(Recording, "_record", lambda *a: recorded.append(record(*a)) or recorded[-1])
+
+    def make() -> list[torch.Tensor]:
+        tokens = pipe.generate_semantic_tokens(
+            torch.arange(8)[None] * 20, 40, sampling=Sampling(guidance_scale=5.0), generator=[seeded(1)]
+        )
+        noise = torch.randn(1, 600, 16, generator=seeded(2))
+        return [tokens, pipe.denoise_latents(noise, torch.arange(300)[None] * 2, num_inference_steps=10)]
+
+    first, again = make(), make()
+    assert recorded == ([] if REHEARSAL else [True] * 4)
+    pipe.dual_path.proj_out.weight.data *= 1.1
+    changed = make()
+    monkeypatch.setattr(graphs, "LEAST_CALLS", 1 << 30)
+    launched = make()
+    assert recorded == ([] if REHEARSAL else [True] * 6)
+    assert torch.equal(first[0], launched[0]) and torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1]) and apart(changed[1], launched[1]) < 1e-3
+    assert apart(first[1], launched[1]) > 1e-2
+
+
+def test_recordings_give_their_memory_back():
+    pipe, sizes = load(), []
+    if REHEARSAL:
+        pytest.skip("counts the memory of a GPU")
+    for _ in range(4):
+        pipe("a waltz", generator=seeded(), **QUICK | {"num_inference_steps": 10})
+        sizes.append(torch.cuda.memory_allocated())
+    assert sizes[3] <= sizes[1]
+
+
 # --- memory and speed -------------------------------------------------------------------------------------------------
 
 
@@ -130,9 +193,13 @@ def test_offloading_changes_nothing(method):
     torch.testing.assert_close(pipe("a waltz", generator=seeded(), **QUICK).audios.cpu(), expected, rtol=0, atol=2e-3)
 
 
+@pytest.mark.timeout(150)
 @torch.no_grad()
 def test_the_renderer_compiles_into_one_graph():
-    model = load().dual_path
+    """Half of melody-tiny's. Without the SRU's kernel its scan is unrolled, into thousands of operations."""
+    sizes = dict(num_frames=500, hidden_size=144, num_blocks=2, segment_length=32, num_attention_heads=4)
+    sizes |= dict(num_coarse_layers=1, mlp_size=208, angle_embedding_size=64)
+    model = DualPathDiffusionModel(**sizes).to(DEVICE).eval()
     inputs = torch.randn(1, 500, 16, device=DEVICE), torch.full((1, 500), 0.7, device=DEVICE)
     plan = torch.zeros(1, 250, dtype=torch.long, device=DEVICE)
     expected = model(*inputs, plan).sample

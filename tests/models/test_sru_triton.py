@@ -5,16 +5,20 @@ leaves it out, and these tests are then skipped.
 """
 
 import contextlib
+import os
+import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from melody_diffusers.models import sru
 from melody_diffusers.models.sru import SRU, SRULayer, sru_scan_reference
 
 pytest.importorskip("triton")
-NAMES = ("x", "projection", "cell_weight", "gate_bias")
+NAMES = ("projected", "x", "cell_weight", "gate_bias")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -109,6 +113,16 @@ def test_a_layer_compiles_into_one_graph(kernel, monkeypatch, backend):
     torch.testing.assert_close(*results)
 
 
+def test_a_checkpointed_layer_has_the_same_gradients(kernel):
+    layer, x, weight = make(4, 5)
+    layer.float()
+    gradients = []
+    for function in (by_kernel, partial(checkpoint, by_kernel, use_reentrant=False)):
+        h = function(kernel, layer, x.float())
+        gradients.append(torch.autograd.grad((h * weight).sum(), [x, *layer.parameters()]))
+    assert all(torch.equal(*pair) for pair in zip(*gradients))
+
+
 def test_torch_knows_the_operation(kernel):
     layer, x, _ = make(5, 3)
     projected = layer.float().projection(x.float()).unflatten(-1, (2, 3, 5)).detach().requires_grad_()
@@ -133,3 +147,26 @@ def test_a_layer_on_a_gpu_is_the_kernels(kernel, monkeypatch):
             layer, x = SRULayer(input_size, 4), torch.randn(2, 5, input_size)
             torch.testing.assert_close(layer(x), layer(x, sru_scan_reference))
     assert [event.count for event in profile.key_averages() if event.key == "melody_diffusers::sru"] == [1]
+
+
+COMPILE = """
+import sys
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, compile
+from melody_diffusers.models import sru_triton
+
+for kernel in (sru_triton._forward, sru_triton._backward):
+    for dtype in ("fp32", "bf16", "fp16"):
+        types = {name: "*fp32" if name in ("cells", "dv", "db") else f"*{dtype}" for name in kernel.arg_names}
+        types |= {"K": "i32", "H": "i32", "BLOCK": "constexpr"}
+        source = ASTSource(kernel, signature=types, constexprs={"BLOCK": 128})
+        assert compile(source, target=GPUTarget("cuda", int(sys.argv[1]), 32)).asm["cubin"]
+"""
+
+
+@pytest.mark.parametrize("capability", ["80", "90"])
+def test_the_kernels_compile_for_gpus(capability, tmp_path):
+    """The interpreter accepts what the compiler may not."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment |= {"TRITON_CACHE_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", COMPILE, capability], env=environment, check=True)

@@ -116,14 +116,14 @@ def model():
     return DualPathDiffusionModel(**config).eval()
 
 
-def run(model, num_frames, unknown, num_steps=3, guidance_scale=2.5, seed=0):
+def run(model, num_frames, unknown, num_steps=3, guidance_scale=2.5, seed=0, **options):
     generator = torch.Generator().manual_seed(seed)
     latents = torch.randn(2, num_frames, 4, generator=generator)
     tokens = torch.randint(0, 8, (2, TIMEBASE.frames_to_tokens(num_frames)), generator=generator)
     scheduler = scheduler_of(num_steps)
     passes = plan_passes(unknown, WINDOW, CHUNK, scheduler, TIMEBASE.frame_alignment)
     with torch.no_grad():
-        return latents, denoise(model, scheduler, latents, tokens, passes, TIMEBASE, guidance_scale)
+        return latents, denoise(model, scheduler, latents, tokens, passes, TIMEBASE, guidance_scale, **options)
 
 
 def test_known_frames_come_back_bit_equal_and_unknown_ones_change(model):
@@ -180,6 +180,42 @@ def test_a_frame_is_conditioned_on_the_token_that_covers_it():
     assert len(heard) == 11
     for numbers, tokens in heard:
         assert torch.equal(tokens, numbers // 2)
+
+
+def calls_of(model):
+    """How many samples each call of the model was given."""
+    sizes, forward = [], model.forward
+    model.forward = lambda latents, *args, **kwargs: sizes.append(len(latents)) or forward(latents, *args, **kwargs)
+    return sizes
+
+
+def test_guidance_holds_within_its_interval_and_costs_nothing_outside(model):
+    unknown = torch.ones(WINDOW, dtype=torch.bool)
+    _, everywhere = run(model, WINDOW, unknown, 6)
+    sizes = calls_of(model)
+    _, rendered = run(model, WINDOW, unknown, 6, guidance_interval=(0.0, 0.7))
+    assert sizes == [2, 2, 4, 4, 4, 4]  # two samples, and two more where they are guided
+    assert not torch.allclose(rendered, everywhere)
+    nowhere = run(model, WINDOW, unknown, 6, guidance_interval=(0.0, 0.05))[1]
+    torch.testing.assert_close(nowhere, run(model, WINDOW, unknown, 6, guidance_scale=1.0)[1])
+    torch.testing.assert_close(run(model, WINDOW, unknown, 6, guidance_interval=(0.01, 1.0))[1], everywhere)
+
+
+def test_on_the_diagonal_each_frame_is_guided_by_its_own_angle(model):
+    scales = []
+    unknown = torch.ones(80, dtype=torch.bool)
+
+    def network(network_, latents, angle, tokens, scale):
+        scales.append((angle[0, ::CHUNK] / (math.pi / 2), scale))
+        return torch.zeros_like(latents)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("melody_diffusers.pipelines.denoise.guided_velocity", network)
+        run(model, 80, unknown, 10, guidance_interval=(0.0, 0.7))
+    assert scales[0][1] == scales[1][1] == 1.0  # the first chunk alone, still in noise
+    for shares, scale in scales[2:]:
+        guided = scale[0, ::CHUNK, 0] if isinstance(scale, torch.Tensor) else torch.full((4,), scale)
+        assert (guided[(shares > 0.7)] == 1).all() and (guided[(shares > 0) & (shares < 0.7)] == 2.5).all()
 
 
 @torch.no_grad()

@@ -82,11 +82,10 @@ def measure_speed(
     stages: dict[str, list[float]] = {name: [] for name in STAGES}
     evaluations: Counter[torch.nn.Module] = Counter()
 
-    def count(model: torch.nn.Module, *_: Any) -> None:
+    def count(model: torch.nn.Module) -> None:
         evaluations[model] += 1
 
     torch.set_num_threads(num_threads)
-    hook = pipe.dual_path.register_forward_hook(count)  # none on the language model, which would take a longer way
     try:
         for run in range(num_runs + 1):
             generator = torch.Generator().manual_seed(run)
@@ -98,7 +97,9 @@ def measure_speed(
                     audio_duration=audio_duration,
                     generator=generator,
                     output_type="pt",
+                    # counted by callbacks, since a model with hooks would take a longer way
                     callback_on_token_end=lambda *_: count(pipe.semantic_lm),
+                    callback_on_step_end=lambda *_: count(pipe.dual_path),
                     **call_arguments,
                 )
                 total = time.perf_counter() - started
@@ -107,7 +108,6 @@ def measure_speed(
                 for name in STAGES:
                     stages[name].append(seconds[name])
     finally:
-        hook.remove()
         torch.set_num_threads(threads)
     median = statistics.median(totals)
     return {

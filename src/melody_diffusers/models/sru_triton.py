@@ -160,8 +160,8 @@ def _keep(ctx, inputs, output) -> None:
 
 
 def _differentiate(ctx, grad_h: Tensor):
-    cell_weight, gate_bias = ctx.saved_tensors[2:]
-    grad_projected, grad_x, of_weights = _sru_backward(grad_h, *ctx.saved_tensors)
+    inputs = _, _, cell_weight, gate_bias = ctx.saved_tensors  # once: checkpointing allows no more
+    grad_projected, grad_x, of_weights = _sru_backward(grad_h, *inputs)
     return grad_projected, grad_x, of_weights[0].to(cell_weight.dtype), of_weights[1].to(gate_bias.dtype)
 
 

@@ -27,6 +27,8 @@ DIAGONAL_STEPS = 0.6
 """Reverse steps of a chunk on the diagonal, as a share of those of a single window: it sets out when its neighbours are
 half done. Measured in docs/experiments.md."""
 
+NEAR = 1e-4  # radians by which an angle may miss the border of an interval
+
 
 class Pass(NamedTuple):
     """One call of the network: the first frame of its window, and the angles of its frames before and after."""
@@ -129,13 +131,14 @@ def guided_velocity(
     latents: torch.Tensor,
     angle: torch.Tensor,
     semantic_tokens: torch.Tensor,
-    guidance_scale: float,
+    guidance_scale: float | torch.Tensor,
 ) -> torch.Tensor:
     """Classifier-free guidance, v = v_uncond + s (v_cond - v_uncond), in one forward pass: (B, L, D).
 
-    `network` gives the velocity of latents, angles and semantic tokens, as `DualPathDiffusionModel` does.
+    `network` gives the velocity of latents, angles and semantic tokens, as `DualPathDiffusionModel` does. A scale s for
+    each frame is (1, L, 1); a single 1 halves the work.
     """
-    if guidance_scale == 1:
+    if not isinstance(guidance_scale, torch.Tensor) and guidance_scale == 1:
         return network(latents, angle, semantic_tokens)
     velocity = network(torch.cat([latents, latents]), angle, semantic_tokens)
     conditional, unconditional = velocity.chunk(2)
@@ -150,6 +153,7 @@ def denoise(
     passes: list[Pass],
     timebase: Timebase,
     guidance_scale: float | Callable[[], float] = 2.5,
+    guidance_interval: tuple[float, float] = (0.0, 1.0),
     attention_kwargs: dict | None = None,
     on_step: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
     is_stopped: Callable[[], bool] = lambda: False,
@@ -165,6 +169,8 @@ def denoise(
         timebase: ties frames to tokens.
         guidance_scale: s of classifier-free guidance; 1 switches it off and halves the work. A function is asked before
             each step.
+        guidance_interval: where frames are guided, in shares of the way from music, 0, to noise, 1 (Kynkäänniemi et al.
+            2024). A step none of whose frames lies within takes half the work.
         attention_kwargs: passed to the model.
         on_step: called after each step with the largest angle of the frames that moved and the window's latents
             (B, L, D); returns the latents to go on with, of which known frames stay as they were.
@@ -179,15 +185,21 @@ def denoise(
     )
     angles = torch.stack([torch.stack(each[1:]) for each in passes])  # (passes, 2, L)
     angles = angles.unsqueeze(2).to(latents.device)  # one angle a frame, for all samples; copied once
-    for number, (start, *_) in enumerate(passes):
+    lowest, highest = (share * math.pi / 2 for share in guidance_interval)
+    for number, (start, before, after) in enumerate(passes):
         if is_stopped():
             return latents[:, : _frames_reached(passes, number)]
         angle, next_angle = angles[number]
-        frames = slice(start, start + angle.shape[-1])
+        frames = slice(start, start + len(before))
         first_token = timebase.frame_to_token(start)
-        tokens = semantic_tokens[:, first_token : first_token + timebase.frames_to_tokens(angle.shape[-1])]
+        tokens = semantic_tokens[:, first_token : first_token + timebase.frames_to_tokens(len(before))]
         z = latents[:, frames]
         scale = guidance_scale() if callable(guidance_scale) else guidance_scale
+        within = (before > after) & (before > lowest - NEAR) & (before < highest + NEAR)
+        if not within.any():
+            scale = 1.0
+        elif scale != 1 and not within[before > after].all():
+            scale = torch.where(within, scale, 1.0).to(z.device)[None, :, None]
         velocity = guided_velocity(network, z, angle, tokens, scale)
         stepped = scheduler.step(velocity.to(z.dtype), angle, z, next_timestep=next_angle).prev_sample
         if on_step is not None:

@@ -29,6 +29,7 @@ DEFAULT_SECONDS = 10.0
 SAMPLING_DEFAULTS = {
     "num_inference_steps": 10,
     "guidance_scale": 2.5,
+    "guidance_interval": (0.0, 1.0),
     "temperature": 1.0,
     "top_k": None,
     "top_p": 1.0,
@@ -51,12 +52,13 @@ class Request:
         fade_samples: over which the music fades in and out.
         batch_size: waveforms that will be made.
         num_samples: T of each.
-        num_frames: latent frames of the timeline: whole tokens, and where a plan is to be made at least one window,
-            because the models know windows of full length.
+        num_frames: latent frames of the timeline: whole tokens, and where a plan is to be made at least one chunk, for
+            a plan needs some time to be music.
     """
 
     num_inference_steps: int
     guidance_scale: float
+    guidance_interval: tuple[float, float]
     continuation: Continuation
     sampling: Sampling
     num_waveforms_per_prompt: int
@@ -117,6 +119,7 @@ def check_common(
     return {
         "num_inference_steps": chosen["num_inference_steps"],
         "guidance_scale": chosen["guidance_scale"],
+        "guidance_interval": _check_interval("guidance_interval", chosen["guidance_interval"]),
         "continuation": chosen["continuation"],
         "sampling": Sampling(chosen["temperature"], chosen["top_k"], chosen["top_p"], chosen["lm_guidance_scale"]),
         "num_waveforms_per_prompt": num_waveforms_per_prompt,
@@ -128,6 +131,15 @@ def check_common(
         "attention_kwargs": attention_kwargs,
         **callbacks,
     }
+
+
+def _check_interval(name: str, value: Any) -> tuple[float, float]:
+    """Two numbers from 0 to 1, the first at most the second."""
+    pair = as_list(value)
+    if pair is None or len(pair) != 2:
+        raise MeLoDyInputError(name, value, "be two numbers from 0 to 1", repr(value)[:80])
+    low = check_number(f"{name}[0]", pair[0], 0, 1)
+    return low, check_number(f"{name}[1]", pair[1], low, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +208,8 @@ class GenerationRequest(Request):
         num_samples = max(1, timebase.seconds_to_samples(audio_duration))
         num_frames = timebase.whole_token_frames(timebase.samples_to_frames(num_samples))
         if semantic_tokens is None:
-            num_frames = max(num_frames, pipe.dual_path.config.num_frames)
+            renderer = pipe.dual_path.config
+            num_frames = max(num_frames, timebase.whole_token_frames(renderer.num_frames // renderer.num_chunks))
         elif (needed := timebase.frames_to_tokens(num_frames)) > semantic_tokens.shape[1]:
             allowed = f"cover `audio_duration`: {audio_duration:g} s need {needed} tokens"
             raise MeLoDyInputError("semantic_tokens", semantic_tokens, allowed, str(semantic_tokens.shape[1]))
@@ -254,7 +267,7 @@ class InpaintRequest(Request):
             prompt=texts,
             semantic_source=semantic_source,
             num_samples=len(unknown),
-            num_frames=max(num_frames, pipe.dual_path.config.num_frames),
+            num_frames=num_frames,
             **fields,
         )
 

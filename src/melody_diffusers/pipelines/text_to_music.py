@@ -35,6 +35,7 @@ class MeLoDyPipeline(Stages):
         audio_duration: float | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        guidance_interval: tuple[float, float] | None = None,
         temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
@@ -62,8 +63,9 @@ class MeLoDyPipeline(Stages):
             audio_prompt_sampling_rate: samples a second of prompts that come without their rate.
             audio_duration: seconds of music, above 0 and up to an hour. By default 10, or what `semantic_tokens` cover.
             num_inference_steps: reverse steps of the diffusion, 1 to 1000. None takes the checkpoint's own default, as
-                for the next six.
+                for the next seven.
             guidance_scale: classifier-free guidance of the diffusion, 0 to 30; 1 switches it off.
+            guidance_interval: where in the reverse process it holds, from music, 0, to noise, 1; (0, 1) is all of it.
             temperature: of the language model; 0 always takes the likeliest token.
             top_k: sample among the k likeliest tokens; 0 among all.
             top_p: sample among the likeliest tokens whose probabilities sum to p; 0, as 1, among all.
@@ -76,7 +78,7 @@ class MeLoDyPipeline(Stages):
             generator: governs every random draw: one, or one for each waveform. With one for each, a batch gives what
                 its samples give alone.
             latents: noise to start from, (B, L, D) with L the frames of the duration in whole tokens, at least one
-                window.
+                chunk (a quarter of the model's window).
             mulan_tokens: (B, N), instead of a prompt.
             semantic_tokens: (B, S), a plan to render instead of one from the language model.
             fade_seconds: the music fades in and out over so long, since it begins and ends within sounds; 0 leaves the
@@ -123,6 +125,7 @@ class MeLoDyPipeline(Stages):
             semantic_tokens,
             num_inference_steps=request.num_inference_steps,
             guidance_scale=request.guidance_scale,
+            guidance_interval=request.guidance_interval,
             continuation=request.continuation,
             attention_kwargs=request.attention_kwargs,
             callback_on_step_end=request.callback_on_step_end,
