@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 from melody_diffusers.hf import loading
 from melody_diffusers.models.audio_vae import AudioVAEGAN, AudioVAEGANConfig
 from melody_diffusers.models.heads import HEADS
-from melody_diffusers.models.heads.hifigan import HiFiGANOptions
+from melody_diffusers.models.heads.hifigan import HiFiGANOptions, UpsampleConv
 from melody_diffusers.spectra import griffin_lim, stft_frames
 from melody_diffusers.training_utils import load_config
 
@@ -403,3 +403,13 @@ def test_nothing_asks_for_float64(head):
         vae.fit_latent_statistics(latent_dist.mean)
         sample = vae.decode(latent_dist.sample(generator)).sample
     assert sample.isfinite().all()
+
+
+@pytest.mark.parametrize(("kernel", "rate"), [(9, 4), (5, 3), (7, 2), (4, 4)])
+def test_a_transposed_convolution_is_a_convolution_for_each_phase(kernel, rate):
+    """Which bfloat16 on a CPU takes."""
+    layer, x = UpsampleConv(6, 5, kernel, rate), torch.randn(2, 6, 11)
+    cut = slice(layer.surplus, layer.surplus + 11 * rate)
+    assert torch.allclose(layer(x), layer._by_convolution(x)[..., cut], atol=1e-6)
+    low = layer.bfloat16()(x.bfloat16())
+    assert torch.allclose(low.float(), layer.float()(x), atol=0.03)

@@ -187,5 +187,7 @@ def _is_int8_weight(weight: Tensor) -> bool:
         return False
     if getattr(weight, "act_quant_kwargs", None) is not None or getattr(weight, "act_pre_scale", None) is not None:
         return False
+    if weight.dtype not in (torch.float32, torch.bfloat16):
+        return False
     shift = getattr(weight, "zero_point", None)
     return weight.scale.numel() == len(numbers) and (shift is None or not shift.any())
