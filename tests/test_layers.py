@@ -54,7 +54,7 @@ BY_UNIT = {  # and a unit besides: it is there for that, or an extra installs it
 }
 BLOCKS = {  # within these units a file imports only what it is built of
     "models": {
-        "dual_path": {"segmentation", "sru"},
+        "dual_path": {"dual_path_cpu", "segmentation", "sru"},
         "sru": {"sru_cpu", "sru_triton"},
         "semantic_lm": {"decoding_step"},
         "decoding_step": {"decoding_step_cpu"},

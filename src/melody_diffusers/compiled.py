@@ -9,7 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numba
+import numpy as np
 import torch
+from numba import types
+from numba.extending import overload
 
 SPLIT = 1 << 21  # numbers of work from which a second thread pays
 
@@ -23,6 +26,43 @@ def compiled(function: Callable, **options: Any) -> Callable:
         return numba.njit(function, cache=True, **_OPTIONS, **options)
     except RuntimeError:  # numba's answer to folders that cannot be written
         return numba.njit(function, **_OPTIONS, **options)
+
+
+def bits(tensor: torch.Tensor) -> np.ndarray:
+    """The memory of a tensor; bfloat16, which numpy lacks, as 16 bits. `wide` and `narrow` tell what they mean."""
+    tensor = tensor.detach()
+    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def wide(number):
+    """In compiled code: float32, of the 16 bits of a bfloat16, of an integer of 8 bits or of itself."""
+    raise NotImplementedError
+
+
+@overload(wide)
+def _wide(number):
+    if number == types.uint16:
+        return lambda number: np.uint32(np.uint32(number) << np.uint32(16)).view(np.float32)
+    return lambda number: np.float32(number)
+
+
+def narrow(number, array):
+    """In compiled code: float32 as what the array holds: itself, or the bits of the nearest bfloat16 (ties to even)."""
+    raise NotImplementedError
+
+
+@overload(narrow)
+def _narrow(number, array):
+    if array.dtype == types.uint16:
+        return _bfloat16
+    return lambda number, array: number
+
+
+def _bfloat16(number, array):
+    same = np.float32(number).view(np.uint32)
+    odd = np.uint32(np.uint32(same >> np.uint32(16)) & np.uint32(1))
+    rounded = np.uint32(np.uint32(same + np.uint32(0x7FFF)) + odd) >> np.uint32(16)
+    return np.uint16(rounded) if number == number else np.uint16(0x7FC0)  # NaN stays
 
 
 _pool: ThreadPoolExecutor | None = None

@@ -123,13 +123,125 @@ def test_projections_of_a_large_model_are_not_copied(monkeypatch, by_forward):
     assert torch.equal(tokens_of(lm), expected)
 
 
-def test_a_batch_too_large_for_the_compiled_step_and_other_dtypes_go_by_operations():
+@pytest.mark.parametrize(
+    ("dtype", "rows", "large", "compiled"),
+    [
+        ("float32", 8, False, True),
+        ("float32", 9, False, False),
+        ("float32", 2, True, True),
+        ("float32", 3, True, False),
+        ("bfloat16", 2, False, True),
+        ("bfloat16", 9, False, False),
+        ("float16", 2, False, False),
+        ("float64", 2, False, False),
+        ("int8", 9, True, True),  # which operations of PyTorch could not
+    ],
+)
+def test_a_batch_too_large_for_the_compiled_step_and_other_dtypes_go_by_operations(
+    monkeypatch, dtype, rows, large, compiled
+):
+    monkeypatch.setattr(decoding_step, "FUSED_NUMBERS", 0 if large else 1 << 24)
+    lm = int8() if dtype == "int8" else make().to(getattr(torch, dtype))
     layers = [semantic_lm._PreallocatedLayer(8) for _ in range(2)]
-    for lm, rows, compiled in ((make(), 2, True), (make(), 100, False), (make().to(torch.bfloat16), 2, False)):
-        for layer in layers:
-            layer.is_initialized = False
-            layer.update(*[torch.zeros(rows, 4, 1, 8, dtype=lm.dtype)] * 2)
-        assert (DecodingStep(lm, layers, 8, 24)._kernels is not None) == compiled
+    for layer in layers:
+        layer.update(*[torch.zeros(rows, 4, 1, 8, dtype=lm.dtype)] * 2)
+    assert (DecodingStep(lm, layers, 8, 24)._kernels is not None) == compiled
+
+
+def int8(dtype: torch.dtype = torch.float32) -> SemanticLM:
+    """With torchao's weights; what they are worth is checked against its own products in float32."""
+    quantization = pytest.importorskip("torchao.quantization", exc_type=ImportError)
+    lm = make().to(dtype)
+    quantization.quantize_(lm, quantization.Int8WeightOnlyConfig(version=2))
+    return lm
+
+
+def scores_of(lm: SemanticLM) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores (2, 13, 24) by steps, which are compiled ones, and those by the model's forward."""
+    ids = lm.build_input_ids(torch.zeros(2, 3, dtype=torch.long), torch.arange(40).remainder(24).repeat(2, 1))
+    ids[1, 5:] = ids[1, 5:].flip(0)
+    layers = [semantic_lm._PreallocatedLayer(60) for _ in range(2)]
+    with torch.inference_mode():
+        lm(ids[:, :30], past_key_values=semantic_lm.Cache(layers=layers), use_cache=True)
+        step = DecodingStep(lm, layers, 60, 24)
+        assert step._kernels is not None
+        scores = torch.stack([step(ids[:, place : place + 1], place) for place in range(30, 43)], dim=1)
+        return scores, lm(ids).logits[:, 30:, :24].float()
+
+
+def test_int8_weights_are_used_as_they_are(by_forward, steps):
+    """By the same numbers as torchao's own products, which make each weight anew for each token."""
+    lm = int8()
+    assert is_plain(lm)
+    scores, expected = scores_of(lm)
+    assert torch.allclose(scores, expected, atol=1e-4)
+    steps.clear()
+    assert torch.equal(tokens_of(lm, guidance_scale=3.0), by_forward(lm, guidance_scale=3.0)) and len(steps) == 99
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "int8"])
+def test_half_the_bits_give_the_scores_of_the_forward_within_their_rounding(kind):
+    """Nearer to float32 than the forward itself, which rounds after each operation."""
+    exact = make().to(torch.bfloat16).float() if kind == "bfloat16" else int8()
+    low = make().to(torch.bfloat16) if kind == "bfloat16" else int8(torch.bfloat16)
+    scores, by_forward = scores_of(low)
+    truth = scores_of(exact)[1]
+    error, allowed = (scores - truth).norm() / truth.norm(), (by_forward - truth).norm() / truth.norm()
+    assert error < allowed < 0.05
+
+
+def test_threads_share_the_rows_of_a_large_model(monkeypatch, by_forward):
+    from melody_diffusers import compiled
+
+    lm = make(num_key_value_heads=2)
+    expected = by_forward(lm)
+    monkeypatch.setattr(decoding_step, "FUSED_NUMBERS", 0)
+    monkeypatch.setattr(compiled, "SPLIT", 1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert torch.equal(tokens_of(lm), expected)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_without_numba_large_and_bfloat16_models_go_by_operations_and_int8_by_its_forward(monkeypatch, steps):
+    monkeypatch.setattr(decoding_step, "_kernels", lambda: None)
+    assert is_plain(make()) and not is_plain(int8())
+    tokens_of(make().to(torch.bfloat16), count=5)
+    assert len(steps) == 4
+
+
+def test_int8_that_rounds_what_it_multiplies_goes_by_its_forward():
+    quantization = pytest.importorskip("torchao.quantization", exc_type=ImportError)
+    lm = make()
+    quantization.quantize_(lm, quantization.Int8DynamicActivationInt8WeightConfig(version=2))
+    assert not is_plain(lm)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(1, 5), (7, 33), (64, 48)])
+def test_products_of_any_shape(rows, shape):
+    kernels = pytest.importorskip("melody_diffusers.models.decoding_step_cpu", exc_type=ImportError)
+    weight, x = torch.randn(shape).bfloat16(), torch.randn(rows, shape[1])
+    y = torch.empty(rows, shape[0])
+    kernels.products(*kernels.matrix(weight), x.numpy(), y.numpy())
+    assert torch.allclose(y, x @ weight.float().T, atol=1e-5)
+
+
+def test_bits_of_bfloat16_are_pytorchs():
+    compiled = pytest.importorskip("melody_diffusers.compiled", exc_type=ImportError)
+
+    @compiled.compiled
+    def rounded(x, y):
+        for i in range(len(x)):
+            y[i] = compiled.narrow(x[i], y)
+
+    x = torch.randn(1 << 16).exp() * torch.tensor([1.0, -1e30]).repeat(1 << 15)
+    x[:6] = torch.tensor([torch.inf, -torch.inf, torch.nan, 1 + 2**-8, 1 + 3 * 2**-8, -0.0])
+    y = torch.empty(1 << 16, dtype=torch.bfloat16)
+    rounded(x.numpy(), compiled.bits(y))
+    assert torch.equal(y.nan_to_num(7), x.bfloat16().nan_to_num(7))
 
 
 @pytest.mark.slow

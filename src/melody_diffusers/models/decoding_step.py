@@ -2,7 +2,8 @@
 
 The arithmetic of a small model's step takes a hundredth of the time that a framework for all models spends on it: on
 masks, positions, dispatch. This does the same arithmetic on the same weights and the same cache, and nothing besides. A
-model that is not plain (adapters, quantized or offloaded weights, hooks) goes through its own `forward`.
+model that is not plain (adapters, offloaded weights, hooks) goes through its own `forward`; so does a quantized one,
+unless its weights are torchao's int8 with a scale for each row, on a CPU: they are used as they are.
 
 Shapes: B batch, H width, A heads, K heads of keys and values, D their width, L length of the cache.
 """
@@ -20,6 +21,7 @@ from transformers import LlamaForCausalLM
 
 FUSED_NUMBERS = 1 << 24  # of a model whose projections are laid side by side; of a larger one that would take time
 COMPILED_ROWS = 16  # of a batch; the products of a larger one go faster through PyTorch's own
+COMPILED_ROWS_OF_LARGE = 2  # the same where weights come from memory, once for each two rows
 
 
 class DecodingStep:
@@ -34,9 +36,11 @@ class DecodingStep:
 
     def __init__(self, lm: LlamaForCausalLM, layers: Sequence[Any], length: int, num_scores: int) -> None:
         self.config, self.layers = lm.config, layers
-        self.embeddings, self.head = lm.model.embed_tokens.weight, lm.lm_head.weight[:num_scores]
-        self.last_norm = lm.model.norm.weight
-        fuse = sum(parameter.numel() for parameter in lm.parameters()) <= FUSED_NUMBERS
+        self.embeddings, self.last_norm = lm.model.embed_tokens.weight, lm.model.norm.weight
+        small = sum(parameter.numel() for parameter in lm.parameters()) <= FUSED_NUMBERS
+        self._kernels = _kernels() if _is_int8(lm) or self._is_narrow(small) else None
+        fuse = small and self._kernels is None
+        self.head = None if _is_int8_weight(lm.lm_head.weight) else lm.lm_head.weight[:num_scores]
         self.weights = [_Weights(layer, fuse) for layer in lm.model.layers[: lm.config.num_hidden_layers]]
         heads, groups, width = self.config.num_attention_heads, self.config.num_key_value_heads, self.config.head_dim
         positions = torch.arange(length, device=self.embeddings.device)[None]
@@ -48,21 +52,22 @@ class DecodingStep:
         self.turns[:, 1, : heads + groups] = sin[0, :, None]
         self.turns[:, 1, :, : width // 2] *= -1
         self.places, self.open = positions, torch.zeros_like(cos[:, :, 0])  # (1, L) each
-        self._kernels = _kernels() if fuse and self._is_small() else None
         if self._kernels is not None:
+            bits, vector, matrix = self._kernels.bits, self._kernels.vector, self._kernels.matrix
+            in_parts = not small and torch.get_num_threads() > 1
+            self._layer_step = self._kernels.layer_step_in_parts if in_parts else self._kernels.layer_step
+            halves = [vector(each[0, :, : width // 2]) for each in (cos, sin)]
             self._arrays = [
-                (
-                    *weights.arrays(),
-                    *_arrays(cos[0, :, : width // 2], sin[0, :, : width // 2]),
-                    *_arrays(layer.keys, layer.values),
-                )
-                for weights, layer in zip(self.weights, layers)
+                (tuple(map(vector, each.norms)), *map(matrix, each.matrices), *halves, *map(bits, layer.both))
+                for each, layer in zip(self.weights, layers)
             ]
-            self._last_norm, self._head = _arrays(self.last_norm, self.head)
+            self._last_norm = vector(self.last_norm)
+            self._head = tuple(array[:num_scores] for array in matrix(lm.lm_head.weight))
 
-    def _is_small(self) -> bool:
+    def _is_narrow(self, small: bool) -> bool:
         keys = self.layers[0].keys
-        return keys.device.type == "cpu" and keys.dtype == torch.float32 and len(keys) <= COMPILED_ROWS
+        rows = COMPILED_ROWS if small else COMPILED_ROWS_OF_LARGE
+        return keys.device.type == "cpu" and keys.dtype in (torch.float32, torch.bfloat16) and len(keys) <= rows
 
     def __call__(self, tokens: Tensor, position: int | Tensor) -> Tensor:
         """Scores (B, `num_scores`) after the tokens (B, 1), which stand at `position`.
@@ -73,14 +78,14 @@ class DecodingStep:
         x = F.embedding(tokens[:, 0], self.embeddings)  # (B, H)
         if self._kernels is None or isinstance(position, Tensor):
             return self._by_operations(x, position)
-        return self._by_kernels(x.numpy(), position)
+        return self._by_kernels(x.float().numpy(), position)
 
     def _by_kernels(self, x: np.ndarray, position: int) -> Tensor:
         eps = np.float32(self.config.rms_norm_eps)
         for arrays in self._arrays:
-            self._kernels.layer_step(x, position, *arrays, eps)
-        scores = np.empty((len(x), len(self._head)), np.float32)
-        self._kernels.products(self._head, self._kernels.rms_norm(x, self._last_norm, eps), scores)
+            self._layer_step(x, position, *arrays, eps)
+        scores = np.empty((len(x), len(self._head[0])), np.float32)
+        self._kernels.products(*self._head, self._kernels.rms_norm(x, self._last_norm, eps), scores)
         return torch.from_numpy(scores)
 
     def _by_operations(self, x: Tensor, position: int | Tensor) -> Tensor:
@@ -122,9 +127,14 @@ class _Weights:
         if fuse:
             self._inputs, self._gates = [torch.cat(self._inputs)], [torch.cat(self._gates)]
 
-    def arrays(self) -> list[np.ndarray]:
-        """Those of fused projections, in the order of `decoding_step_cpu.layer_step`."""
-        return _arrays(self.input_norm, *self._inputs, self.output, self.post_norm, *self._gates, self.down)
+    @property
+    def norms(self) -> list[Tensor]:
+        return [self.input_norm, self.post_norm]
+
+    @property
+    def matrices(self) -> list[Tensor]:
+        """In the order of `decoding_step_cpu.layer_step`."""
+        return [*self._inputs, self.output, *self._gates, self.down]
 
     def attention(self, x: Tensor) -> Tensor:
         """Queries, keys and values side by side."""
@@ -135,10 +145,6 @@ class _Weights:
         """Gate and what it gates."""
         parts = [F.linear(x, weight) for weight in self._gates]
         return parts[0].chunk(2, dim=-1) if len(parts) == 1 else parts
-
-
-def _arrays(*tensors: Tensor) -> list[np.ndarray]:
-    return [tensor.detach().numpy() for tensor in tensors]
 
 
 def _kernels() -> ModuleType | None:
@@ -163,6 +169,23 @@ def is_plain(lm: LlamaForCausalLM) -> bool:
     if any(getattr(module, name, None) for module in lm.modules() for name in hooks):
         return False
     weights = list(lm.parameters())
-    return all(type(weight.data) is Tensor and not weight.is_meta for weight in weights) and (
-        len({(weight.dtype, weight.device) for weight in weights}) == 1
-    )
+    if _is_int8(lm) and _kernels() is None:
+        return False
+    if any(not _is_int8_weight(weight) and (type(weight.data) is not Tensor or weight.is_meta) for weight in weights):
+        return False
+    return len({(weight.dtype, weight.device) for weight in weights}) == 1
+
+
+def _is_int8(lm: LlamaForCausalLM) -> bool:
+    return any(_is_int8_weight(weight) for weight in lm.parameters())
+
+
+def _is_int8_weight(weight: Tensor) -> bool:
+    """Whether it is torchao's of bytes with a scale a row, on the CPU, with nothing done to what it multiplies."""
+    numbers = getattr(weight, "qdata", None)
+    if numbers is None or numbers.dtype != torch.int8 or numbers.device.type != "cpu" or numbers.ndim != 2:
+        return False
+    if getattr(weight, "act_quant_kwargs", None) is not None or getattr(weight, "act_pre_scale", None) is not None:
+        return False
+    shift = getattr(weight, "zero_point", None)
+    return weight.scale.numel() == len(numbers) and (shift is None or not shift.any())

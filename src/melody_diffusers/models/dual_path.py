@@ -8,6 +8,8 @@ coarse path in columns, H hidden channels.
 """
 
 from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -27,6 +29,23 @@ from .sru import SRU
 Rotary = tuple[torch.Tensor, torch.Tensor]
 
 
+@cache
+def _dual_path_cpu() -> ModuleType | None:
+    try:
+        from . import dual_path_cpu
+    except ImportError:  # no numba
+        return None
+    return dual_path_cpu
+
+
+def _kernels(x: torch.Tensor) -> ModuleType | None:
+    """The compiled operations for such a tensor, if there are any."""
+    if x.dtype != torch.bfloat16 or torch.compiler.is_compiling():
+        return None
+    kernels = _dual_path_cpu()
+    return kernels if kernels is not None and kernels.serves(x) else None
+
+
 class RMSNorm(nn.RMSNorm):
     """Root-mean-square norm in the dtype of its weight. Under autocast that keeps PyTorch's fused kernel: a mixture of
     bfloat16 input and float32 weight falls back to a chain of operations, a fifth of a training step."""
@@ -35,7 +54,18 @@ class RMSNorm(nn.RMSNorm):
         super().__init__(size, eps=1e-6)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x.to(self.weight.dtype))
+        x = x.to(self.weight.dtype)
+        if (kernels := _kernels(x)) is not None:
+            return kernels.rms_norm(x, self.weight, self.eps)
+        return super().forward(x)
+
+
+class GELU(nn.GELU):
+    """PyTorch's, or its equal in one pass over bfloat16 on a CPU, which writes over its input: a product's result."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        kernels = _kernels(x)
+        return super().forward(x) if kernels is None else kernels.gelu(x)
 
 
 class MLP(nn.Module):
@@ -46,9 +76,10 @@ class MLP(nn.Module):
         self.linear_1 = nn.Linear(in_size, inner_size)
         self.linear_2 = nn.Linear(inner_size, out_size)
         self.norm = RMSNorm(out_size)
+        self.gelu = GELU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.norm(self.linear_2(F.gelu(self.linear_1(x))))
+        return self.norm(self.linear_2(self.gelu(self.linear_1(x))))
 
 
 class AngleEmbedding(nn.Module):
@@ -71,6 +102,13 @@ class AngleEmbedding(nn.Module):
         return self.mlp(embedding.to(self.start.dtype))
 
 
+def rotate(x: torch.Tensor, rotary: Rotary | None) -> torch.Tensor:
+    """(B, N, A, D), turned by the angles of the N positions."""
+    if rotary is not None and (kernels := _kernels(x)) is not None:
+        return kernels.rotate(x, *rotary)
+    return apply_rotary_emb(x, rotary, use_real_unbind_dim=-2, sequence_dim=1)
+
+
 class DualPathAttnProcessor:
     """Scaled dot-product attention with rotary positions, through diffusers' attention backends."""
 
@@ -89,8 +127,7 @@ class DualPathAttnProcessor:
         query = attn.to_q(hidden_states).unflatten(-1, (attn.heads, -1))
         key = attn.to_k(source).unflatten(-1, (attn.heads, -1))
         value = attn.to_v(source).unflatten(-1, (attn.heads, -1))
-        query = apply_rotary_emb(query, query_rotary, use_real_unbind_dim=-2, sequence_dim=1)
-        key = apply_rotary_emb(key, key_rotary or query_rotary, use_real_unbind_dim=-2, sequence_dim=1)
+        query, key = rotate(query, query_rotary), rotate(key, key_rotary or query_rotary)
         attended = dispatch_attention_fn(
             query, key, value, backend=self._attention_backend, parallel_config=self._parallel_config
         )
@@ -143,7 +180,7 @@ class RoFormerLayer(nn.Module):
         self.cross_attention = DualPathAttention(hidden_size, heads)
         self.feed_forward_norm = RMSNorm(hidden_size)
         self.feed_forward = nn.Sequential(
-            nn.Linear(hidden_size, 4 * hidden_size), nn.GELU(), nn.Linear(4 * hidden_size, hidden_size)
+            nn.Linear(hidden_size, 4 * hidden_size), GELU(), nn.Linear(4 * hidden_size, hidden_size)
         )
 
     def forward(self, x: torch.Tensor, condition: Condition) -> torch.Tensor:

@@ -10,7 +10,7 @@ size 3: candidate, forget, reset.
 import numpy as np
 import torch
 
-from ..compiled import compiled, num_parts, run_parts
+from ..compiled import bits, compiled, narrow, num_parts, run_parts, wide
 
 _F = np.float32
 
@@ -45,12 +45,12 @@ def _forward(first, last, u, x, v, b, h):
             for step in range(K):
                 t = step if d == 0 else K - 1 - step
                 for j in range(H):
-                    c, candidate, skip = cell[j], u[n, t, d, 0, j], x[n, t, d * H + j]
-                    f = _sigmoid(u[n, t, d, 1, j] + b[d, 0, j] + v[d, 0, j] * c)
-                    r = _sigmoid(u[n, t, d, 2, j] + b[d, 1, j] + v[d, 1, j] * c)
+                    c, candidate, skip = cell[j], wide(u[n, t, d, 0, j]), wide(x[n, t, d * H + j])
+                    f = _sigmoid(wide(u[n, t, d, 1, j]) + b[d, 0, j] + v[d, 0, j] * c)
+                    r = _sigmoid(wide(u[n, t, d, 2, j]) + b[d, 1, j] + v[d, 1, j] * c)
                     c = candidate + f * (c - candidate)
                     cell[j] = c
-                    h[n, t, d * H + j] = skip + r * (c - skip)
+                    h[n, t, d * H + j] = narrow(skip + r * (c - skip), h)
 
 
 @compiled
@@ -93,12 +93,17 @@ def _backward(first, last, u, x, v, b, dh, du, dx, dv, db):
                     db[d, 1, j] += dr
 
 
+def _scan(projected, x, cell_weight, gate_bias):
+    h = torch.empty_like(x)
+    arrays = [bits(tensor) for tensor in (projected, x, cell_weight, gate_bias, h)]
+    run_parts(lambda _, first, last: _forward(first, last, *arrays), len(x), x.numel())
+    return h
+
+
 class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx, projected, x, cell_weight, gate_bias):
-        h = torch.empty_like(x)
-        arrays = [tensor.detach().numpy() for tensor in (projected, x, cell_weight, gate_bias, h)]
-        run_parts(lambda _, first, last: _forward(first, last, *arrays), len(x), x.numel())
+        h = _scan(projected, x, cell_weight, gate_bias)
         ctx.save_for_backward(projected, x, cell_weight, gate_bias)
         return h
 
@@ -129,5 +134,8 @@ def sru_cpu(
     Returns:
         `h`, (N, K, 2 H), in the dtype of `x`.
     """
+    if projected.dtype == x.dtype == torch.bfloat16 and not torch.is_grad_enabled():  # no copies in float32
+        weights = cell_weight.float().contiguous(), gate_bias.float().contiguous()
+        return _scan(projected.contiguous(), x.contiguous(), *weights)
     inputs = [tensor.float().contiguous() for tensor in (projected, x, cell_weight, gate_bias)]
     return _Scan.apply(*inputs).to(x.dtype)

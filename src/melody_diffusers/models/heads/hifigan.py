@@ -68,7 +68,18 @@ class UpsampleConv(nn.ConvTranspose1d):
         self.init_gain = _RECTIFIER_GAIN
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x)[..., self.surplus : self.surplus + x.shape[-1] * self.stride[0]]  # (B, C', T * rate)
+        plain = x.dtype != torch.bfloat16 or x.device.type != "cpu"
+        y = super().forward(x) if plain else self._by_convolution(x)
+        return y[..., self.surplus : self.surplus + x.shape[-1] * self.stride[0]]  # (B, C', T * rate)
+
+    def _by_convolution(self, x: torch.Tensor) -> torch.Tensor:
+        """The same as a convolution with one output for each channel and phase, which the CPU has in bfloat16."""
+        rate = self.stride[0]
+        taps = -(-self.kernel_size[0] // rate)
+        weight = F.pad(self.weight, (0, taps * rate - self.kernel_size[0])).unflatten(2, (taps, rate)).flip(2)
+        weight = weight.permute(3, 1, 0, 2).flatten(0, 1)  # (rate C', C, taps)
+        y = F.conv1d(x, weight, self.bias.repeat(rate), padding=taps - 1)  # (B, rate C', T + taps - 1)
+        return y.unflatten(1, (rate, -1)).permute(0, 2, 3, 1).flatten(2)  # (B, C', rate (T + taps - 1))
 
 
 @dataclass(frozen=True, kw_only=True)
