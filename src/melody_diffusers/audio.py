@@ -278,14 +278,13 @@ def crop_or_pad(waveform: Tensor, num_samples: int, start: int = 0) -> Tensor:
     return F.pad(cropped, (0, num_samples - cropped.shape[-1]))
 
 
-def fade(waveform: Tensor, rise: int, fall: int) -> Tensor:
-    """The waveform (..., T), its first `rise` samples faded in and its last `fall` faded out, along a cosine."""
+def fade_(waveform: Tensor, rise: int, fall: int) -> Tensor:
+    """In place, (..., T): the first `rise` samples faded in and the last `fall` faded out, along a cosine."""
     length = waveform.shape[-1]
     rise, fall = min(rise, length), min(fall, length)
-    faded = waveform.clone()
-    faded[..., :rise] *= torch.hann_window(2 * rise, device=faded.device)[:rise]
-    faded[..., length - fall :] *= torch.hann_window(2 * fall, device=faded.device)[:fall].flip(0)
-    return faded
+    waveform[..., :rise] *= torch.hann_window(2 * rise, device=waveform.device)[:rise]
+    waveform[..., length - fall :] *= torch.hann_window(2 * fall, device=waveform.device)[:fall].flip(0)
+    return waveform
 
 
 def repeat_to(waveform: Tensor, num_samples: int) -> Tensor:
@@ -313,4 +312,4 @@ def limit_peak(waveform: Tensor, ceiling: float = 0.977) -> tuple[Tensor, Tensor
     if not (gain < 1).any():
         return waveform, gain
     bound = torch.where(gain < 1, ceiling, math.inf)[:, None, None]  # a product may round to just above
-    return (waveform * gain[:, None, None]).clamp(-bound, bound), gain
+    return (waveform * gain[:, None, None]).clamp_(-bound, bound), gain

@@ -126,15 +126,15 @@ def test_projections_of_a_large_model_are_not_copied(monkeypatch, by_forward):
 @pytest.mark.parametrize(
     ("dtype", "rows", "large", "compiled"),
     [
-        ("float32", 8, False, True),
-        ("float32", 9, False, False),
+        ("float32", 16, False, True),
+        ("float32", 17, False, False),
         ("float32", 2, True, True),
         ("float32", 3, True, False),
         ("bfloat16", 2, False, True),
-        ("bfloat16", 9, False, False),
+        ("bfloat16", 17, False, False),
         ("float16", 2, False, False),
         ("float64", 2, False, False),
-        ("int8", 9, True, True),  # which operations of PyTorch could not
+        ("int8", 17, True, True),  # which operations of PyTorch could not
     ],
 )
 def test_a_batch_too_large_for_the_compiled_step_and_other_dtypes_go_by_operations(

@@ -62,8 +62,8 @@ def test_windows_start_where_a_token_starts():
 
 
 def test_on_the_diagonal_chunks_set_out_one_after_the_other():
-    """Ten steps are two calls a chunk, and six steps from noise to music: three chunks are on their way at a time."""
-    passes = plan_passes(unknown_mask(80, (0, 80)), WINDOW, CHUNK, scheduler_of(10))
+    """Six steps are two calls a chunk: three chunks are on their way at a time."""
+    passes = plan_passes(unknown_mask(80, (0, 80)), WINDOW, CHUNK, scheduler_of(6))
     assert len(passes) == 7 * 2 + 6
     assert [each.start for each in passes] == [0] * 8 + [10] * 2 + [20] * 2 + [30] * 2 + [40] * 6
     step = math.pi / 12
@@ -80,7 +80,7 @@ def test_on_the_diagonal_chunks_set_out_one_after_the_other():
 
 def test_the_diagonal_costs_what_the_length_costs():
     calls = {
-        frames: len(plan_passes(unknown_mask(frames, (0, frames)), WINDOW, CHUNK, scheduler_of(10)))
+        frames: len(plan_passes(unknown_mask(frames, (0, frames)), WINDOW, CHUNK, scheduler_of(6)))
         for frames in (50, 100, 400, 1000)
     }
     assert calls == {50: 14, 100: 24, 400: 84, 1000: 204}
@@ -88,7 +88,7 @@ def test_the_diagonal_costs_what_the_length_costs():
 
 def test_a_long_gap_is_filled_on_the_diagonal_and_ends_where_known_frames_begin():
     unknown = unknown_mask(200, (50, 120))
-    passes = plan_passes(unknown, WINDOW, CHUNK, scheduler_of(10), 2)
+    passes = plan_passes(unknown, WINDOW, CHUNK, scheduler_of(6), 2)
     assert passes[0].start == 40 and passes[0].before[:10].max() == 0 and (passes[0].after[10:20] < math.pi / 2).all()
     assert all((each.before[~unknown[each.start : each.start + WINDOW]] == 0).all() for each in passes)
     assert windows(unknown_mask(100, (75, 100)), continuation="diagonal") == [60]  # and what fits a window at once
@@ -173,7 +173,7 @@ def test_a_frame_is_conditioned_on_the_token_that_covers_it():
             return SimpleNamespace(sample=torch.zeros_like(latents))
 
     frames = torch.arange(1000.0)[None, :, None]  # each tells its own number
-    scheduler = scheduler_of(5)
+    scheduler = scheduler_of(3)
     passes = plan_passes(torch.ones(1000, dtype=torch.bool), 500, 125, scheduler, TIMEBASE.frame_alignment)
     scheduler.step = lambda velocity, angle, z, next_timestep: SimpleNamespace(prev_sample=z)
     denoise(Model(), scheduler, frames, torch.arange(500)[None], passes, TIMEBASE, 1.0)
@@ -211,7 +211,7 @@ def test_on_the_diagonal_each_frame_is_guided_by_its_own_angle(model):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("melody_diffusers.pipelines.denoise.guided_velocity", network)
-        run(model, 80, unknown, 10, guidance_interval=(0.0, 0.7))
+        run(model, 80, unknown, 6, guidance_interval=(0.0, 0.7))
     assert scales[0][1] == scales[1][1] == 1.0  # the first chunk alone, still in noise
     for shares, scale in scales[2:]:
         guided = scale[0, ::CHUNK, 0] if isinstance(scale, torch.Tensor) else torch.full((4,), scale)

@@ -61,7 +61,9 @@ def parser() -> argparse.ArgumentParser:
     place.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: cuda where there is one, else cpu)")
 
     model = _Parser(add_help=False, parents=[place])
-    model.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="of the weights")
+    dtypes = ["float32", "bfloat16", "float16", "auto"]
+    how = "of the weights; auto takes bfloat16 for the renderer where it is faster here (default: float32)"
+    model.add_argument("--dtype", choices=dtypes, default="float32", help=how)
     model.add_argument("--steps", type=int, help="reverse steps of the diffusion (default: the model's own)")
     model.add_argument("--guidance", type=float, help="classifier-free guidance; 1 is off (default: the model's own)")
 

@@ -28,15 +28,17 @@ def load_pipeline(class_name: str, args: argparse.Namespace) -> tuple["Diffusion
     from diffusers.utils.logging import disable_progress_bar
     from transformers.utils.logging import disable_progress_bar as disable_transformers_progress_bar
 
-    from ..devices import default_device, use_tensor_cores
+    from ..devices import default_device, fast_dtypes, use_tensor_cores
 
     disable_progress_bar()
     disable_transformers_progress_bar()
     device = default_device() if args.device is None else args.device
     try:
-        use_tensor_cores(torch.empty(0, device=device).device)
+        device = torch.empty(0, device=device).device
+        use_tensor_cores(device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {device!r} is not available: {error}") from error
-    pipe = pipeline_class.from_pretrained(args.model, dtype=getattr(torch, args.dtype))
+    dtype = fast_dtypes(device) if args.dtype == "auto" else getattr(torch, args.dtype)
+    pipe = pipeline_class.from_pretrained(args.model, dtype=dtype)
     pipe.set_progress_bar_config(disable=None)  # bars are for terminals
     return pipe.to(device), time.perf_counter() - started

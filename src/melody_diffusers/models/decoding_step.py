@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
 FUSED_NUMBERS = 1 << 24  # of a model whose projections are laid side by side; of a larger one that would take time
-COMPILED_ROWS = 8  # of a batch; the products of a larger one go faster through PyTorch's own
+COMPILED_ROWS = 16  # of a batch; the products of a larger one go faster through PyTorch's own
 COMPILED_ROWS_OF_LARGE = 2  # the same where weights come from memory, once for each two rows
 
 

@@ -23,10 +23,6 @@ from ..timebase import Timebase, chunk_boundaries
 
 Continuation = Literal["diagonal", "windows"]
 
-DIAGONAL_STEPS = 0.6
-"""Reverse steps of a chunk on the diagonal, as a share of those of a single window: it sets out when its neighbours are
-half done. Measured in docs/experiments.md."""
-
 NEAR = 1e-4  # radians by which an angle may miss the border of an interval
 
 
@@ -115,7 +111,7 @@ def _diagonal(
     """Starts of windows and the angles (F,) after them, for the frames from `first` to `stop`."""
     chunk = max(alignment, chunk // alignment * alignment)
     abreast = max(1, (window - chunk) // chunk)  # chunks on their way; the rest of a window is known already
-    calls = max(1, round(DIAGONAL_STEPS * num_steps / abreast))  # from one chunk's setting out to the next one's
+    calls = max(1, round(num_steps / abreast))  # from one chunk's setting out to the next one's
     total, num_chunks = abreast * calls, -(-(stop - first) // chunk)
     for call in range(calls * (num_chunks - 1) + total):
         oldest = max(0, (call - total) // calls + 1)

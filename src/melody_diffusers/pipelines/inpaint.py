@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 
-from ..audio import AudioInput, fade, limit_peak
+from ..audio import AudioInput, fade_, limit_peak
 from .checks import names_others_arguments
 from .denoise import Continuation
 from .request import InpaintRequest, OutputType, Regions
@@ -124,7 +124,7 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
             return self._output(request, latents, None, semantic_tokens)
         generated, _ = self.decode_latents(latents, request.num_samples)
         num_samples, num_added = generated.shape[-1], request.num_samples - recording.shape[1]  # fewer if interrupted
-        generated = fade(generated, 0, min(request.fade_samples, num_added))
+        generated = fade_(generated, 0, min(request.fade_samples, num_added))
         original = F.pad(recording, (0, num_added)).to(generated.device)[:, :num_samples]
         audios, gains = limit_peak(self._splice(original, generated, unknown[:num_samples]), ceiling=1.0)
         return self._output(request, audios, gains, semantic_tokens)
