@@ -62,8 +62,8 @@ def test_windows_start_where_a_token_starts():
 
 
 def test_on_the_diagonal_chunks_set_out_one_after_the_other():
-    """Six steps are two calls a chunk: three chunks are on their way at a time."""
-    passes = plan_passes(unknown_mask(80, (0, 80)), WINDOW, CHUNK, scheduler_of(6))
+    """Of twelve steps a chunk takes six, in two calls from one chunk to the next: three are on their way at a time."""
+    passes = plan_passes(unknown_mask(80, (0, 80)), WINDOW, CHUNK, scheduler_of(12))
     assert len(passes) == 7 * 2 + 6
     assert [each.start for each in passes] == [0] * 8 + [10] * 2 + [20] * 2 + [30] * 2 + [40] * 6
     step = math.pi / 12
@@ -80,7 +80,7 @@ def test_on_the_diagonal_chunks_set_out_one_after_the_other():
 
 def test_the_diagonal_costs_what_the_length_costs():
     calls = {
-        frames: len(plan_passes(unknown_mask(frames, (0, frames)), WINDOW, CHUNK, scheduler_of(6)))
+        frames: len(plan_passes(unknown_mask(frames, (0, frames)), WINDOW, CHUNK, scheduler_of(12)))
         for frames in (50, 100, 400, 1000)
     }
     assert calls == {50: 14, 100: 24, 400: 84, 1000: 204}
@@ -88,7 +88,7 @@ def test_the_diagonal_costs_what_the_length_costs():
 
 def test_a_long_gap_is_filled_on_the_diagonal_and_ends_where_known_frames_begin():
     unknown = unknown_mask(200, (50, 120))
-    passes = plan_passes(unknown, WINDOW, CHUNK, scheduler_of(6), 2)
+    passes = plan_passes(unknown, WINDOW, CHUNK, scheduler_of(12), 2)
     assert passes[0].start == 40 and passes[0].before[:10].max() == 0 and (passes[0].after[10:20] < math.pi / 2).all()
     assert all((each.before[~unknown[each.start : each.start + WINDOW]] == 0).all() for each in passes)
     assert windows(unknown_mask(100, (75, 100)), continuation="diagonal") == [60]  # and what fits a window at once
@@ -166,6 +166,7 @@ def test_a_frame_is_conditioned_on_the_token_that_covers_it():
 
     class Model:
         config = SimpleNamespace(num_frames=500, num_chunks=4)
+        modules = list
 
         def __call__(self, latents, angle, semantic_tokens, attention_kwargs):
             token_of_frame = torch.arange(latents.shape[1]) * semantic_tokens.shape[1] // latents.shape[1]
@@ -201,6 +202,21 @@ def test_guidance_holds_within_its_interval_and_costs_nothing_outside(model):
     torch.testing.assert_close(run(model, WINDOW, unknown, 6, guidance_interval=(0.01, 1.0))[1], everywhere)
 
 
+def test_halves_of_a_batch_side_by_side_give_the_same_and_threads_are_put_back(model):
+    unknown = torch.ones(80, dtype=torch.bool)
+    for options in ({}, {"guidance_scale": 1.0}, {"guidance_interval": (0.0, 0.7)}):
+        torch.set_num_threads(1)
+        expected = run(model, 80, unknown, 4, **options)[1]
+        torch.set_num_threads(3)
+        try:
+            torch.testing.assert_close(run(model, 80, unknown, 4, **options)[1], expected)
+            with pytest.raises(KeyError, match="stop"):
+                run(model, 80, unknown, 4, **options, on_step=lambda angle, z: {}["stop"])
+            assert torch.get_num_threads() == 3
+        finally:
+            torch.set_num_threads(1)
+
+
 def test_on_the_diagonal_each_frame_is_guided_by_its_own_angle(model):
     scales = []
     unknown = torch.ones(80, dtype=torch.bool)
@@ -211,7 +227,7 @@ def test_on_the_diagonal_each_frame_is_guided_by_its_own_angle(model):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("melody_diffusers.pipelines.denoise.guided_velocity", network)
-        run(model, 80, unknown, 6, guidance_interval=(0.0, 0.7))
+        run(model, 80, unknown, 12, guidance_interval=(0.0, 0.7))
     assert scales[0][1] == scales[1][1] == 1.0  # the first chunk alone, still in noise
     for shares, scale in scales[2:]:
         guided = scale[0, ::CHUNK, 0] if isinstance(scale, torch.Tensor) else torch.full((4,), scale)

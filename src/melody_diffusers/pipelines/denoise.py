@@ -12,6 +12,8 @@ Shapes: B batch, F frames of the whole timeline, L frames of the model's window,
 
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -22,7 +24,12 @@ from ..schedulers.angle import AngleScheduler
 from ..timebase import Timebase, chunk_boundaries
 
 Continuation = Literal["diagonal", "windows"]
+Network = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""The velocity (B, L, D) of latents, angles and semantic tokens, of which there may be fewer samples."""
 
+DIAGONAL_STEPS = 0.5
+"""Steps of a chunk on the diagonal, as a share of those of a single window: the chunks before it, further on, lead it.
+Measured in docs/experiments.md."""
 NEAR = 1e-4  # radians by which an angle may miss the border of an interval
 
 
@@ -111,7 +118,7 @@ def _diagonal(
     """Starts of windows and the angles (F,) after them, for the frames from `first` to `stop`."""
     chunk = max(alignment, chunk // alignment * alignment)
     abreast = max(1, (window - chunk) // chunk)  # chunks on their way; the rest of a window is known already
-    calls = max(1, round(num_steps / abreast))  # from one chunk's setting out to the next one's
+    calls = max(1, round(DIAGONAL_STEPS * num_steps / abreast))  # from one chunk's setting out to the next one's
     total, num_chunks = abreast * calls, -(-(stop - first) // chunk)
     for call in range(calls * (num_chunks - 1) + total):
         oldest = max(0, (call - total) // calls + 1)
@@ -123,7 +130,7 @@ def _diagonal(
 
 
 def guided_velocity(
-    network: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
+    network: Network,
     latents: torch.Tensor,
     angle: torch.Tensor,
     semantic_tokens: torch.Tensor,
@@ -139,6 +146,38 @@ def guided_velocity(
     velocity = network(torch.cat([latents, latents]), angle, semantic_tokens)
     conditional, unconditional = velocity.chunk(2)
     return unconditional + guidance_scale * (conditional - unconditional)
+
+
+@contextmanager
+def side_by_side(network: Network) -> Iterator[Network]:
+    """The network, the two halves of whose batch run in threads of their own, each with half of torch's.
+
+    On a CPU, many of its operations are too small to be shared by threads; a sample shares nothing with another one.
+    """
+    threads, inference = torch.get_num_threads(), torch.is_inference_mode_enabled()
+
+    def use(number: int) -> None:
+        if torch.get_num_threads() != number:
+            torch.set_num_threads(number)
+
+    def run(latents: torch.Tensor, angle: torch.Tensor, semantic_tokens: torch.Tensor) -> torch.Tensor:
+        use(threads // 2)
+        with torch.inference_mode(inference), torch.no_grad():  # which hold for one thread
+            return network(latents, angle, semantic_tokens)
+
+    def both(latents: torch.Tensor, angle: torch.Tensor, semantic_tokens: torch.Tensor) -> torch.Tensor:
+        half = (len(latents) + 1) // 2
+        if half == len(latents):
+            use(threads)
+            return network(latents, angle, semantic_tokens)
+        other = pool.submit(run, latents[half:], angle, semantic_tokens[half:])
+        return torch.cat([run(latents[:half], angle, semantic_tokens[:half]), other.result()])
+
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            yield both
+        finally:
+            use(threads)
 
 
 def denoise(
@@ -174,7 +213,7 @@ def denoise(
             frames that are done by then or, if there are none, with those under way, however far they are.
     """
     latents = latents.clone()
-    network = Recording(
+    recording = Recording(
         lambda *inputs: dual_path(*inputs, attention_kwargs=attention_kwargs).sample,
         num_calls=len(passes),
         state=lambda: state_of(dual_path),
@@ -182,26 +221,28 @@ def denoise(
     angles = torch.stack([torch.stack(each[1:]) for each in passes])  # (passes, 2, L)
     angles = angles.unsqueeze(2).to(latents.device)  # one angle a frame, for all samples; copied once
     lowest, highest = (share * math.pi / 2 for share in guidance_interval)
-    for number, (start, before, after) in enumerate(passes):
-        if is_stopped():
-            return latents[:, : _frames_reached(passes, number)]
-        angle, next_angle = angles[number]
-        frames = slice(start, start + len(before))
-        first_token = timebase.frame_to_token(start)
-        tokens = semantic_tokens[:, first_token : first_token + timebase.frames_to_tokens(len(before))]
-        z = latents[:, frames]
-        scale = guidance_scale() if callable(guidance_scale) else guidance_scale
-        within = (before > after) & (before > lowest - NEAR) & (before < highest + NEAR)
-        if not within.any():
-            scale = 1.0
-        elif scale != 1 and not within[before > after].all():
-            scale = torch.where(within, scale, 1.0).to(z.device)[None, :, None]
-        velocity = guided_velocity(network, z, angle, tokens, scale)
-        stepped = scheduler.step(velocity.to(z.dtype), angle, z, next_timestep=next_angle).prev_sample
-        if on_step is not None:
-            largest = torch.where(angle > next_angle, angle, 0.0).amax()
-            stepped = torch.where((angle > 0).unsqueeze(-1), on_step(largest, stepped), z)
-        latents[:, frames] = stepped
+    is_shared = latents.device.type == "cpu" and torch.get_num_threads() > 1 and state_of(dual_path) is not None
+    with side_by_side(recording) if is_shared else nullcontext(recording) as network:
+        for number, (start, before, after) in enumerate(passes):
+            if is_stopped():
+                return latents[:, : _frames_reached(passes, number)]
+            angle, next_angle = angles[number]
+            frames = slice(start, start + len(before))
+            first_token = timebase.frame_to_token(start)
+            tokens = semantic_tokens[:, first_token : first_token + timebase.frames_to_tokens(len(before))]
+            z = latents[:, frames]
+            scale = guidance_scale() if callable(guidance_scale) else guidance_scale
+            within = (before > after) & (before > lowest - NEAR) & (before < highest + NEAR)
+            if not within.any():
+                scale = 1.0
+            elif scale != 1 and not within[before > after].all():
+                scale = torch.where(within, scale, 1.0).to(z.device)[None, :, None]
+            velocity = guided_velocity(network, z, angle, tokens, scale)
+            stepped = scheduler.step(velocity.to(z.dtype), angle, z, next_timestep=next_angle).prev_sample
+            if on_step is not None:
+                largest = torch.where(angle > next_angle, angle, 0.0).amax()
+                stepped = torch.where((angle > 0).unsqueeze(-1), on_step(largest, stepped), z)
+            latents[:, frames] = stepped
     return latents
 
 

@@ -72,8 +72,8 @@ class MeLoDyPipeline(Stages):
             lm_guidance_scale: classifier-free guidance of the language model, 0 to 30; 1 switches it off, and a model
                 that was trained without `null_condition` allows nothing else.
             continuation: how what is longer than the model's window is rendered: on the "diagonal", where chunks stand
-                at staggered angles and share the calls of the network, each with about `num_inference_steps` steps; or
-                in "windows", chunk after chunk (Algorithm 2), which takes about three times as long.
+                at staggered angles and share the calls of the network, each with half of the steps; or in "windows",
+                chunk after chunk (Algorithm 2), which takes about six times as long.
             num_waveforms_per_prompt: variations of each prompt.
             generator: governs every random draw: one, or one for each waveform. With one for each, a batch gives what
                 its samples give alone.
