@@ -34,7 +34,8 @@ def outputs(pipe: MeLoDyPipeline, attention_kwargs: dict | None = None) -> dict[
     tokens = torch.randint(config.semantic_codebook_size, (2, 48), generator=generator)
     mulan_tokens = torch.randint(config.mulan_codebook_size, (2, config.num_mulan_codebooks), generator=generator)
     with torch.no_grad():
-        velocity = pipe.dual_path(latents, torch.tensor(0.5), tokens, attention_kwargs=attention_kwargs).sample
+        angle = torch.full((96,), 0.5)  # of a single row MKL's product depends on where the weights lie
+        velocity = pipe.dual_path(latents, angle, tokens, attention_kwargs=attention_kwargs).sample
         return {"dual_path": velocity, "semantic_lm": pipe.semantic_lm.semantic_logits(mulan_tokens, tokens)}
 
 

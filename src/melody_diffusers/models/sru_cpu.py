@@ -134,8 +134,8 @@ def sru_cpu(
     Returns:
         `h`, (N, K, 2 H), in the dtype of `x`.
     """
+    # Copies: numpy would pin the storage of a parameter, which FSDP resizes.
+    weights = [each.float().clone(memory_format=torch.contiguous_format) for each in (cell_weight, gate_bias)]
     if projected.dtype == x.dtype == torch.bfloat16 and not torch.is_grad_enabled():  # no copies in float32
-        weights = cell_weight.float().contiguous(), gate_bias.float().contiguous()
         return _scan(projected.contiguous(), x.contiguous(), *weights)
-    inputs = [tensor.float().contiguous() for tensor in (projected, x, cell_weight, gate_bias)]
-    return _Scan.apply(*inputs).to(x.dtype)
+    return _Scan.apply(projected.float().contiguous(), x.float().contiguous(), *weights).to(x.dtype)
