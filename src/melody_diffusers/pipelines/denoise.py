@@ -77,7 +77,7 @@ def plan_passes(
             f"A timeline longer than the model's window of {window} frames has to exceed it by a multiple of "
             f"{alignment} frames, which are whole tokens; it has {len(unknown)} frames."
         )
-    angles = torch.where(unknown, math.pi / 2, 0.0)
+    angles = math.pi / 2 * unknown.to(torch.float32)
     steps = scheduler.timesteps.tolist()
     passes: list[Pass] = []
 
