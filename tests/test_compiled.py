@@ -14,7 +14,8 @@ def test_where_no_folder_can_hold_the_result_it_is_compiled_all_the_same(monkeyp
         return njit(function, **options)
 
     monkeypatch.setattr(numba, "njit", refuse)
-    assert compiled.compiled(lambda number: number + 1)(1) == 2 and asked == [True, False]
+    function = compiled.compiled(lambda number: number + 1)
+    assert asked == [True, False] and function(1) == 2
 
 
 @pytest.mark.parametrize(("threads", "work", "parts"), [(3, compiled.SPLIT, 3), (3, 1, 1), (1, compiled.SPLIT, 1)])
