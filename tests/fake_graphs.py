@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from melody_diffusers import graphs
+from melody_diffusers.models import decoding_step, dual_path, sru
 
 
 class FakeGraph:
@@ -62,4 +63,6 @@ def recorded(monkeypatch) -> list[FakeGraph]:
     monkeypatch.setattr(graphs, "_stream", lambda device: None)
     for name in ("device", "stream", "current_stream"):
         monkeypatch.setattr(torch.cuda, name, lambda *_: nullcontext())
+    for module in (decoding_step, dual_path, sru):  # whose loops for a CPU are no operations of PyTorch
+        monkeypatch.setattr(module, "has_numba", lambda: False)
     return FakeGraph.made

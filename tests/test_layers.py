@@ -43,6 +43,7 @@ THIRD_PARTY = {  # what a layer may import besides what the layers below it may
 }
 BY_UNIT = {  # and a unit besides: it is there for that, or an extra installs it
     "compiled": {"numba"},
+    "devices": {"numba"},
     "hf": {"diffusers", "huggingface_hub", "peft", "safetensors", "transformers"},
     "data": {"accelerate", "datasets", "filelock", "fsspec", "pyarrow"},
     "evaluation": {"matplotlib"},

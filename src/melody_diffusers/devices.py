@@ -1,9 +1,13 @@
-"""Which device is used where none is named, which dtype is fast on it, and waiting for it."""
+"""Which device is used where none is named, what is fast on it, and waiting for it."""
 
+import logging
 import time
 from functools import cache
+from importlib.util import find_spec
 
 import torch
+
+logger = logging.getLogger(__name__)
 
 
 def default_device() -> torch.device:
@@ -45,6 +49,18 @@ def fast_dtypes(device: torch.device) -> dict[str, torch.dtype]:
     """
     default = torch.bfloat16 if multiplies_bfloat16_faster(device) else torch.float32
     return {"semantic_lm": torch.float32, "mulan": torch.float32, "default": default}
+
+
+@cache
+def has_numba() -> bool:
+    """Whether loops can be compiled for the CPU. A numba that cannot be imported is told of once, by a warning."""
+    try:
+        import numba  # noqa: F401 (whether it works)
+    except ImportError as error:
+        if find_spec("numba") is not None:
+            logger.warning(f"On the CPU music takes several times longer, since numba cannot be imported: {error}")
+        return False
+    return True
 
 
 def synchronize(device: torch.device) -> None:

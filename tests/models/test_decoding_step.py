@@ -206,7 +206,7 @@ def test_threads_share_the_rows_of_a_large_model(monkeypatch, by_forward):
 
 
 def test_without_numba_large_and_bfloat16_models_go_by_operations_and_int8_by_its_forward(monkeypatch, steps):
-    monkeypatch.setattr(decoding_step, "_kernels", lambda: None)
+    monkeypatch.setattr(decoding_step, "has_numba", lambda: False)
     assert is_plain(make()) and not is_plain(int8())
     tokens_of(make().to(torch.bfloat16), count=5)
     assert len(steps) == 4

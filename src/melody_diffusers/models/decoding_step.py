@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
+from ..devices import has_numba
+
 FUSED_NUMBERS = 1 << 24  # of a model whose projections are laid side by side; of a larger one that would take time
 COMPILED_ROWS = 16  # of a batch; the products of a larger one go faster through PyTorch's own
 COMPILED_ROWS_OF_LARGE = 2  # the same where weights come from memory, once for each two rows
@@ -38,21 +40,22 @@ class DecodingStep:
         self.config, self.layers = lm.config, layers
         self.embeddings, self.last_norm = lm.model.embed_tokens.weight, lm.model.norm.weight
         small = sum(parameter.numel() for parameter in lm.parameters()) <= FUSED_NUMBERS
-        self._kernels = _kernels() if _is_int8(lm) or self._is_narrow(small) else None
+        self._kernels = _kernels() if _is_int8(lm) or self._has_few_rows(small) else None
         fuse = small and self._kernels is None
         self.head = None if _is_int8_weight(lm.lm_head.weight) else lm.lm_head.weight[:num_scores]
         self.weights = [_Weights(layer, fuse) for layer in lm.model.layers[: lm.config.num_hidden_layers]]
         heads, groups, width = self.config.num_attention_heads, self.config.num_key_value_heads, self.config.head_dim
         positions = torch.arange(length, device=self.embeddings.device)[None]
         cos, sin = lm.model.rotary_emb(self.embeddings[:1, None], positions)  # (1, L, D) each
-        # Of queries and keys each pair of numbers is turned. Values are not: a cosine of 1, a sine of 0.
-        self.turns = cos.new_zeros(length, 2, heads + 2 * groups, width)
-        self.turns[:, 0] = 1
-        self.turns[:, 0, : heads + groups] = cos[0, :, None]
-        self.turns[:, 1, : heads + groups] = sin[0, :, None]
-        self.turns[:, 1, :, : width // 2] *= -1
-        self.places, self.open = positions, torch.zeros_like(cos[:, :, 0])  # (1, L) each
-        if self._kernels is not None:
+        if self._kernels is None:
+            # Of queries and keys each pair of numbers is turned. Values are not: a cosine of 1, a sine of 0.
+            self.turns = cos.new_zeros(length, 2, heads + 2 * groups, width)
+            self.turns[:, 0] = 1
+            self.turns[:, 0, : heads + groups] = cos[0, :, None]
+            self.turns[:, 1, : heads + groups] = sin[0, :, None]
+            self.turns[:, 1, :, : width // 2] *= -1
+            self.places, self.open = positions, torch.zeros_like(cos[:, :, 0])  # (1, L) each
+        else:
             bits, vector, matrix = self._kernels.bits, self._kernels.vector, self._kernels.matrix
             in_parts = not small and torch.get_num_threads() > 1
             self._layer_step = self._kernels.layer_step_in_parts if in_parts else self._kernels.layer_step
@@ -64,7 +67,7 @@ class DecodingStep:
             self._last_norm = vector(self.last_norm)
             self._head = tuple(array[:num_scores] for array in matrix(lm.lm_head.weight))
 
-    def _is_narrow(self, small: bool) -> bool:
+    def _has_few_rows(self, small: bool) -> bool:
         keys = self.layers[0].keys
         rows = COMPILED_ROWS if small else COMPILED_ROWS_OF_LARGE
         return keys.device.type == "cpu" and keys.dtype in (torch.float32, torch.bfloat16) and len(keys) <= rows
@@ -76,12 +79,10 @@ class DecodingStep:
         attended to, behind a mask.
         """
         x = F.embedding(tokens[:, 0], self.embeddings)  # (B, H)
-        if self._kernels is None or isinstance(position, Tensor):
-            return self._by_operations(x, position)
-        return self._by_kernels(x.float().numpy(), position)
+        return self._by_operations(x, position) if self._kernels is None else self._by_kernels(x, position)
 
-    def _by_kernels(self, x: np.ndarray, position: int) -> Tensor:
-        eps = np.float32(self.config.rms_norm_eps)
+    def _by_kernels(self, hidden: Tensor, position: int | Tensor) -> Tensor:
+        x, eps = hidden.float().numpy(), np.float32(self.config.rms_norm_eps)
         for arrays in self._arrays:
             self._layer_step(x, position, *arrays, eps)
         scores = np.empty((len(x), len(self._head[0])), np.float32)
@@ -148,10 +149,10 @@ class _Weights:
 
 
 def _kernels() -> ModuleType | None:
-    try:
-        from . import decoding_step_cpu
-    except ImportError:  # no numba
+    if not has_numba():
         return None
+    from . import decoding_step_cpu
+
     return decoding_step_cpu
 
 

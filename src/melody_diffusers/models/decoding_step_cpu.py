@@ -67,10 +67,7 @@ def products(weight, scale, x, y):
             y[b, i], y[b + 1, i] = _dot(weight[i], x[b]), _dot(weight[i], x[b + 1])
     for b in range(paired, len(x)):
         for i in range(rows):
-            total = _F(0)
-            for j in range(columns):
-                total += wide(weight[i, j]) * x[b, j]
-            y[b, i] = total
+            y[b, i] = _dot(weight[i], x[b])
     for b in range(len(x)):
         for i in range(rows):
             y[b, i] *= scale[i]
@@ -154,12 +151,12 @@ def layer_step(x, position, norms, query, key, value, output, gate, up, down, co
     `norms` are the weights of the norms before attention and before the feed-forward. A matrix is a pair, numbers
     (R, C), of bfloat16 their bits, and scale (R,). cos and sin (L, D / 2) turn the pairs (j, j + D / 2) of a head.
     """
-    batch, queries, narrow, inner = len(x), len(query[0]), len(key[0]), len(gate[0])
+    batch, queries, sources, inner = len(x), len(query[0]), len(key[0]), len(gate[0])
     normed = rms_norm(x, norms[0], eps)
-    projected = np.empty((batch, queries + 2 * narrow), _F)
+    projected = np.empty((batch, queries + 2 * sources), _F)
     products(query[0], query[1], normed, projected[:, :queries])
-    products(key[0], key[1], normed, projected[:, queries : queries + narrow])
-    products(value[0], value[1], normed, projected[:, queries + narrow :])
+    products(key[0], key[1], normed, projected[:, queries : queries + sources])
+    products(value[0], value[1], normed, projected[:, queries + sources :])
     change = np.empty_like(x)
     products(output[0], output[1], attend(projected, position, cos, sin, keys, values), change)
     x += change

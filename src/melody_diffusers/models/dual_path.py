@@ -8,7 +8,6 @@ coarse path in columns, H hidden channels.
 """
 
 from dataclasses import dataclass
-from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +21,7 @@ from diffusers.utils import BaseOutput, apply_lora_scale
 from einops import rearrange
 from torch import nn
 
+from ..devices import has_numba
 from ..hf.bases import DiffusersModel
 from .segmentation import merge_segments, num_segments, overlap_add, repeat_segments, segment
 from .sru import SRU
@@ -29,21 +29,13 @@ from .sru import SRU
 Rotary = tuple[torch.Tensor, torch.Tensor]
 
 
-@cache
-def _dual_path_cpu() -> ModuleType | None:
-    try:
-        from . import dual_path_cpu
-    except ImportError:  # no numba
-        return None
-    return dual_path_cpu
-
-
 def _kernels(x: torch.Tensor) -> ModuleType | None:
     """The compiled operations for such a tensor, if there are any."""
-    if x.dtype != torch.bfloat16 or torch.compiler.is_compiling():
+    if x.dtype != torch.bfloat16 or torch.compiler.is_compiling() or not has_numba():
         return None
-    kernels = _dual_path_cpu()
-    return kernels if kernels is not None and kernels.serves(x) else None
+    from . import dual_path_cpu
+
+    return dual_path_cpu if dual_path_cpu.serves(x) else None
 
 
 class RMSNorm(nn.RMSNorm):

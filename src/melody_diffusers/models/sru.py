@@ -21,6 +21,8 @@ from functools import cache
 import torch
 from torch import nn
 
+from ..devices import has_numba
+
 
 def sru_scan_reference(
     candidate: torch.Tensor, gates: torch.Tensor, skip: torch.Tensor, cell_weight: torch.Tensor
@@ -90,15 +92,6 @@ def sru_scan(
 
 
 @cache
-def _sru_cpu() -> Callable | None:
-    try:
-        from .sru_cpu import sru_cpu
-    except ImportError:  # no numba
-        return None
-    return sru_cpu
-
-
-@cache
 def _has_sru_triton(device: torch.device) -> bool:
     try:
         from .sru_triton import is_usable
@@ -121,7 +114,11 @@ def fused_scan(projected: torch.Tensor) -> Callable | None:
         from .sru_triton import sru_triton
 
         return sru_triton
-    return _sru_cpu() if projected.device.type == "cpu" and not torch.compiler.is_compiling() else None
+    if projected.device.type == "cpu" and not torch.compiler.is_compiling() and has_numba():
+        from .sru_cpu import sru_cpu
+
+        return sru_cpu
+    return None
 
 
 class SRULayer(nn.Module):
