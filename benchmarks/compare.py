@@ -104,6 +104,7 @@ def count_work(system, seconds: float) -> dict[str, dict[str, float]]:
     from melody_diffusers.models import decoding_step
 
     decoding_step.COMPILED_ROWS = decoding_step.COMPILED_ROWS_OF_LARGE = 0  # what is compiled cannot be counted
+    torch.set_num_threads(1)  # nor what runs in another thread
     aten = torch.ops.aten
     weights = {aten.mm: 1, aten.addmm: 2, aten.convolution: 1}
     counts = {name: {"flops": 0, "weight_bytes": 0} for name in STAGES}

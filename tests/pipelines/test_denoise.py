@@ -217,6 +217,20 @@ def test_halves_of_a_batch_side_by_side_give_the_same_and_threads_are_put_back(m
             torch.set_num_threads(1)
 
 
+def test_autocast_holds_for_both_halves_of_a_batch(model):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            autocast = run(model, WINDOW, torch.ones(WINDOW, dtype=torch.bool))[1]
+        torch.set_num_threads(1)
+        with torch.autocast("cpu", torch.bfloat16):
+            expected = run(model, WINDOW, torch.ones(WINDOW, dtype=torch.bool))[1]
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(autocast, expected)
+
+
 def test_on_the_diagonal_each_frame_is_guided_by_its_own_angle(model):
     scales = []
     unknown = torch.ones(80, dtype=torch.bool)

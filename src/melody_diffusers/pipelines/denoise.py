@@ -180,6 +180,14 @@ def side_by_side(network: Network) -> Iterator[Network]:
             use(threads)
 
 
+def _can_share(dual_path: DualPathDiffusionModel, device: torch.device) -> bool:
+    """Whether `side_by_side` computes the same: the model is nothing but its weights, and autocast, which holds for one
+    thread, is off."""
+    if device.type != "cpu" or torch.get_num_threads() < 2 or torch.is_autocast_enabled("cpu"):
+        return False
+    return state_of(dual_path) is not None
+
+
 def denoise(
     dual_path: DualPathDiffusionModel,
     scheduler: AngleScheduler,
@@ -221,8 +229,7 @@ def denoise(
     angles = torch.stack([torch.stack(each[1:]) for each in passes])  # (passes, 2, L)
     angles = angles.unsqueeze(2).to(latents.device)  # one angle a frame, for all samples; copied once
     lowest, highest = (share * math.pi / 2 for share in guidance_interval)
-    is_shared = latents.device.type == "cpu" and torch.get_num_threads() > 1 and state_of(dual_path) is not None
-    with side_by_side(recording) if is_shared else nullcontext(recording) as network:
+    with side_by_side(recording) if _can_share(dual_path, latents.device) else nullcontext(recording) as network:
         for number, (start, before, after) in enumerate(passes):
             if is_stopped():
                 return latents[:, : _frames_reached(passes, number)]
