@@ -36,7 +36,7 @@ def bits(tensor: torch.Tensor) -> np.ndarray:
 
 def wide(number):
     """In compiled code: float32, of the 16 bits of a bfloat16, of an integer of 8 bits or of itself."""
-    raise NotImplementedError
+    raise NotImplementedError  # numba puts the overload below in its place, by the type of the number
 
 
 @overload(wide)
@@ -48,7 +48,7 @@ def _wide(number):
 
 def narrow(number, array):
     """In compiled code: float32 as what the array holds: itself, or the bits of the nearest bfloat16 (ties to even)."""
-    raise NotImplementedError
+    raise NotImplementedError  # likewise
 
 
 @overload(narrow)
