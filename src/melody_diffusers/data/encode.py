@@ -3,6 +3,7 @@
 Shapes: B batch, T samples, L latent frames, D latent width, S semantic tokens, N MuLan tokens, W windows.
 """
 
+import atexit
 import hashlib
 import itertools
 import json
@@ -146,7 +147,9 @@ class ClipEncoder:
 
 def process_state() -> PartialState:
     """Which of the processes of `accelerate launch` or `torchrun` this is, if there are several, and its device."""
-    return PartialState(cpu=not torch.cuda.is_available())
+    state = PartialState(cpu=not torch.cuda.is_available())
+    atexit.register(state.destroy_process_group)  # a process that exits within its group aborts, now and then
+    return state
 
 
 def encode_dataset(

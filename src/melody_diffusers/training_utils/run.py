@@ -1,5 +1,6 @@
 """TrainingRun: the mechanics of a training run, around a loop that the script owns."""
 
+import atexit
 import contextlib
 import json
 import math
@@ -81,6 +82,8 @@ class TrainingRun:
             project_config=ProjectConfiguration(str(self.output_dir), logging_dir=str(self.output_dir / "logs")),
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(minutes=run.timeout_minutes))],
         )
+        # a process that exits within its group aborts, now and then
+        atexit.register(self.accelerator.state.destroy_process_group)
         self.device, self._processes = self.accelerator.device, self.accelerator.num_processes
         use_tensor_cores(self.device)
         self._bf16 = run.mixed_precision == "bf16"
