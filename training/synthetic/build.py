@@ -20,14 +20,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import rooms
 import soundfile
 from captions import write_captions
 from compose import compose
 from datasets import Audio, Features, List, Value
+from kits import FILES as SAMPLES
+from kits import SAMPLE_FOLDER, has_samples
 from render import RENDER_RATE, SAMPLE_RATE, render
 from soundfont import SoundFont
+from sources import DEBIAN_FONTS, PERMISSIVE, SAMPLE_PACKAGE, is_permissive, licence_of, manifest
 from styles import STYLES
 from tqdm.auto import tqdm
 
@@ -72,24 +77,44 @@ class Job:
     seed: int
     font: str
     caption_seed: int
+    drum_samples: str | None = None
+    variety: bool = False
 
 
-def plan(num_pieces: int, seed: int, test_font: str | None, test_font_pieces: int) -> list[Job]:
-    """The pieces of every split. Styles take turns; a piece's number within its style decides its split."""
+@dataclass(frozen=True)
+class Sounds:
+    """What pieces are played with: fonts with the licences stated for them, drum samples, and how they are mastered."""
+
+    fonts: tuple[tuple[str, str | None], ...] = ((str(FONT), None),)
+    drum_samples: str | None = None
+    variety: bool = False
+
+
+def plan(
+    num_pieces: int, seed: int, test_font: str | None, test_font_pieces: int, sounds: Sounds = Sounds()
+) -> list[Job]:
+    """The pieces of every split. Styles take turns; a piece's number within its style decides its split.
+
+    A piece's seed draws its font. The pieces of test_font hear neither the fonts nor the drum samples of training.
+    """
     styles = list(STYLES)
     jobs = []
     for index in range(num_pieces):
         number = index // len(styles)
         split = {SPLIT_PERIOD - 2: "validation", SPLIT_PERIOD - 1: "test"}.get(number % SPLIT_PERIOD, "train")
-        jobs.append(Job(split, styles[index % len(styles)], seed * 10_000_000 + index, str(FONT), seed))
+        piece_seed = seed * 10_000_000 + index
+        font, _ = sounds.fonts[int(np.random.default_rng([piece_seed, 1]).integers(len(sounds.fonts)))]
+        style = styles[index % len(styles)]
+        jobs.append(Job(split, style, piece_seed, font, seed, sounds.drum_samples, sounds.variety))
     if test_font is not None:
         for index in range(test_font_pieces * len(styles)):
             piece_seed = seed * 10_000_000 + 9_000_000 + index
-            jobs.append(Job("test_font", styles[index % len(styles)], piece_seed, test_font, seed))
+            style = styles[index % len(styles)]
+            jobs.append(Job("test_font", style, piece_seed, test_font, seed, variety=sounds.variety))
     return jobs
 
 
-@lru_cache(maxsize=2)
+@lru_cache
 def _load_font(path: str) -> SoundFont:
     return SoundFont(Path(path), RENDER_RATE)
 
@@ -97,7 +122,8 @@ def _load_font(path: str) -> SoundFont:
 def make_row(job: Job) -> dict[str, Any]:
     """Composes, renders, encodes and captions one piece."""
     piece = compose(job.style, job.seed, CLIP_SECONDS)
-    waveform = render(piece, _load_font(job.font), CLIP_SECONDS)
+    drum_samples = Path(job.drum_samples) if job.drum_samples is not None else None
+    waveform = render(piece, _load_font(job.font), CLIP_SECONDS, drum_samples, job.variety)
     flac = io.BytesIO()
     soundfile.write(flac, waveform, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     piece_id = f"{job.style.replace(' ', '-')}-{job.seed}"
@@ -171,6 +197,45 @@ def find_test_font(choice: str) -> str | None:
     return None
 
 
+def find_fonts(choices: list[str]) -> tuple[tuple[str, str | None], ...]:
+    """Paths of the training fonts with the licences stated for them (PATH=LICENCE), each checked to be permissive.
+
+    `auto` is the font of this repository and those of Debian's packages that are installed.
+    """
+    if choices == ["auto"]:
+        missing = [str(font) for font in DEBIAN_FONTS if not font.is_file()]
+        if missing:
+            print(f"Not installed, so not used: {', '.join(missing)}")
+        return tuple((str(font), None) for font in (FONT, *DEBIAN_FONTS) if font.is_file())
+    fonts = []
+    for choice in choices:
+        path, _, stated = choice.partition("=")
+        if not Path(path).is_file():
+            raise SystemExit(f"--fonts {choice}: no such file; give soundfonts' paths, or auto")
+        licence = licence_of(Path(path), stated or None)
+        if licence is None:
+            raise SystemExit(f"--fonts {path}: its licence is not known; state it as {path}=LICENCE, such as =CC0-1.0")
+        if not is_permissive(licence):
+            raise SystemExit(f"--fonts {path}: {licence} may not be trained on; permissive are {', '.join(PERMISSIVE)}")
+        fonts.append((path, licence))
+    if len({Path(path).stem for path, _ in fonts}) < len(fonts):
+        raise SystemExit("--fonts: two fonts have one name, and the column font could not tell them apart")
+    return tuple(fonts)
+
+
+def find_drum_samples(choice: str) -> str | None:
+    """Folder of the drum samples, or None. `auto` takes Debian's sonic-pi-samples if it is installed."""
+    if choice == "none":
+        return None
+    folder = SAMPLE_FOLDER if choice == "auto" else Path(choice)
+    if has_samples(folder):
+        return str(folder)
+    if choice != "auto":
+        raise SystemExit(f"--drum_samples {choice}: not the samples of Sonic Pi; give their folder, auto or none")
+    print(f"Not installed, so not used: {SAMPLE_PACKAGE}")
+    return None
+
+
 CARD = """---
 license: cc0-1.0
 pretty_name: Melody synthetic music
@@ -195,7 +260,7 @@ size_categories:
 Each row is a clip of {seconds:.0f} s, mono, 24 kHz, 16-bit FLAC, from a piece of its own. A rule-based composer writes
 the notes from a style, a mood and a seed; a soundfont and a few numpy synthesisers play them; six captions are filled
 in from the tags the composer knows to be true. Tempo, key and mode hold throughout, and every instrument of the tags
-plays throughout, so the tags are true of any crop of ten seconds. Level is about -18 dB RMS, peaks stay below 0.89.
+plays throughout, so the tags are true of any crop of ten seconds. Level is {level}, peaks stay below 0.89.
 
 {num_styles} styles: {styles}.
 
@@ -207,15 +272,15 @@ Columns: `audio`; `captions` (six: a short prompt, a tag list, a sentence, one o
 a description, in any order); `style`; `family` and `lead` (the most prominent instrument); `instruments`; `bpm`;
 `tempo`; `key`; `mode`; `mode_word` (major or minor); `meter`; `mood`; `drums`; `font`; `seed`; `piece_id`.
 
-Splits share no piece seed. The audio of train, validation and test is rendered with FluidR3 Mono (MIT) and synthesis;
-the split test_font uses another soundfont (by default TimGM6mb, GPL-2, which is not part of this data set) and is for
-testing only.
+Splits share no piece seed. The audio of train, validation and test is rendered with the permissively licensed sounds of
+LICENSES.md and synthesis; the split test_font uses another soundfont (by default TimGM6mb, GPL-2, which is not part of
+this data set) and is for testing only.
 
 Limits: rules, not composers, wrote this music; it has no vocals, no key changes and few surprises.
 """
 
 
-def write_card(folder: Path, jobs: list[Job], command: str) -> None:
+def write_card(folder: Path, jobs: list[Job], command: str, variety: bool = False) -> None:
     rows = Counter(job.split for job in jobs)
     notes = {
         "train": "90 % of the pieces",
@@ -231,6 +296,7 @@ def write_card(folder: Path, jobs: list[Job], command: str) -> None:
         hours=len(jobs) * CLIP_SECONDS / 3600,
         command=command,
         seconds=CLIP_SECONDS,
+        level="mostly from -20 to -15 dB RMS, sometimes from -28 to -14" if variety else "about -18 dB RMS",
         num_styles=len(STYLES),
         styles=", ".join(STYLES),
         split_rows="\n".join(f"| {split} | {count} | {notes[split]} |" for split, count in rows.items()),
@@ -245,12 +311,13 @@ def build(
     workers: int = 0,
     test_font: str | None = None,
     test_font_pieces: int = TEST_FONT_PIECES_PER_STYLE,
+    sounds: Sounds = Sounds(),
 ) -> dict[str, float]:
     """Writes the data set to `out` and replaces what was there once it is complete; returns what it measured."""
     if out.exists() and any(out.iterdir()) and not is_synthetic_set(out):
         raise SystemExit(f"--out {out} would be replaced and holds more than a data set of this script: choose another")
     num_pieces = max(1, round(hours * 3600 / CLIP_SECONDS))
-    jobs = plan(num_pieces, seed, test_font, test_font_pieces)
+    jobs = plan(num_pieces, seed, test_font, test_font_pieces, sounds)
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
     if partial.exists():
         shutil.rmtree(partial)
@@ -260,8 +327,11 @@ def build(
     for job, row in zip(jobs, _with_rate(progress), strict=True):
         writer.add(job.split, row)
     writer.close()
-    command = f"python training/synthetic/build.py --hours {hours:g} --seed {seed}"
-    write_card(partial, jobs, command)
+    command = f"python training/synthetic/build.py --hours {hours:g} --seed {seed}{_options(sounds)}"
+    write_card(partial, jobs, command, sounds.variety)
+    fonts = {Path(path): licence for path, licence in sounds.fonts}
+    samples = [Path(sounds.drum_samples) / f"{name}.flac" for name in SAMPLES] if sounds.drum_samples else []
+    (partial / "LICENSES.md").write_text(manifest(fonts, Path(test_font) if test_font else None, samples))
     elapsed = time.monotonic() - started
     summary = {"clips": len(jobs), "hours": len(jobs) * CLIP_SECONDS / 3600, "seconds": elapsed}
     summary["hours_per_hour"] = summary["hours"] / (elapsed / 3600)
@@ -269,11 +339,19 @@ def build(
     return summary
 
 
+def _options(sounds: Sounds) -> str:
+    """The options of the command line that give these sounds, without the folders of the machine."""
+    default = Sounds()
+    fonts = "" if sounds.fonts == default.fonts else " --fonts " + " ".join(Path(path).name for path, _ in sounds.fonts)
+    return fonts + (" --drum_samples auto" if sounds.drum_samples else "") + (" --variety" if sounds.variety else "")
+
+
 def is_synthetic_set(folder: Path) -> bool:
-    """Whether all of the folder is by this script: a card that says so, and shards."""
+    """Whether all of the folder is by this script: a card that says so, licences and shards."""
     card = folder / "README.md"
     is_ours = card.is_file() and "made by `training/synthetic/build.py`" in card.read_text(encoding="utf-8")
-    shards = [path.relative_to(folder) for path in folder.rglob("*") if path not in (card, folder / "data")]
+    others = (card, folder / "LICENSES.md", folder / "data")
+    shards = [path.relative_to(folder) for path in folder.rglob("*") if path not in others]
     return is_ours and all(shard.match("data/*-of-*.parquet") for shard in shards)
 
 
@@ -292,6 +370,19 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=36.0, help="hours of train, validation and test together")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes; 0 works in this one")
+    parser.add_argument(
+        "--fonts",
+        nargs="+",
+        default=[str(FONT)],
+        help="soundfonts of train, validation and test, of which each piece draws one: paths (PATH=LICENCE for a font "
+        "that is not known here), or auto for this repository's and those of Debian's packages",
+    )
+    parser.add_argument("--drum_samples", default="none", help="folder of Sonic Pi's samples, auto (Debian's) or none")
+    parser.add_argument(
+        "--variety",
+        action="store_true",
+        help="a master of its own for each piece, and rooms if pyroomacoustics is there",
+    )
     parser.add_argument("--test_font", default="auto", help="soundfont of the split test_font: a path, auto or none")
     parser.add_argument("--test_font_pieces", type=int, default=TEST_FONT_PIECES_PER_STYLE, help="per style")
     args = parser.parse_args()
@@ -300,7 +391,10 @@ def main() -> None:
     if args.seed < 0 or args.workers < 0 or args.test_font_pieces < 0:
         parser.error("--seed, --workers and --test_font_pieces may not be negative")
     font = find_test_font(args.test_font)
-    summary = build(args.out, args.hours, args.seed, args.workers, font, args.test_font_pieces)
+    sounds = Sounds(find_fonts(args.fonts), find_drum_samples(args.drum_samples), args.variety)
+    if args.variety and not rooms.is_available():
+        print("Without simulated rooms: they need pip install --no-deps pyroomacoustics")
+    summary = build(args.out, args.hours, args.seed, args.workers, font, args.test_font_pieces, sounds)
     print(json.dumps({"out": str(args.out), **{name: round(value, 1) for name, value in summary.items()}}))
 
 

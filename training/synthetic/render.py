@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
+import rooms
 import soxr
 from compose import Piece, Track
+from kits import KITS, draws_samples, render_kit
+from mastering import Master, compress, draw_master, equaliser, saturate, set_level
 from scipy.fft import irfft, next_fast_len, rfft
 from soundfont import SoundFont
 from voices import lowpass, render_voice
@@ -32,23 +36,32 @@ def room_for(amount: float) -> Room:
     return Room(seconds, min(amount, 0.9))
 
 
-def render_stem(track: Track, beat_seconds: float, seconds: float, font: SoundFont, seed: int) -> np.ndarray:
+def render_stem(
+    track: Track, beat_seconds: float, seconds: float, font: SoundFont, seed: int, drum_samples: Path | None = None
+) -> np.ndarray:
     """One track at the render rate, scaled so that its sounding part has the track's level."""
     notes = [(n.start * beat_seconds, n.length * beat_seconds, n.pitch, n.velocity) for n in track.notes]
     instrument = track.instrument
+    stem = np.zeros(round(seconds * RENDER_RATE), dtype=np.float32)
+    if drum_samples is not None and instrument.name in KITS and draws_samples(seed):
+        kit = KITS[instrument.name]
+        stem += render_kit(notes, seconds, kit, drum_samples, RENDER_RATE, seed)
+        notes = [note for note in notes if note[2] not in kit.choices]
     if instrument.voice is not None:
-        stem = render_voice(instrument.voice, notes, seconds, RENDER_RATE, seed)
-    else:
-        stem = font.render(notes, seconds, program=instrument.program, kit=instrument.kit)
+        stem += render_voice(instrument.voice, notes, seconds, RENDER_RATE, seed)
+    elif notes:
+        stem += font.render(notes, seconds, program=instrument.program, kit=instrument.kit)
     magnitude = np.abs(stem)
     sounding = stem[magnitude > 0.02 * magnitude.max()]
     rms = np.sqrt(np.mean(np.square(sounding, dtype=np.float64))) if len(sounding) else 0.0
     return stem * np.float32(10 ** (track.level_db / 20) / max(rms, 1e-6))
 
 
-@lru_cache(maxsize=8)
-def _room_spectrum(seconds: float, num_samples: int) -> np.ndarray:
-    """Spectrum of a decaying-noise impulse response of unit energy."""
+@lru_cache(maxsize=4 * (1 + rooms.ROOMS_PER_LENGTH))
+def _room_spectrum(seconds: float, num_samples: int, number: int | None = None) -> np.ndarray:
+    """Spectrum of an impulse response of unit energy: a numbered room's, or decaying noise."""
+    if number is not None:
+        return rfft(rooms.room_response(seconds, number, SAMPLE_RATE), num_samples)
     rng = np.random.default_rng(round(1000 * seconds))
     time = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     response = lowpass(rng.standard_normal(len(time)) * np.exp(-6.9 * time / seconds), 5500, SAMPLE_RATE)
@@ -88,16 +101,29 @@ def limit(waveform: np.ndarray) -> np.ndarray:
     return np.where(magnitude > LIMITER_KNEE, np.sign(waveform) * bent, waveform).astype(np.float32)
 
 
-def render(piece: Piece, font: SoundFont, seconds: float = 20.0) -> np.ndarray:
-    """Mono float32 at 24 kHz, about -18 dB RMS, peak at most 0.89."""
-    style, mood = piece.style, piece.mood
+def render(
+    piece: Piece,
+    font: SoundFont,
+    seconds: float = 20.0,
+    drum_samples: Path | None = None,
+    variety: bool = False,
+) -> np.ndarray:
+    """Mono float32 at 24 kHz, peak at most 0.89.
+
+    The level is about -18 dB RMS. With `variety` the piece's seed draws level, equaliser, dynamics and saturation (see
+    mastering.py), and a simulated room where pyroomacoustics is installed. `drum_samples` is the folder of the
+    recordings of kits.py, which then play the drums of some pieces.
+    """
+    style, mood, seed = piece.style, piece.mood, piece.tags.seed
+    master = draw_master(seed) if variety else Master()
+    room_number = rooms.draw_room(seed) if variety and rooms.is_available() else None
     beat_seconds = 60 / piece.tags.bpm
     num_samples = round(seconds * RENDER_RATE)
     music = np.zeros(num_samples, dtype=np.float32)
     drums = np.zeros(num_samples, dtype=np.float32)
     kicks: list[float] = []
     for track in piece.tracks:
-        stem = render_stem(track, beat_seconds, seconds, font, piece.tags.seed)
+        stem = render_stem(track, beat_seconds, seconds, font, seed, drum_samples)
         if track.role == "drums":
             drums += stem
             kicks = [note.start * beat_seconds for note in track.notes if note.pitch in (35, 36)]
@@ -115,15 +141,21 @@ def render(piece: Piece, font: SoundFont, seconds: float = 20.0) -> np.ndarray:
     num_samples = len(music)
     padded = next_fast_len(num_samples + int(TAIL_SECONDS * SAMPLE_RATE), real=True)
     room = room_for(style.reverb * mood.reverb)
-    spectrum = rfft(music + drums, padded) + room.level * _room_spectrum(room.seconds, padded) * rfft(send, padded)
-    mix = irfft(spectrum * _tone(padded, mood.treble_db, style.lowpass_hz), padded)[:num_samples]
-
-    rms = np.sqrt(np.mean(np.square(mix, dtype=np.float64)))
-    mix = mix * (10 ** (TARGET_RMS_DB / 20) / max(rms, 1e-6))
+    wet = _room_spectrum(room.seconds, padded, room_number)
+    spectrum = rfft(music + drums, padded) + room.level * wet * rfft(send, padded)
+    spectrum *= _tone(padded, mood.treble_db, style.lowpass_hz)
+    if variety:
+        spectrum *= equaliser(master, np.fft.rfftfreq(padded, 1 / SAMPLE_RATE))
+    mix = set_level(irfft(spectrum, padded)[:num_samples], TARGET_RMS_DB)
     if style.drive:
-        amount = 1 + 6 * style.drive
-        mix = np.tanh(amount * mix) / amount
-        mix *= 10 ** (TARGET_RMS_DB / 20) / np.sqrt(np.mean(np.square(mix)))
+        mix = set_level(saturate(mix, style.drive), TARGET_RMS_DB)
+    if master.ratio > 1:
+        mix = set_level(
+            compress(mix, master.ratio, master.threshold_db, master.release_seconds, SAMPLE_RATE), TARGET_RMS_DB
+        )
+    if master.saturation:
+        mix = saturate(mix, master.saturation)
+    mix = set_level(mix, master.level_db)
     fade = round(0.008 * SAMPLE_RATE)
     mix[:fade] *= np.linspace(0, 1, fade)
     mix[-fade:] *= np.linspace(1, 0, fade)
