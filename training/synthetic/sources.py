@@ -29,9 +29,9 @@ ORIGINS = {
     ),
     "MuseScore_General": Origin(
         "MIT AND CC0-1.0",
-        f"S. Christian Collins 2018-2021; Michael Cowgill 2014-2017; Ethan Winer 2002; Michael Schorsch 2016; {_FLUID}; "
-        "CC0 or public domain: MuseScore Drumline (S. Christian Collins, Amir Oosman), Splendid Grand Piano, crash cymbals "
-        "of VCSL (Sam Gossner)",
+        f"S. Christian Collins 2018-2021; Michael Cowgill 2014-2017; Ethan Winer 2002; Michael Schorsch 2016; {_FLUID};"
+        " CC0 or public domain: MuseScore Drumline (S. Christian Collins, Amir Oosman), Splendid Grand Piano, VCSL's "
+        "crash cymbals (Sam Gossner)",
         "https://packages.debian.org/musescore-general-soundfont-small",
         "musescore-general-soundfont-small",
     ),
