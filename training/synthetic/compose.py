@@ -287,6 +287,19 @@ def perform(rng: np.random.Generator, track: Track, style: Style, bpm: int) -> N
     track.notes = performed
 
 
+def swell(rng: np.random.Generator, tracks: list[Track], style: Style) -> None:
+    """Phrases of two, four or eight bars that grow louder and fall off together, in place; programmed sounds don't."""
+    beats = int(draw(rng, (2, 4, 8))) * style.meter
+    depth, peak = rng.uniform(0.0, 0.18), rng.uniform(0.4, 0.8)
+    for track in tracks:
+        if track.instrument.voice is None:
+            share = 0.5 if track.role == "drums" else 1.0
+            for index, note in enumerate(track.notes):
+                change = share * depth * (np.interp(note.start % beats / beats, (0, peak, 1), (0, 1, 0)) - 0.5)
+                velocity = float(min(max(note.velocity + change, 0.15), 1.0))
+                track.notes[index] = replace(note, velocity=velocity)
+
+
 def compose(style_name: str, seed: int, seconds: float = 20.0) -> Piece:
     """The piece of this style and seed: at least `seconds` of notes from its first bar on."""
     styles = STYLES | HELD_OUT  # in this order: a style's number is part of its seed
@@ -325,6 +338,7 @@ def compose(style_name: str, seed: int, seconds: float = 20.0) -> Piece:
         tracks.append(Track("drums", kit, style.drum_db, compose_drums(rng, style, mood, num_bars)))
     for track in tracks:
         perform(rng, track, style, bpm)
+    swell(rng, tracks, style)
 
     tags = Tags(
         style=style.name,

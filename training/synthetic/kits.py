@@ -81,7 +81,7 @@ KITS = {
 }  # the instruments of styles.py that these can stand for
 FILES = sorted({f for kit in KITS.values() for choices in kit.choices.values() for files in choices for f in files})
 
-_GAIN_DB = {37: -8, 38: -3, 41: -5, 42: -14, 44: -16, 45: -5, 46: -15, 48: -5, 49: -11, 51: -15}  # kicks at 0
+_GAIN_DB = {37: -3, 38: 1, 41: -2, 42: -6, 44: -8, 45: -2, 46: -7, 48: -2, 49: -5, 51: -8}  # kicks at 0
 
 
 def has_samples(folder: Path) -> bool:
@@ -130,7 +130,7 @@ def render_kit(
             if following is not None and following - begin + fade < len(sound):
                 sound = sound[: following - begin + fade].copy()
                 sound[-fade:] *= np.linspace(1, 0, fade, dtype=np.float32)
-        gain = np.float32(velocity**1.5 * 10 ** (_GAIN_DB.get(key, 0) / 20))
+        gain = np.float32(velocity**1.3 * 10 ** (_GAIN_DB.get(key, 0) / 20))
         part = waveform[begin : begin + len(sound)]
         part += gain * sound[: len(part)]
     return waveform
