@@ -4,6 +4,8 @@ import importlib
 import importlib.util
 import io
 import re
+import shutil
+import struct
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -295,3 +297,186 @@ def test_wrong_arguments_are_refused_with_reasons(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="no such file"):
         build.find_test_font("/nowhere/font.sf2")
     assert build.find_test_font("none") is None
+
+
+@pytest.fixture(scope="module")
+def other_font(tmp_path_factory):
+    path = tmp_path_factory.mktemp("fonts") / "Other.sf3"
+    shutil.copy(FOLDER / "fonts" / "FluidR3Mono_trimmed.sf3", path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def drum_samples(tmp_path_factory):
+    """A second of decaying sine for each recording of the kits: soft ones low, hard ones high, a silent start."""
+    folder = tmp_path_factory.mktemp("samples")
+    time = np.arange(44_100) / 44_100
+    for name in importlib.import_module("kits").FILES:
+        hertz = 4000 if name.endswith("hard") else 400
+        wave = np.where(time < 0.01, 0, 0.3 * np.sin(2 * np.pi * hertz * time) * np.exp(-3 * time))
+        soundfile.write(folder / f"{name}.flac", np.stack([wave, wave], axis=1), 44_100)
+    return folder
+
+
+def test_kits_play_keys_of_the_grooves_with_recordings_of_known_origin():
+    kits, sources = importlib.import_module("kits"), importlib.import_module("sources")
+    assert set(kits.FILES) == set(sources.FREESOUND)
+    known = {*styles.DRUM_KEYS.values(), *styles.FILL_KEYS}
+    for name, kit in kits.KITS.items():
+        assert styles.INSTRUMENTS[name].family == "drums" and set(kit.choices) <= known
+        assert {36, 38, 42} <= set(kit.choices)
+
+
+def test_loud_hits_are_other_recordings_and_a_hat_ends_the_one_before(drum_samples):
+    kits = importlib.import_module("kits")
+    assert kits.has_samples(drum_samples) and not kits.has_samples(drum_samples / "nowhere")
+    rate, kit = 32_000, kits.KITS["rock drums"]
+
+    def play(*notes):
+        return kits.render_kit(notes, 2.0, kit, drum_samples, rate, seed=1)
+
+    def hertz(wave):
+        return np.abs(np.fft.rfft(wave)).argmax() * rate / len(wave)
+
+    soft, hard = play((0.0, 0.2, 38, 0.5)), play((0.0, 0.2, 38, 0.9))
+    assert hertz(soft) < 500 and hertz(hard) > 3000
+    assert 0 < np.abs(soft).max() < np.abs(hard).max() <= 1.2
+    assert np.abs(hard[:32]).max() > 0.1 * np.abs(hard).max()  # no silence before the hit
+    alone, ended = play((0.0, 0.2, 46, 0.9)), play((0.0, 0.2, 46, 0.9), (0.5, 0.2, 42, 0.2))
+    after = slice(round(0.6 * rate), round(0.9 * rate))
+    assert np.abs(ended[after]).max() < 0.7 * np.abs(alone[after]).max()
+    assert not play((0.0, 0.2, 54, 0.9)).any()  # a tambourine, which the kit leaves to others
+
+
+@needs_player
+def test_fonts_are_drawn_by_seed_and_stay_out_of_test_font(other_font):
+    build = importlib.import_module("build")
+    sounds = build.Sounds(((str(build.FONT), None), (str(other_font), "MIT")), "samples", variety=True)
+    jobs = build.plan(16 * 40, 1, "test.sf2", 3, sounds)
+    assert jobs == build.plan(16 * 40, 1, "test.sf2", 3, sounds)
+    for style in styles.STYLES:
+        share = np.mean(
+            [job.font == str(other_font) for job in jobs if job.style == style and job.split != "test_font"]
+        )
+        assert 0.15 < share < 0.85
+    unheard = [job for job in jobs if job.split == "test_font"]
+    assert {(job.font, job.drum_samples) for job in unheard} == {("test.sf2", None)}
+    assert {job.drum_samples for job in jobs if job.split != "test_font"} == {"samples"}
+
+
+@needs_player
+def test_only_fonts_of_known_permissive_licences_are_trained_on(tmp_path, monkeypatch, other_font, capsys):
+    build = importlib.import_module("build")
+    (tmp_path / "TimGM6mb.sf2").write_bytes(b"")
+    (tmp_path / "Other.sf3").write_bytes(b"")
+    with pytest.raises(SystemExit, match="GPL-2.0 may not be trained on"):
+        build.find_fonts([f"{tmp_path / 'TimGM6mb.sf2'}=MIT"])
+    with pytest.raises(SystemExit, match="licence is not known"):
+        build.find_fonts([str(other_font)])
+    for licence in ("GPL-3.0-only", "CC-BY-SA-4.0", "CC-BY-NC-4.0", "MIT AND GPL-2.0", "unknown"):
+        with pytest.raises(SystemExit, match="may not be trained on"):
+            build.find_fonts([f"{other_font}={licence}"])
+    with pytest.raises(SystemExit, match="one name"):
+        build.find_fonts([f"{other_font}=MIT", f"{tmp_path / 'Other.sf3'}=MIT"])
+    with pytest.raises(SystemExit, match="no such file"):
+        build.find_fonts(["/nowhere/font.sf2"])
+    assert build.find_fonts([f"{other_font}=CC0-1.0", str(build.FONT)])[0] == (str(other_font), "CC0-1.0")
+    monkeypatch.setattr(build, "DEBIAN_FONTS", (tmp_path / "missing.sf2",))
+    monkeypatch.setattr(build, "SAMPLE_FOLDER", tmp_path)
+    assert build.find_fonts(["auto"]) == build.Sounds().fonts
+    assert build.find_drum_samples("auto") is None and build.find_drum_samples("none") is None
+    assert "missing.sf2" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="not the samples"):
+        build.find_drum_samples(str(tmp_path))
+
+
+@needs_player
+def test_a_varied_build_differs_in_level_repeats_and_names_its_sources(tmp_path, other_font, drum_samples):
+    build, parquet = importlib.import_module("build"), importlib.import_module("pyarrow.parquet")
+    sounds = build.Sounds(((str(build.FONT), None), (str(other_font), "MIT")), str(drum_samples), variety=True)
+    for name, workers in (("once", 0), ("again", 1)):
+        build.build(tmp_path / name, hours=16 * 20 / 3600, seed=7, workers=workers, sounds=sounds)
+    (table, again) = (parquet.read_table(next((tmp_path / n).glob("data/*.parquet"))) for n in ("once", "again"))
+    assert table.equals(again)
+    rows = table.to_pylist()
+    assert {row["font"] for row in rows} == {"FluidR3Mono_trimmed", "Other"}
+    levels = []
+    for row in rows:
+        waveform, _ = soundfile.read(io.BytesIO(row["audio"]["bytes"]), dtype="float32")
+        assert 0.05 < np.abs(waveform).max() <= 0.89
+        levels.append(20 * np.log10(np.sqrt(np.mean(waveform**2))))
+        seconds = np.sqrt((waveform.reshape(20, -1) ** 2).mean(axis=1))
+        assert 20 * np.log10(seconds.min()) > levels[-1] - 15
+    assert -29 < min(levels) < max(levels) < -13.9 and np.std(levels) > 1
+    licences = (tmp_path / "once" / "LICENSES.md").read_text()
+    assert "| Other.sf3 | all but test_font | MIT |" in licences and "Michael Cowgill" in licences
+    assert "| drum_snare_hard.flac | all but test_font | CC0-1.0 | menegass |" in licences
+    assert "--variety" in (tmp_path / "once" / "README.md").read_text()
+
+
+def test_masters_stay_within_musical_limits():
+    mastering = importlib.import_module("mastering")
+    frequency = np.linspace(0, 12_000, 1000)
+    heard = (frequency > 200) & (frequency < 3500)
+    masters = [mastering.draw_master(seed) for seed in range(300)]
+    for master in masters:
+        gain_db = 20 * np.log10(mastering.equaliser(master, frequency))
+        assert np.isfinite(gain_db).all() and np.ptp(gain_db[heard]) < 16
+        assert gain_db.max() < 15
+    assert masters == [mastering.draw_master(seed) for seed in range(300)]
+    assert 0.05 < np.mean([master.highest_hz is not None for master in masters]) < 0.25
+    assert np.allclose(mastering.equaliser(mastering.Master(), frequency), 1)
+
+
+def test_the_compressor_turns_down_what_is_loud_alone():
+    mastering = importlib.import_module("mastering")
+    quiet, loud = np.full(24_000, 0.01, np.float32), np.full(24_000, 0.8, np.float32)
+    wave = np.concatenate([quiet, loud, quiet, quiet])
+    compressed = mastering.compress(wave, 3.0, -20.0, 0.15, 24_000)
+    assert np.all(np.abs(compressed) <= np.abs(wave)) and np.array_equal(compressed[:23_000], quiet[:23_000])
+    assert compressed[45_000] == pytest.approx(0.1 * (0.8 / 0.1) ** (1 / 3), rel=0.02)
+    assert compressed[-1] == pytest.approx(0.01, rel=0.01)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pyroomacoustics") is None, reason="pip install --no-deps pyroomacoustics")
+def test_rooms_decay_as_asked():
+    rooms = importlib.import_module("rooms")
+    assert 0.4 < np.mean([rooms.draw_room(seed) is not None for seed in range(300)]) < 0.8
+    for seconds in (0.6, 2.5):
+        response = rooms.room_response.__wrapped__(seconds, 3, 24_000)
+        assert np.array_equal(response, rooms.room_response(seconds, 3, 24_000))
+        assert np.sum(response.astype(np.float64) ** 2) == pytest.approx(1, abs=1e-3)
+        left_db = 10 * np.log10(np.cumsum(response[::-1].astype(np.float64) ** 2)[::-1])
+        decay = 2 * (np.argmax(left_db < -35) - np.argmax(left_db < -5)) / 24_000
+        assert 0.5 * seconds < decay < 1.3 * seconds
+
+
+@needs_player
+def test_a_filter_that_velocity_opens_is_opened_per_layer():
+    """Modulators are ignored by the player; the layers' generators stand for them."""
+    opened = importlib.import_module("soundfont").with_filters_opened
+
+    def font(generators, modulators):
+        rows = [
+            (b"phdr", b"\0" * 76),
+            (b"pbag", np.array([[0, 0], [len(generators) - 1, len(modulators)]], "<u2").tobytes()),
+            (b"pmod", np.array([*modulators, [0] * 5], "<i2").tobytes()),
+            (b"pgen", np.array(generators, "<i2").tobytes()),
+            (b"inst", b""),
+        ]
+        body = b"pdta" + b"".join(name + struct.pack("<I", len(data)) + data for name, data in rows)
+        body = b"sfbkLIST" + struct.pack("<I", len(body)) + body
+        return b"RIFF" + struct.pack("<I", len(body)) + body
+
+    layer = [[44, 100 << 8 | 20], [11, 500], [41, 0]]
+    plain = font([*layer, [0, 0]], [])
+    assert opened(plain) == plain
+    assert opened(b"no font at all") == b"no font at all"
+    modulated = font([*layer, [0, 0]], [[0x002, 11, 1270, 0, 0]])
+    expected = [[44, 100 << 8 | 20], [11, 500 + 800], [41, 0], [0, 0]]
+    assert opened(modulated) == font(expected, [[0x002, 11, 1270, 0, 0]])
+    absent = [generator for generator in layer if generator[0] != 11]
+    grown = font([[44, 100 << 8 | 20], [11, 800], [41, 0], [0, 0]], [[0x402, 11, 1270, 0, 0]])
+    assert opened(font([*absent, [0, 0]], [[0x402, 11, 1270, 0, 0]])) == grown
+    repository_font = (FOLDER / "fonts" / "FluidR3Mono_trimmed.sf3").read_bytes()
+    assert opened(repository_font) == repository_font

@@ -20,13 +20,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import rooms
 import soundfile
 from captions import write_captions
-from compose import compose
+from compose import compose, draw, generator
 from datasets import Audio, Features, List, Value
 from kits import FILES as SAMPLES
 from kits import SAMPLE_FOLDER, has_samples
@@ -103,7 +102,7 @@ def plan(
         number = index // len(styles)
         split = {SPLIT_PERIOD - 2: "validation", SPLIT_PERIOD - 1: "test"}.get(number % SPLIT_PERIOD, "train")
         piece_seed = seed * 10_000_000 + index
-        font, _ = sounds.fonts[int(np.random.default_rng([piece_seed, 1]).integers(len(sounds.fonts)))]
+        font, _ = draw(generator(piece_seed, "font"), sounds.fonts)
         style = styles[index % len(styles)]
         jobs.append(Job(split, style, piece_seed, font, seed, sounds.drum_samples, sounds.variety))
     if test_font is not None:
@@ -341,9 +340,11 @@ def build(
 
 def _options(sounds: Sounds) -> str:
     """The options of the command line that give these sounds, without the folders of the machine."""
-    default = Sounds()
-    fonts = "" if sounds.fonts == default.fonts else " --fonts " + " ".join(Path(path).name for path, _ in sounds.fonts)
-    return fonts + (" --drum_samples auto" if sounds.drum_samples else "") + (" --variety" if sounds.variety else "")
+    fonts = [Path(path) for path, _ in sounds.fonts]
+    options = "" if fonts == [FONT] else " --fonts auto"
+    if FONT not in fonts or not set(fonts) <= {FONT, *DEBIAN_FONTS}:
+        options = f" --fonts {' '.join(font.name for font in fonts)}"
+    return options + " --drum_samples auto" * bool(sounds.drum_samples) + " --variety" * sounds.variety
 
 
 def is_synthetic_set(folder: Path) -> bool:

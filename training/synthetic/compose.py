@@ -111,6 +111,11 @@ class Harmony:
         return [self.pitch(self.degrees[chord_index] + 2 * i) % 12 for i in range(size)]
 
 
+def generator(seed: int, purpose: str) -> np.random.Generator:
+    """Random numbers of a piece for one purpose besides its notes, independent of all others."""
+    return np.random.default_rng([seed, *purpose.encode()])
+
+
 def draw(rng: np.random.Generator, options):
     """One of a sequence, every member equally likely."""
     return options[int(rng.integers(len(options)))]

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
+from compose import generator
 from voices import lowpass
 
 SAMPLE_FOLDER = Path("/usr/share/sonic-pi/samples")
@@ -103,14 +104,14 @@ def _sample(folder: Path, name: str, semitones: int, cutoff_hz: float | None, ra
 
 def draws_samples(seed: int) -> bool:
     """Whether the piece with this seed plays its drums with samples where it has the choice."""
-    return bool(np.random.default_rng([seed, 2]).random() < SHARE)
+    return bool(generator(seed, "drums").random() < SHARE)
 
 
 def render_kit(
     notes: Iterable[tuple[float, float, int, float]], seconds: float, kit: Kit, folder: Path, rate: int, seed: int
 ) -> np.ndarray:
     """Notes (start seconds, length seconds, MIDI drum key, velocity 0..1) of the keys that the kit has."""
-    rng = np.random.default_rng([seed, 4])
+    rng = generator(seed, "kit")
     semitones = int(rng.integers(-2, 3))
     drawn = {key: choices[int(rng.integers(len(choices)))] for key, choices in kit.choices.items()}
     notes = sorted(note for note in notes if note[2] in drawn)

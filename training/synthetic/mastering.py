@@ -7,6 +7,7 @@ choice hides an instrument or a beat.
 from dataclasses import dataclass
 
 import numpy as np
+from compose import generator
 from scipy.signal import lfilter
 
 HOP_SECONDS = 0.005
@@ -35,7 +36,7 @@ class Master:
 
 def draw_master(seed: int) -> Master:
     """The master of the piece with this seed."""
-    rng = np.random.default_rng([seed, 3])
+    rng = generator(seed, "master")
     limited = rng.random() < 0.12
     return Master(
         tilt_db=float(rng.uniform(-0.9, 0.9)),

@@ -8,6 +8,7 @@ import importlib.util
 from functools import lru_cache
 
 import numpy as np
+from compose import generator
 from voices import lowpass
 
 ROOMS_PER_LENGTH = 12
@@ -23,7 +24,7 @@ def is_available() -> bool:
 
 def draw_room(seed: int) -> int | None:
     """The number of the room of the piece with this seed, None for decaying noise."""
-    rng = np.random.default_rng([seed, 5])
+    rng = generator(seed, "room")
     return int(rng.integers(ROOMS_PER_LENGTH)) if rng.random() < SHARE else None
 
 
