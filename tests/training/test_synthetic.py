@@ -294,6 +294,10 @@ def test_wrong_arguments_are_refused_with_reasons(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         build.main()
     assert "--hours" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["build.py", "--test_font", str(build.FONT)])
+    with pytest.raises(SystemExit):
+        build.main()
+    assert "unheard font" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="no such file"):
         build.find_test_font("/nowhere/font.sf2")
     assert build.find_test_font("none") is None

@@ -393,6 +393,8 @@ def main() -> None:
         parser.error("--seed, --workers and --test_font_pieces may not be negative")
     font = find_test_font(args.test_font)
     sounds = Sounds(find_fonts(args.fonts), find_drum_samples(args.drum_samples), args.variety)
+    if font is not None and any(Path(font).samefile(path) for path, _ in sounds.fonts):
+        parser.error("--test_font is also among --fonts: its split would not be played with an unheard font")
     if args.variety and not rooms.is_available():
         print("Without simulated rooms: they need pip install --no-deps pyroomacoustics")
     summary = build(args.out, args.hours, args.seed, args.workers, font, args.test_font_pieces, sounds)
