@@ -11,9 +11,11 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
+from melody_diffusers.evaluation.listeners import has_listener, notes_figures, visqol
 from melody_diffusers.models.audio_vae import AudioVAEGAN
 from melody_diffusers.spectra import griffin_lim, log_mel_spectrogram, semitone_spectrogram
 
@@ -179,17 +181,23 @@ def reconstruction_figures(
     estimates: Sequence[torch.Tensor] | torch.Tensor,
     references: Sequence[torch.Tensor] | torch.Tensor,
     sample_rate: int = 24000,
+    *,
+    written: Sequence[np.ndarray] | None = None,
+    trained: bool = True,
 ) -> dict[str, float]:
     """Means over clips of everything that can be measured here, each over the clips that have it (NaN: none has).
 
     Args:
         estimates, references: of the same length, waveforms (1, T) or a tensor (B, 1, T); clips may differ in length.
+        written: the notes of each clip, (N, 3), if its composer is known; see `listeners.notes_figures`.
+        trained: ask also what is installed of `listeners.py`, at about three seconds for a clip of ten.
 
     Returns:
-        log_mel_db, and the figures of `chroma_figures` and `attack_figures`.
+        log_mel_db, and the figures of `chroma_figures` and `attack_figures`; visqol, notes_f1 and written_notes_f1.
     """
     figures: dict[str, list[torch.Tensor]] = {}
-    for estimate, reference in zip(estimates, references, strict=True):
+    listeners = [name for name in ("visqol", "notes") if trained and has_listener(name)]
+    for index, (estimate, reference) in enumerate(zip(estimates, references, strict=True)):
         if estimate.shape != reference.shape:
             raise ValueError(f"shapes differ: estimate {tuple(estimate.shape)}, reference {tuple(reference.shape)}")
         pair = (estimate[None].float().cpu(), reference[None].float().cpu())
@@ -198,6 +206,11 @@ def reconstruction_figures(
             **chroma_figures(*pair, sample_rate=sample_rate),
             **attack_figures(*pair, sample_rate=sample_rate),
         }
+        if "visqol" in listeners:
+            of_clip["visqol"] = visqol(*pair, sample_rate=sample_rate)
+        if "notes" in listeners:
+            score = None if written is None else [written[index]]
+            of_clip |= notes_figures(*pair, sample_rate=sample_rate, written=score)
         for name, value in of_clip.items():
             figures.setdefault(name, []).append(value)
     return {name: torch.cat(values).nanmean().item() for name, values in figures.items()}
