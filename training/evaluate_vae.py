@@ -23,7 +23,7 @@ from melody_diffusers.devices import default_device
 from melody_diffusers.evaluation.embeddings import load_embedding
 from melody_diffusers.evaluation.frechet import frechet_distance
 from melody_diffusers.evaluation.listeners import has_listener, missing_listeners
-from melody_diffusers.evaluation.reconstruction import reconstruction_figures, reconstructions
+from melody_diffusers.evaluation.reconstruction import figures_table, reconstruction_figures, reconstructions
 from melody_diffusers.models.audio_vae import AudioVAEGAN
 
 ORIGINAL = "the original itself"
@@ -127,11 +127,8 @@ def main() -> None:
             embedded = [embed(clip[None], vae.sample_rate) for clip in estimates] if name != ORIGINAL else []
             sets = (embedded, reference) if embedded else halves
             table[name]["frechet_cdpam"] = frechet_distance(*(torch.cat(vectors) for vectors in sets))
-    names = list(next(iter(table.values())))
     print(f"{len(windows)} clips of {args.seconds:g} s from {args.data}\n")
-    print(f"| | {' | '.join(names)} |\n|{'---|' * (len(names) + 1)}")
-    for row, figures in table.items():
-        print(f"| {row} | {' | '.join(f'{figures[name]:.3f}' for name in names)} |")
+    print("\n".join(figures_table(table)))
     if not args.quick:
         print("\n".join(["", *missing_listeners()]))
     if args.out:

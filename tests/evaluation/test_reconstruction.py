@@ -9,6 +9,7 @@ import torch
 from melody_diffusers.evaluation.reconstruction import (
     attack_figures,
     chroma_figures,
+    figures_table,
     log_mel_distance,
     plot_spectrogram_pair,
     reconstruction_figures,
@@ -120,12 +121,20 @@ def test_attacks_hidden_by_bass_are_found_and_silence_has_none() -> None:
 
 def test_figures_of_clips_are_means_over_those_that_have_them() -> None:
     clips = [notes(60, 64)[0], notes(67)[0], torch.zeros(1, 12000)]
-    figures = reconstruction_figures(clips, clips)
+    figures = reconstruction_figures(clips, clips, trained=False)
     assert figures["log_mel_db"] == 0
     assert figures["chroma_correlation"] == pytest.approx(1)
     assert figures["pitch_class_kept"] == figures["pitch_class_share"] == 1
     with pytest.raises(ValueError, match="shapes differ"):
         reconstruction_figures([clips[0]], [clips[1]])
+
+
+def test_a_table_has_what_some_row_has() -> None:
+    lines = figures_table(
+        {"one": {"log_mel_db": 1.0}, "two": {"log_mel_db": 2.0, "visqol": float("nan"), "other": 3.0}}
+    )
+    assert lines[0] == "| | log-mel distance, dB | ViSQOL |"
+    assert lines[2:] == ["| one | 1.000 | - |", "| two | 2.000 | - |"]
 
 
 def test_griffin_lim_stands_beside_a_head_of_magnitudes_alone() -> None:

@@ -8,7 +8,7 @@ Shapes: B clips, T samples, N frames.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,20 @@ from melody_diffusers.spectra import griffin_lim, log_mel_spectrogram, semitone_
 
 ATTACK_HOP_SECONDS = 0.0025
 ATTACK_STEP_DB = 10.0
+TRUE_MAGNITUDES = "Griffin-Lim on true magnitudes"
+LABELS = {
+    "log_mel_db": "log-mel distance, dB",
+    "chroma_correlation": "chroma correlation",
+    "pitch_class_kept": "strongest pitch class kept",
+    "pitch_class_share": "of frames",
+    "attack_loss_db": "attack loss, dB",
+    "onset_correlation": "onset correlation",
+    "visqol": "ViSQOL",
+    "notes_f1": "notes F1",
+    "written_notes_f1": "written notes F1",
+    "frechet_cdpam": "Frechet, cdpam",
+}
+"""What a table calls the figures of `reconstruction_figures` (the last is of whole sets of clips)."""
 
 
 def si_sdr(estimate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
@@ -159,20 +173,35 @@ def attack_figures(
 
 
 @torch.no_grad()
+def without_phase(vae: AudioVAEGAN, waveform: torch.Tensor, num_iterations: int = 16) -> torch.Tensor | None:
+    """What Griffin-Lim makes of the magnitudes that the encoder sees of (B, 1, T); None if its head has none.
+
+    A decoder with perfect magnitudes and no better idea of phase would sound like this.
+    """
+    if not hasattr(vae.encoder, "magnitude"):
+        return None
+    whole = F.pad(waveform.to(vae.device, vae.dtype), (0, -waveform.shape[-1] % vae.hop_samples))
+    magnitude = vae.encoder.magnitude(whole)  # (B, N, F)
+    hop = whole.shape[-1] // magnitude.shape[1]
+    return griffin_lim(magnitude, hop, num_iterations)[:, None, : waveform.shape[-1]].float().cpu()
+
+
+@torch.no_grad()
 def reconstructions(vae: AudioVAEGAN, waveform: torch.Tensor, num_iterations: int = 16) -> dict[str, torch.Tensor]:
     """What the VAE makes of (B, 1, T), and, if its head has magnitudes, what Griffin-Lim makes of those alone.
 
     Returns:
-        (B, 1, T) each. "through the VAE"; "Griffin-Lim on the decoded magnitudes"; "Griffin-Lim on true magnitudes",
-        which is what a decoder with perfect magnitudes would give without a better idea of phase.
+        (B, 1, T) each: "through the VAE"; "Griffin-Lim on the decoded magnitudes"; `TRUE_MAGNITUDES`.
     """
-    latents = vae.encode(waveform.to(vae.device, vae.dtype)).latent_dist.mode()
+    inputs = waveform.to(vae.device, vae.dtype)
+    latents = vae.encode(inputs).latent_dist.mode()
     rows = {"through the VAE": vae.decode(latents).sample}
-    if hasattr(vae.encoder, "magnitude"):
-        decoded, true = vae.magnitude_pair(waveform.to(vae.device, vae.dtype), latents)
-        for name, magnitude in (("the decoded", decoded), ("true", true)):
-            hop = rows["through the VAE"].shape[-1] // magnitude.shape[1]
-            rows[f"Griffin-Lim on {name} magnitudes"] = griffin_lim(magnitude, hop, num_iterations).unsqueeze(1)
+    perfect = without_phase(vae, waveform, num_iterations)
+    if perfect is not None:
+        decoded, _ = vae.magnitude_pair(inputs, latents)
+        hop = rows["through the VAE"].shape[-1] // decoded.shape[1]
+        rows["Griffin-Lim on the decoded magnitudes"] = griffin_lim(decoded, hop, num_iterations).unsqueeze(1)
+        rows[TRUE_MAGNITUDES] = perfect
     return {name: row[..., : waveform.shape[-1]].float().cpu() for name, row in rows.items()}
 
 
@@ -214,6 +243,16 @@ def reconstruction_figures(
         for name, value in of_clip.items():
             figures.setdefault(name, []).append(value)
     return {name: torch.cat(values).nanmean().item() for name, values in figures.items()}
+
+
+def figures_table(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Lines of a Markdown table: a line for each row, a column for each of `LABELS` that some row has."""
+    names = [name for name in LABELS if any(name in row for row in rows.values())]
+    lines = [f"| | {' | '.join(LABELS[name] for name in names)} |", "|---" * (len(names) + 1) + "|"]
+    for label, row in rows.items():
+        values = [f"{row[name]:.3f}" if math.isfinite(row.get(name, math.nan)) else "-" for name in names]
+        lines.append(f"| {' | '.join([label, *values])} |")
+    return lines
 
 
 def plot_spectrogram_pair(
