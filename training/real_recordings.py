@@ -2,7 +2,7 @@
 
     python training/real_recordings.py --out data/real
 
-Downloads the packages with apt-get (480 MB; Debian or Ubuntu, no root needed), unpacks them beside each other without
+Downloads the packages with apt-get (420 MB; Debian or Ubuntu, no root needed), unpacks them beside each other without
 installing anything, and writes 20 s of each recording, mono, 24 kHz. GPL and CC-BY-SA allow to listen and to judge; no
 model here is trained on any of them. docs/data.md names the recordings.
 """
