@@ -114,7 +114,7 @@ def test_the_metadata_names_the_pythons_that_are_allowed(project):
 
 def test_constraints_pin_every_direct_dependency_exactly(project):
     wanted = [*project["dependencies"]]
-    for extra in ("data", "train", "eval", "formats"):
+    for extra in ("data", "train", "eval", "judges", "formats"):
         wanted += project["optional-dependencies"][extra]
     pins = (ROOT / "constraints.txt").read_text()
     for requirement in wanted:

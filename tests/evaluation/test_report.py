@@ -161,6 +161,8 @@ def test_the_command_makes_judges_and_rejudges(tiny_folder: str, data: Path, tmp
     one_step = [{name: row[name] for name in ("mcc", "frechet", "kernel")} for row in report["sampling"]]
     assert one_step[0] == one_step[1]  # one step is the same step in either schedule
     assert report["speed"]["language_model_evaluations"] == 250
+    assert list(report["reconstruction"]["rows"])[0] == "reconstructed" and report["reconstruction"]["row_clips"] == 4
+    assert "\n| reconstructed | " in (tmp_path / "out" / "report.md").read_text()
     assert report["velocity"]["clips"] == 4 and report["velocity"]["velocity_mse"] > 0
     assert report["rows"]["real"]["key"]["clips"] == 4 and report["rows"]["generated"]["key"]["clips"] >= 4
     assert report["speed"]["model_evaluations"] >= 2 and report["speed"]["real_time_factor"] > 0

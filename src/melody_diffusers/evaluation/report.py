@@ -29,7 +29,9 @@ from melody_diffusers.evaluation.clips import CLIP_SECONDS, QUESTIONS, Settings,
 from melody_diffusers.evaluation.embeddings import Embedding, load_embedding, log_mel_statistics, mulan_embedding
 from melody_diffusers.evaluation.judges import ClipJudge
 from melody_diffusers.evaluation.key import KeyJudge
+from melody_diffusers.evaluation.listeners import missing_listeners
 from melody_diffusers.evaluation.plots import draw
+from melody_diffusers.evaluation.reconstruction import figures_table
 from melody_diffusers.evaluation.rows import (
     ROWS,
     embed_clips,
@@ -84,6 +86,10 @@ def as_markdown(report: dict) -> str:
         f"{reconstruction['clips']} test clips: SI-SDR {reconstruction['si_sdr_db']:.2f} dB (median "
         f"{reconstruction['si_sdr_db_median']:.2f}), multi-resolution STFT distance "
         f"{reconstruction['multi_resolution_stft']:.3f}, log-mel distance {reconstruction['log_mel_db']:.2f} dB.",
+        "",
+        f"Of {reconstruction['row_clips']} of these clips:",
+        "",
+        *figures_table(reconstruction["rows"]),
         "",
         "## Velocities of the diffusion model",
         "",
@@ -218,7 +224,7 @@ def write_report(
         "chance": {question: 1 / len(judge.config.labels[question]) for question in QUESTIONS},
         "rows": rows,
         "real_against_real": real_against_real,
-        "reconstruction": measure_reconstruction(folder, manifest["real"], manifest["reconstructed"], sample_rate),
+        "reconstruction": measure_reconstruction(folder, manifest["real"], manifest["reconstructed"], pipe.vae),
         "velocity": measure_velocity(folder, manifest["real"], pipe, arguments.batch_size),
         "speed": speed,
         "sampling": sampling,
@@ -234,4 +240,4 @@ def write_report(
 
     draw(arguments.out, report, folder, manifest, sample_rate)
     print((arguments.out / "report.md").read_text())
-    print(f"Written to {arguments.out} in {report['seconds']:.0f} s.")
+    print(f"Written to {arguments.out} in {report['seconds']:.0f} s.", *missing_listeners(), sep="\n")

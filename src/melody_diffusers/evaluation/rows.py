@@ -3,6 +3,7 @@
 Shapes: B clips in a batch, N clips in a row, T samples, W vectors of a clip, E embedding width.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,18 @@ from melody_diffusers.evaluation.frechet import frechet_distance
 from melody_diffusers.evaluation.judges import OCTAVE_RATIOS, TRIPLE_RATIOS, ClipJudge, estimate_bpm, tempo_matches
 from melody_diffusers.evaluation.kernel import kernel_audio_distance, median_pairwise_distance
 from melody_diffusers.evaluation.key import KeyJudge, relative_key
-from melody_diffusers.evaluation.reconstruction import log_mel_distance, si_sdr
+from melody_diffusers.evaluation.reconstruction import (
+    TRUE_MAGNITUDES,
+    log_mel_distance,
+    reconstruction_figures,
+    si_sdr,
+    without_phase,
+)
 from melody_diffusers.evaluation.velocity import velocity_figures
 from melody_diffusers.losses import multi_resolution_stft_loss
+from melody_diffusers.models.audio_vae import AudioVAEGAN
 
+ROW_CLIPS = 40  # trained listeners take seconds for each
 ROWS = ("real", "reconstructed", "from_tokens", "generated", "silence", "noise")
 
 
@@ -184,9 +193,14 @@ def evaluate_clips(
 
 @torch.no_grad()
 def measure_reconstruction(
-    folder: Path, real: list[Clip], reconstructed: list[Clip], sample_rate: int
-) -> dict[str, float]:
-    """Means over all pairs of the three reconstruction figures, and the median SI-SDR."""
+    folder: Path, real: list[Clip], reconstructed: list[Clip], vae: AudioVAEGAN
+) -> dict[str, Any]:
+    """Means over all pairs of three reconstruction figures, the median SI-SDR, and the `rows` of a table.
+
+    The rows hold those of `reconstruction_figures` that some clip has, on at most `ROW_CLIPS` clips at even distances:
+    of the reconstructed clips, and of what `without_phase` makes of the real ones.
+    """
+    sample_rate = vae.sample_rate
     ratios, stft, mel = [], [], []
     for reference, estimate in zip(
         in_batches(folder, real, sample_rate), in_batches(folder, reconstructed, sample_rate), strict=True
@@ -195,12 +209,26 @@ def measure_reconstruction(
         mel.append(log_mel_distance(estimate, reference, sample_rate=sample_rate))
         stft += [multi_resolution_stft_loss(estimate[[i]], reference[[i]]) for i in range(len(reference))]
     all_ratios = torch.cat(ratios)
+    chosen = [i * len(real) // ROW_CLIPS for i in range(ROW_CLIPS)] if len(real) > ROW_CLIPS else range(len(real))
+    originals, *others = (
+        [waveform for batch in in_batches(folder, [clips[i] for i in chosen], sample_rate) for waveform in batch]
+        for clips in (real, reconstructed)
+    )
+    estimates = {"reconstructed": others[0]}
+    phaseless = [without_phase(vae, waveform[None]) for waveform in originals]
+    if phaseless[0] is not None:
+        estimates[TRUE_MAGNITUDES] = [waveform[0] for waveform in phaseless]
+    rows = {name: reconstruction_figures(clips, originals, sample_rate) for name, clips in estimates.items()}
     return {
         "si_sdr_db": all_ratios.mean().item(),
         "si_sdr_db_median": all_ratios.median().item(),
         "multi_resolution_stft": torch.stack(stft).mean().item(),
         "log_mel_db": torch.cat(mel).mean().item(),
         "clips": len(real),
+        "row_clips": len(chosen),
+        "rows": {
+            name: {figure: value for figure, value in row.items() if math.isfinite(value)} for name, row in rows.items()
+        },
     }
 
 
