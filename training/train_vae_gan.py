@@ -1,7 +1,8 @@
 """Trains AudioVAEGAN (section 4 of the paper), then fits the scale of its latents.
 
-Discriminators are built and trained if `loss.adversarial` or `loss.feature_matching` is above 0. Both must be 0 for a
-head whose latents hold no phase: it is trained on magnitudes, which no discriminator hears.
+Discriminators are built and trained if `loss.adversarial` or `loss.feature_matching` is above 0. Both must be 0 for the
+magnitude head: it is trained on magnitudes, which no discriminator hears. The phase_gradient head begins, with
+`data.components_clips`, as the principal components of log magnitudes.
 
     python training/train_vae_gan.py --config training/configs/vae_gan/tiny.yaml
 
@@ -28,6 +29,7 @@ from melody_diffusers.losses import (
     magnitude_loss,
     mel_distance,
     multi_resolution_stft_loss,
+    phase_gradient_loss,
     stft_magnitude_pairs,
     waveform_loss,
 )
@@ -38,12 +40,21 @@ from melody_diffusers.training_utils import OptimConfig, RunConfig, TrainingRun,
 
 @dataclass(kw_only=True)
 class DataConfig:
-    """Clips to train on, and how many the statistics and the held-out figures are taken from."""
+    """Clips to train on, and how many the statistics and the held-out figures are taken from.
+
+    Args:
+        start: folder of an AudioVAEGAN to begin with: what it shares with this one, by name and shape, is taken over.
+        freeze_encoder: keep its latents: encoder, scale and range stay as they are, and the decoder follows them.
+        components_clips: clips whose principal components the phase_gradient head begins with; 0: none.
+    """
 
     folder: str = "data/synthetic"
     crop_seconds: float = 1.0
     statistics_clips: int = 256
     heldout_clips: int = 64
+    start: str | None = None
+    freeze_encoder: bool = False
+    components_clips: int = 0
 
 
 @dataclass(kw_only=True)
@@ -51,12 +62,18 @@ class LossConfig:
     """Weights of the losses, the paper's by default, and the STFTs that two of them compare.
 
     Args:
+        magnitude, phase_gradient: for the phase_gradient head: log and plain error of its magnitudes before they become
+            sound, and error of how their phases go on.
+        mel: distance of log-mel spectrograms.
         gan_start_step: from this step on, what discriminators hear counts.
     """
 
     stft: float = 50.0
     log_stft: float = 0.0
     waveform: float = 0.0
+    mel: float = 0.0
+    magnitude: float = 1.0
+    phase_gradient: float = 1.0
     kl: float = 5e-3
     feature_matching: float = 20.0
     adversarial: float = 1.0
@@ -83,10 +100,13 @@ class Discriminators(torch.nn.Module):
         period_channels: Sequence[int] = (32, 128, 512, 1024, 1024),
         resolutions: Sequence[Sequence[int]] = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240)),
         resolution_channels: int = 32,
+        resolutions_hear_phase: bool = False,
     ):
         super().__init__()
         self.period = MultiPeriodDiscriminator(periods, period_channels)
-        self.resolution = MultiResolutionDiscriminator(resolutions, resolution_channels)
+        self.resolution = MultiResolutionDiscriminator(
+            resolutions, resolution_channels, hears_phase=resolutions_hear_phase
+        )
 
     def forward(self, waveform: torch.Tensor) -> list[tuple[torch.Tensor, list[torch.Tensor]]]:
         return self.period(waveform) + self.resolution(waveform)
@@ -107,6 +127,23 @@ def spread(clips: AudioClips, count: int) -> list[torch.Tensor]:
     """At most `count` whole clips (1, T), evenly spaced over the split so that every style is among them."""
     count = min(count, len(clips))
     return [clips.clip(index * len(clips) // count) for index in range(count)]
+
+
+def begin(vae: AudioVAEGAN, data: DataConfig, clips: AudioClips) -> None:
+    """Weights to begin with: those of another VAE, principal components, or none."""
+    if data.start is not None:
+        given, own = AudioVAEGAN.from_pretrained(data.start).state_dict(), vae.state_dict()
+        shared = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
+        if not shared:
+            raise ValueError(f"data.start: {data.start} shares no weight with this configuration.")
+        vae.load_state_dict(shared, strict=False)
+        print(f"{len(shared)} of {len(own)} tensors are those of {data.start}")
+    elif data.freeze_encoder:
+        raise ValueError("data.freeze_encoder: there is no encoder to keep; name one as data.start.")
+    if data.components_clips:
+        vae.fit_components(torch.cat(spread(clips, data.components_clips)).unsqueeze(1))
+    if data.freeze_encoder:
+        vae.encoder.requires_grad_(False)
 
 
 @torch.no_grad()
@@ -131,7 +168,7 @@ def main() -> None:
     models: dict[str, torch.nn.Module] = {"vae": vae}
     discriminators = None
     if weights.adversarial > 0 or weights.feature_matching > 0:
-        if not vae.has_phase:
+        if not (vae.has_phase or vae.estimates_phase):
             raise ValueError(
                 f"loss.adversarial and loss.feature_matching must be 0 with the {vae.config.head} head, which is "
                 f"trained on magnitudes; got {weights.adversarial} and {weights.feature_matching}."
@@ -141,8 +178,10 @@ def main() -> None:
         config.data.folder, "train", config.data.crop_seconds, sample_rate=vae.sample_rate, seed=config.run.seed
     )
     loader = DataLoader(clips, config.run.batch_size, shuffle=True, num_workers=config.run.num_workers, drop_last=True)
+    begin(vae, config.data, clips)
     run = TrainingRun(config.run, models, config, ema=["vae"])
-    optimizer = run.optimizer(vae.parameters(), config.optim)
+    frozen = config.data.freeze_encoder
+    optimizer = run.optimizer([p for p in vae.parameters() if p.requires_grad], config.optim)
     if discriminators is not None:
         discriminator_optimizer = run.optimizer(discriminators.parameters(), config.discriminator_optim)
 
@@ -153,11 +192,21 @@ def main() -> None:
             latents = latent_dist.sample(run.generators("latents", len(waveform)))  # (B, L, D)
             if vae.has_phase:
                 reconstruction = vae.decode(latents).sample.float()[..., : waveform.shape[-1]]  # (B, 1, T)
+            elif vae.estimates_phase:
+                made = vae.reconstruct(waveform, latents)
+                reconstruction = made.sound
             else:
                 pairs = [vae.magnitude_pair(waveform, latents)]
-        losses, logs = {"kl": latent_dist.kl()}, {}
-        if vae.has_phase:
+        losses, logs = {} if frozen else {"kl": latent_dist.kl()}, {}
+        if vae.estimates_phase:
+            decoded = [(made.magnitude, made.spectrum.abs())]
+            losses["magnitude"] = log_magnitude_loss(decoded) + 5 * magnitude_loss(decoded)
+            losses["phase_gradient"] = phase_gradient_loss(made.onward, made.spectrum)
+        elif vae.has_phase:
             losses["waveform"] = waveform_loss(reconstruction, waveform)
+        if vae.has_phase or vae.estimates_phase:
+            if weights.mel > 0:
+                losses["mel"] = mel_distance(reconstruction, waveform, vae.sample_rate, num_mels=80)
             pairs = stft_magnitude_pairs(
                 reconstruction, waveform, weights.fft_sizes, weights.window_sizes, weights.hop_sizes
             )
@@ -181,7 +230,7 @@ def main() -> None:
             vae.encode(clip.unsqueeze(0).to(run.device)).latent_dist.mean[0]  # (L, D)
             for clip in spread(clips, config.data.statistics_clips)
         ]
-        clipped = vae.fit_latent_statistics(torch.cat(raw_means))
+        clipped = 0.0 if frozen else vae.fit_latent_statistics(torch.cat(raw_means))
         heldout = AudioClips(config.data.folder, "validation", None, sample_rate=vae.sample_rate)
         heldout_clips = spread(heldout, config.data.heldout_clips)
         figures = heldout_figures(vae, heldout_clips)

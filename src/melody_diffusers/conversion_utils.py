@@ -57,6 +57,9 @@ def trial_outputs(component: Any, seed: int = 0) -> list[Tensor]:
         waveform = noise(1, 1, component.sample_rate, scale=0.1)
         latents = component.encode(waveform).latent_dist.mode()
         other = noise(*latents.shape)
+        if component.estimates_phase:
+            made = component.reconstruct(waveform, other)
+            return [latents, made.magnitude, made.onward]
         if not component.has_phase:
             return [latents, component.magnitude_pair(waveform, other)[0]]
         return [latents, component.decode(other).sample]

@@ -82,6 +82,29 @@ def mel_distance(
     return (predicted - wanted).abs().mean()
 
 
+def phase_gradient_loss(onward: torch.Tensor, spectrum: torch.Tensor) -> torch.Tensor:
+    """How far estimates of phase differences are from the real ones, weighted by the loudness of the bins they join:
+
+        L = 1/2 sum_d  sum w_d |z_d - exp(i (phi - phi_d))|^2 / sum w_d,    w_d = (|X| |X_d|)^(1/4)
+
+    where d is the frame before or the bin below, phi the phase of X. The best estimate is the mean of the unit number
+    exp(i ...): short where it can't be known. 1 is no knowledge.
+
+    Args:
+        onward: z, (B, N, 4, F): real and imaginary part for the frame before, then for the bin below.
+        spectrum: X, complex (B, N, F).
+    """
+    magnitude = spectrum.abs()
+    unit = spectrum / magnitude.clamp_min(1e-9)
+    before = (unit[:, 1:] * unit[:, :-1].conj(), (magnitude[:, 1:] * magnitude[:, :-1]) ** 0.25, onward[:, 1:, :2])
+    below = (unit[..., 1:] * unit[..., :-1].conj(), (magnitude[..., 1:] * magnitude[..., :-1]) ** 0.25)
+    total = spectrum.real.new_zeros(())
+    for target, weight, estimate in (before, (*below, onward[:, :, 2:, 1:])):
+        error = (estimate[:, :, 0] - target.real).square() + (estimate[:, :, 1] - target.imag).square()
+        total = total + 0.5 * (weight * error).sum() / weight.sum().clamp_min(1e-6)
+    return total
+
+
 def waveform_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Relative squared error, `sum (x - x_hat)^2 / sum x^2` over the batch: the one loss here that hears phase.
 

@@ -161,16 +161,21 @@ def reflected(signal: Tensor, left: int, right: int) -> Tensor:
     return torch.cat([signal[..., 1 : left + 1].flip(-1), signal, signal[..., -right - 1 : -1].flip(-1)], dim=-1)
 
 
-def stft_magnitude(waveform: Tensor, fft_size: int, window_size: int, hop_size: int, eps: float = 1e-7) -> Tensor:
-    """Magnitudes `|STFT(x)|` with a Hann window, reflected at both ends: (..., T) -> (..., N, F).
+def stft(waveform: Tensor, fft_size: int, window_size: int, hop_size: int) -> Tensor:
+    """Short-time spectrum with a Hann window, reflected at both ends: (..., T) -> real and imaginary (..., N, F, 2).
 
-    The spectrum is divided by the window's norm, `sqrt(sum w^2)`, so that white noise of deviation s has magnitudes of
-    order s at every resolution and no FFT size dominates a sum over sizes. `eps` keeps the root differentiable at 0.
+    It is divided by the window's norm, `sqrt(sum w^2)`, so that white noise of deviation s has magnitudes of order s at
+    every resolution and no FFT size dominates a sum over sizes.
     """
     signal, half = waveform.float(), window_size // 2
     signal = reflected(signal, half, half) if half < signal.shape[-1] else F.pad(signal, (half, half))
     window = _constant(torch.hann_window, signal, window_size)
-    power = _squared(frame_spectra(signal, window / window.norm(), hop_size, fft_size))  # (..., N, F)
+    return torch.view_as_real(frame_spectra(signal, window / window.norm(), hop_size, fft_size))
+
+
+def stft_magnitude(waveform: Tensor, fft_size: int, window_size: int, hop_size: int, eps: float = 1e-7) -> Tensor:
+    """Magnitudes of `stft`, (..., T) -> (..., N, F). `eps` keeps the root differentiable at 0."""
+    power = stft(waveform, fft_size, window_size, hop_size).square().sum(-1)  # (..., N, F)
     return (power + eps**2).sqrt()
 
 
@@ -266,7 +271,7 @@ def griffin_lim_tiles(
     turns: Tensor | float = 0.0
     magnitude = phase = None
     given = 0  # frames of `magnitude` whose waveform has been given
-    for tile, is_last in _with_last(tiles):
+    for tile, is_last in with_last(tiles):
         tile = tile.float()
         new, turns = _phase_of_partials(tile, hop_length, turns)
         magnitude = tile if magnitude is None else torch.cat([magnitude, tile], dim=1)
@@ -280,7 +285,7 @@ def griffin_lim_tiles(
             magnitude, phase, given = magnitude[:, first:], phase[:, first:], end - first
 
 
-def _with_last(items: Iterable[Tensor]) -> Iterator[tuple[Tensor, bool]]:
+def with_last(items: Iterable[Tensor]) -> Iterator[tuple[Tensor, bool]]:
     """Each item, and whether it is the last."""
     iterator = iter(items)
     item = next(iterator, None)

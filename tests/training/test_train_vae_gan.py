@@ -129,6 +129,47 @@ def test_discriminators_wait_for_their_first_step(train, tmp_path):
     assert load_file(checkpoint / "model.discriminators.safetensors")
 
 
+PHASES = ["model.head=phase_gradient", "data.components_clips=2", "discriminators.resolutions_hear_phase=true"]
+
+
+def test_the_sound_of_estimated_phases_is_judged_too(train, tmp_path):
+    logged, models = train(*PHASES, "loss.adversarial=0.1", "loss.feature_matching=1.0", "loss.mel=2.0")
+    assert set(models) == {"vae", "discriminators"}
+    weights = {"stft": 5.0, "log_stft": 1.0, "mel": 2.0, "magnitude": 1.0, "phase_gradient": 1.0, "kl": 5e-3}
+    weights |= {"adversarial": 0.1, "feature_matching": 1.0}
+    for scalars in logged:
+        assert scalars["loss"] == pytest.approx(sum(weight * scalars[name] for name, weight in weights.items()))
+    assert all(layer.layers[0].weight.shape[1] == 2 for layer in models["discriminators"].resolution.discriminators)
+    assert AudioVAEGAN.from_pretrained(tmp_path / "vae").decoder.linear.weight.any()
+
+
+def test_a_decoder_follows_latents_that_stay(train, tmp_path):
+    train("model.head=magnitude")
+    (tmp_path / "vae").rename(tmp_path / "before")
+    before = AudioVAEGAN.from_pretrained(tmp_path / "before")
+    assert before.latent_std.ne(1).all()
+    start = [f"data.start={tmp_path / 'before'}", "data.freeze_encoder=true"]
+    logged, _ = train("model.head=phase_gradient", *start)
+    assert "kl" not in logged[-1]
+    after, waveform = AudioVAEGAN.from_pretrained(tmp_path / "vae"), torch.randn(1, 1, 4800)
+    with torch.no_grad():
+        latents, same = (vae.encode(waveform).latent_dist.mode() for vae in (before, after))
+    assert torch.equal(latents, same) and torch.equal(before.latent_std, after.latent_std)
+    assert not torch.equal(before.decoder.last.weight, after.decoder.last.weight)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["data.freeze_encoder=true"], "name one as data.start"),
+        (["data.components_clips=2"], "the magnitude head has no linear path"),
+    ],
+)
+def test_a_start_that_cannot_be_is_refused(train, settings, message):
+    with pytest.raises(ValueError, match=message):
+        train(*settings)
+
+
 def test_a_head_without_phase_takes_no_discriminators(train):
     with pytest.raises(ValueError, match="must be 0 with the magnitude head.*got 0.1 and 0.0"):
         train("loss.adversarial=0.1")

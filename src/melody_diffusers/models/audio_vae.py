@@ -140,6 +140,17 @@ class AudioVAEGANDecoderOutput(BaseOutput):
     sample: torch.Tensor
 
 
+@dataclass
+class Reconstruction:
+    """`sound` (B, 1, T), differentiable with respect to the decoded `magnitude` (B, N, F); how phases go on, `onward`
+    (B, N, 4, F); and the `spectrum` of the real waveform, complex (B, N, F)."""
+
+    sound: torch.Tensor
+    magnitude: torch.Tensor
+    onward: torch.Tensor
+    spectrum: torch.Tensor
+
+
 class AudioVAEGAN(TransformersAutoencoder, PreTrainedModel):
     """Variational autoencoder of audio: `encode` gives latents of `latent_dim` numbers a frame, `decode` the waveform.
 
@@ -171,7 +182,7 @@ class AudioVAEGAN(TransformersAutoencoder, PreTrainedModel):
 
         The usual deviation of 0.02 would let a signal die out over the many narrow convolutions of a vocoder.
         """
-        if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d, nn.Linear)):
+        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.Linear)):
             if isinstance(module, nn.ConvTranspose1d):  # each output sees kernel / stride taps
                 fan_in = module.in_channels * module.kernel_size[0] / module.stride[0]
             else:
@@ -191,8 +202,13 @@ class AudioVAEGAN(TransformersAutoencoder, PreTrainedModel):
 
     @property
     def has_phase(self) -> bool:
-        """False if the decoder makes magnitudes, whose phases are found for the whole of a waveform at once."""
+        """False if the decoder makes magnitudes, whose phases are found from one to the next."""
         return not hasattr(self.decoder, "waveform")
+
+    @property
+    def estimates_phase(self) -> bool:
+        """Whether a decoder of magnitudes also learns how phases go on, so that its sound can be trained on."""
+        return hasattr(self.decoder, "phases")
 
     @property
     def latent_dim(self) -> int:
@@ -246,8 +262,17 @@ class AudioVAEGAN(TransformersAutoencoder, PreTrainedModel):
 
     def magnitude_pair(self, waveform: torch.Tensor, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Magnitudes (B, N, F) that latents (B, L, D) decode to and those of the waveform (B, 1, T): without phase."""
-        decoded = self.decoder(self._denormalize(latents)).transpose(1, 2)
+        decoded = self.decoder.split(self.decoder(self._denormalize(latents)))[0]
         return decoded, self.encoder.magnitude(self._whole_frames(waveform))
+
+    def reconstruct(self, waveform: torch.Tensor, latents: torch.Tensor) -> "Reconstruction":
+        """What a head that estimates phases (`phase_gradient`) makes of latents (B, L, D), step by step, and what it
+        should make: that of the waveform (B, 1, T)."""
+        whole = self._whole_frames(waveform)
+        made = self.decoder(self._denormalize(latents))
+        magnitude, onward = self.decoder.split(made)
+        (sound,) = self.decoder.waveform([made])
+        return Reconstruction(sound[..., : waveform.shape[-1]], magnitude, onward, self.encoder.spectrum(whole))
 
     def forward(
         self, waveform: torch.Tensor, sample_posterior: bool = False, generator: torch.Generator | None = None
@@ -294,6 +319,36 @@ class AudioVAEGAN(TransformersAutoencoder, PreTrainedModel):
             piece = self.decoder(raw[:, first:last])  # (B, C, (last - first) * steps)
             steps = piece.shape[-1] // (last - first)
             yield piece[..., (start - first) * steps : (end - first) * steps]
+
+    @torch.no_grad()
+    def fit_components(self, waveforms: torch.Tensor, noise: float = 1.0) -> None:
+        """Lets the linear paths of the phase_gradient head be the first D principal components of the log magnitudes
+        of waveforms (B, 1, T), each scaled to unit deviation; the rest of the network begins at nothing.
+
+        Args:
+            noise: variance that the latents' own noise adds, summed over the log magnitudes of a frame, in each
+                component.
+        """
+        if not self.estimates_phase:
+            raise ValueError(f"the {self.config.head} head has no linear path to fit")
+        width, count = self.encoder.first.in_features, 0
+        total, moments = (torch.zeros(*shape, dtype=torch.float64) for shape in ((width,), (width, width)))
+        for waveform in waveforms.split(4):
+            features = self.encoder.features(self._whole_frames(waveform)).flatten(0, 1).double()
+            total, moments, count = total + features.sum(0), moments + features.T @ features, count + len(features)
+        mean = total / count
+        values, vectors = torch.linalg.eigh(moments / count - mean.outer(mean))
+        values, vectors = values[-self.latent_dim :].flip(0), vectors[:, -self.latent_dim :].flip(1)  # (D,), (I, D)
+        deviation = values.clamp_min(1e-9).sqrt()
+        inward, outward = self.encoder.linear, self.decoder.linear
+        inward.weight.copy_((vectors / deviation).T)
+        inward.bias.copy_(-(mean @ vectors) / deviation)
+        outward.weight.copy_(3 * vectors * deviation)  # a feature is a third of a log magnitude, plus 2
+        outward.bias.copy_(3 * (mean - 2))
+        for last in (self.encoder.last, self.decoder.last):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        self.encoder.last.bias[self.latent_dim :] = (noise / 9 / values.clamp_min(1e-9)).log().clamp(max=0.0)
 
     @torch.no_grad()
     def fit_latent_statistics(self, raw_latents: torch.Tensor, min_std: float = 1e-3) -> float:

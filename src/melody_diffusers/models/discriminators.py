@@ -15,7 +15,7 @@ from einops import rearrange
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from ..spectra import reflected, stft_magnitude
+from ..spectra import reflected, stft, stft_magnitude
 
 # One entry per sub-discriminator: its logits (B, positions), and the activations of its layers.
 DiscriminatorOutput = list[tuple[torch.Tensor, list[torch.Tensor]]]
@@ -67,12 +67,27 @@ class MultiPeriodDiscriminator(nn.Module):
 
 
 class SpectrogramDiscriminator(nn.Module):
-    """Judges the magnitudes of one STFT, (B, 1, F, N), with strides along frequency only."""
+    """Judges one STFT, with strides along frequency only.
 
-    def __init__(self, fft_size: int, hop_size: int, window_size: int, channels: int, num_strided: int):
+    It reads magnitudes (B, 1, F, N) or, if `hears_phase`, real and imaginary parts (B, 2, F, N) as in EnCodec (Defossez
+    et al. 2022), with magnitudes raised to the power of 0.3.
+    """
+
+    compression = 0.3
+
+    def __init__(
+        self,
+        fft_size: int,
+        hop_size: int,
+        window_size: int,
+        channels: int,
+        num_strided: int,
+        hears_phase: bool = False,
+    ):
         super().__init__()
         self.fft_size, self.hop_size, self.window_size = fft_size, hop_size, window_size
-        layers = [weight_norm(nn.Conv2d(1, channels, (9, 3), padding=(4, 1)))]
+        self.hears_phase = hears_phase
+        layers = [weight_norm(nn.Conv2d(2 if hears_phase else 1, channels, (9, 3), padding=(4, 1)))]
         for _ in range(num_strided):
             layers.append(weight_norm(nn.Conv2d(channels, channels, (9, 3), stride=(2, 1), padding=(4, 1))))
         layers.append(weight_norm(nn.Conv2d(channels, channels, (3, 3), padding=(1, 1))))
@@ -80,9 +95,15 @@ class SpectrogramDiscriminator(nn.Module):
         self.last = weight_norm(nn.Conv2d(channels, 1, (3, 3), padding=(1, 1)))
 
     def forward(self, waveform: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        # padding makes exact zeros, at which the root has an infinite slope
-        magnitude = stft_magnitude(waveform[:, 0], self.fft_size, self.window_size, self.hop_size, eps=3e-5)
-        return _judge(magnitude.transpose(1, 2).unsqueeze(1), self.layers, self.last)  # (B, 1, F, N)
+        if self.hears_phase:
+            parts = stft(waveform[:, 0], self.fft_size, self.window_size, self.hop_size)  # (B, N, F, 2)
+            power = parts.square().sum(-1, keepdim=True) + 1e-6
+            parts = parts * power ** (0.5 * self.compression - 0.5)
+            x = parts.permute(0, 3, 2, 1)  # (B, 2, F, N)
+        else:  # padding makes exact zeros, at which the root has an infinite slope
+            magnitude = stft_magnitude(waveform[:, 0], self.fft_size, self.window_size, self.hop_size, eps=3e-5)
+            x = magnitude.transpose(1, 2).unsqueeze(1)  # (B, 1, F, N)
+        return _judge(x.to(memory_format=torch.channels_last), self.layers, self.last)  # twice as fast on a CPU
 
 
 class MultiResolutionDiscriminator(nn.Module):
@@ -93,10 +114,11 @@ class MultiResolutionDiscriminator(nn.Module):
         resolutions: Sequence[Sequence[int]] = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240)),
         channels: int = 32,
         num_strided: int = 3,
+        hears_phase: bool = False,
     ):
         super().__init__()
         self.discriminators = nn.ModuleList(
-            SpectrogramDiscriminator(fft_size, hop_size, window_size, channels, num_strided)
+            SpectrogramDiscriminator(fft_size, hop_size, window_size, channels, num_strided, hears_phase)
             for fft_size, hop_size, window_size in resolutions
         )
 

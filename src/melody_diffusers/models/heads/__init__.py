@@ -18,10 +18,12 @@ from .convnext import ConvNeXtOptions
 from .hifigan import HiFiGANDecoder, HiFiGANEncoder, HiFiGANOptions
 from .istft import ISTFTDecoder, ISTFTEncoder
 from .magnitude import MagnitudeDecoder, MagnitudeEncoder, MagnitudeOptions
+from .phase_gradient import PhaseGradientDecoder, PhaseGradientEncoder, PhaseGradientOptions
 
 HEADS: dict[str, tuple[Any, Any, Any]] = {
     "hifigan": (HiFiGANOptions, HiFiGANEncoder, HiFiGANDecoder),
     "istft": (ConvNeXtOptions, ISTFTEncoder, ISTFTDecoder),
     "magnitude": (MagnitudeOptions, MagnitudeEncoder, MagnitudeDecoder),
+    "phase_gradient": (PhaseGradientOptions, PhaseGradientEncoder, PhaseGradientDecoder),
 }
 """Value of `AudioVAEGANConfig.head` -> options, encoder, decoder."""

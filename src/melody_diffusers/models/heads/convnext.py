@@ -74,7 +74,7 @@ class ConvNeXtTrunk(nn.Module):
             ConvNeXtBlock(width, options.istft_expansion, num_layers) for _ in range(num_layers)
         )
         self.last_norm = nn.LayerNorm(width)
-        self.context_frames = num_layers * (ConvNeXtBlock.kernel // 2) + options.istft_n_fft // options.istft_hop
+        self.context_frames = num_layers * (ConvNeXtBlock.kernel // 2) + -(-options.istft_n_fft // options.istft_hop)
 
     def trunk(self, features: torch.Tensor) -> torch.Tensor:
         """Features (B, L, num_inputs) -> (B, L, C)."""

@@ -28,11 +28,10 @@ class MagnitudeOptions(ConvNeXtOptions):
     griffin_lim_iterations: int = 16
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.istft_n_fft not in (2 * self.istft_hop, 4 * self.istft_hop):
+        if self.istft_n_fft % 4 or self.istft_hop % self.spectrum_hop:
             raise ValueError(
-                f"istft_n_fft is {self.istft_n_fft}; for the magnitude head it has to be twice or four times istft_hop "
-                f"({self.istft_hop}), so that a latent frame holds one or two spectra a quarter window apart"
+                f"istft_n_fft is {self.istft_n_fft}; a quarter of it has to go into istft_hop ({self.istft_hop}) a "
+                "whole number of times, since a latent frame holds that many spectra, a quarter window apart"
             )
 
     @property
@@ -59,14 +58,21 @@ class MagnitudeEncoder(ConvNeXtTrunk):
         )
         self.last = nn.Linear(options.istft_width, 2 * latent_dim)
 
+    def spectrum(self, waveform: torch.Tensor) -> torch.Tensor:
+        """(B, 1, T) -> complex (B, N, F)."""
+        return stft_frames(waveform[:, 0], self.n_fft, self.hop)
+
     def magnitude(self, waveform: torch.Tensor) -> torch.Tensor:
         """(B, 1, T) -> (B, N, F)."""
-        return stft_frames(waveform[:, 0], self.n_fft, self.hop).abs()
+        return self.spectrum(waveform).abs()
+
+    def features(self, waveform: torch.Tensor) -> torch.Tensor:
+        """(B, 1, T) -> (B, L, N / L * F)."""
+        log = self.magnitude(waveform).clamp_min(self.floor).log() / 3 + 2  # about zero mean, unit deviation
+        return log.unflatten(1, (-1, self.spectra_per_latent)).flatten(2)
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
-        log = self.magnitude(waveform).clamp_min(self.floor).log() / 3 + 2  # about zero mean, unit deviation
-        features = log.unflatten(1, (-1, self.spectra_per_latent)).flatten(2)  # (B, L, N / L * F)
-        return self.last(self.trunk(features))  # (B, L, 2D)
+        return self.last(self.trunk(self.features(waveform)))  # (B, L, 2D)
 
 
 class MagnitudeDecoder(ConvNeXtTrunk):
@@ -79,9 +85,17 @@ class MagnitudeDecoder(ConvNeXtTrunk):
         self.last = nn.Linear(options.istft_width, options.spectra_per_latent * options.num_bins)
         self.last.init_bias = -4.0  # a start near the level of music
 
+    def log_magnitude(self, latents: torch.Tensor) -> torch.Tensor:
+        """(B, L, D) -> (B, L, N / L * F)."""
+        return self.last(self.trunk(latents))
+
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        log = self.last(self.trunk(latents)).float().clamp(max=5.0)  # (B, L, N / L * F)
+        log = self.log_magnitude(latents).float().clamp(max=5.0)  # (B, L, N / L * F)
         return log.unflatten(-1, (self.spectra_per_latent, -1)).flatten(1, 2).exp().transpose(1, 2)  # (B, F, N)
+
+    def split(self, made: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """Of (B, F, N), the magnitudes (B, N, F); nothing is known of phases."""
+        return made.transpose(1, 2), None
 
     def waveform(self, tiles: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
         """Tiles (B, F, n) of the magnitudes, in order -> pieces (B, 1, t) of the waveform, by Griffin-Lim."""
