@@ -2,9 +2,9 @@
 
 What a spectrum's phases are cannot be told from its magnitudes, but how they differ from frame to frame (the frequency
 of what sounds) and from bin to bin (when it sounds) can. A network estimates both from the decoded magnitudes around
-each bin, as complex numbers that are short where it is in doubt: it is trained towards exp(i difference), in mean square.
-Frame by frame, phases are then those that fit both best (after Masuyama et al. 2023, "Online phase reconstruction via
-DNN-based phase differences estimation"): for magnitudes A and unit numbers u,
+each bin, as complex numbers that are short where it is in doubt: it is trained towards exp(i difference) by squared
+error. Frame by frame, phases are then those that fit both best (after Masuyama et al. 2023, "Online phase reconstruction
+via DNN-based phase differences estimation"): for magnitudes A and unit numbers u,
 
     minimise over u_n   sum_k  A_nk A_(n-1)k |u_nk - f_nk u_(n-1)k|^2  +  b A_nk A_n(k-1) |u_nk - g_nk u_n(k-1)|^2,
 
@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...devices import has_numba
-from ...spectra import with_last, inverse_stft_frames
+from ...spectra import inverse_stft_frames, with_last
 from .magnitude import MagnitudeDecoder, MagnitudeEncoder, MagnitudeOptions
 
 TINY = 1e-12  # of a pull: where nothing sounds, phases stay what they were
@@ -47,7 +47,7 @@ class PhaseNetwork(nn.Module):
     """Magnitudes (B, N, F) -> f and g, how phases go on from frame to frame and from bin to bin.
 
     One convolution over 5 frames and 9 bins, whose weights sum to 0 so that a louder sound is the same sound, and two
-    layers for each bin. What a pure tone in the middle of the bin would do is added to the estimates.
+    layers for each bin. They tell how the bin differs from what a tone in its middle does.
     """
 
     frames, bins = 5, 9
@@ -102,8 +102,7 @@ class PhaseGradientDecoder(MagnitudeDecoder):
         self.linear = nn.Linear(latent_dim, self.last.out_features)
         self.linear.init_gain = 0.0
         self.phases = PhaseNetwork(options.phase_channels, options.istft_n_fft, self.hop)
-        frames_in_latent = options.spectra_per_latent
-        self.context_frames += -(-(PhaseNetwork.frames // 2) // frames_in_latent)
+        self.context_frames += -(-(PhaseNetwork.frames // 2) // options.spectra_per_latent)
         self.reach = options.istft_n_fft // self.hop
 
     def log_magnitude(self, latents: torch.Tensor) -> torch.Tensor:
@@ -111,8 +110,7 @@ class PhaseGradientDecoder(MagnitudeDecoder):
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         magnitude = super().forward(latents).transpose(1, 2)  # (B, N, F)
-        # the network learns from magnitudes, not they from it
-        onward = self.phases(magnitude.detach())  # (B, N, 4, F)
+        onward = self.phases(magnitude.detach())  # (B, N, 4, F); it learns from magnitudes, not they from it
         return torch.cat([magnitude, onward.flatten(2)], dim=-1).transpose(1, 2)
 
     def split(self, made: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
