@@ -64,6 +64,17 @@ def test_both_solvers_agree():
     assert torch.equal(compiled[:, 20], compiled[:, 19])
 
 
+def test_the_network_is_the_same_compiled():
+    torch.manual_seed(0)
+    network, magnitude = PhaseNetwork(6, N_FFT, HOP), torch.rand(2, 7, N_FFT // 2 + 1) ** 4
+    for layer in (network.around, network.middle, network.last):
+        torch.nn.init.normal_(layer.bias)
+    expected = network(magnitude)
+    assert expected.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(network(magnitude), expected, atol=1e-4, rtol=1e-4)
+
+
 def test_what_was_joined_can_be_continued():
     torch.manual_seed(0)
     magnitude, onward = torch.rand(2, 30, 33), torch.randn(2, 30, 4, 33)

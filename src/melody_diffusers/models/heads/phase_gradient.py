@@ -3,8 +3,8 @@
 What a spectrum's phases are cannot be told from its magnitudes, but how they differ from frame to frame (the frequency
 of what sounds) and from bin to bin (when it sounds) can. A network estimates both from the decoded magnitudes around
 each bin, as complex numbers that are short where it is in doubt: it is trained towards exp(i difference) by squared
-error. Frame by frame, phases are then those that fit both best (after Masuyama et al. 2023, "Online phase reconstruction
-via DNN-based phase differences estimation"): for magnitudes A and unit numbers u,
+error. Frame by frame, phases are then those that fit both best (after Masuyama et al. 2023, "Online phase
+reconstruction via DNN-based phase differences estimation"): for magnitudes A and unit numbers u,
 
     minimise over u_n   sum_k  A_nk A_(n-1)k |u_nk - f_nk u_(n-1)k|^2  +  b A_nk A_n(k-1) |u_nk - g_nk u_n(k-1)|^2,
 
@@ -63,16 +63,27 @@ class PhaseNetwork(nn.Module):
 
     def forward(self, magnitude: torch.Tensor) -> torch.Tensor:
         """(B, N, F) to (B, N, 4, F): the parts of f, real and imaginary, then those of g."""
-        log = magnitude.float().clamp_min(self.floor).log().to(self.middle.weight.dtype).unsqueeze(1)  # (B, 1, N, F)
-        padded = F.pad(log, (self.bins // 2,) * 2 + (self.frames // 2,) * 2, mode="replicate")
+        log = magnitude.float().clamp_min(self.floor).log().unsqueeze(1)  # (B, 1, N, F)
+        log = F.pad(log, (self.bins // 2,) * 2 + (self.frames // 2,) * 2, mode="replicate")
         weight = self.around.weight - self.around.weight.mean((2, 3), keepdim=True)
+        turn = 2 * math.pi * self.hop / self.n_fft * torch.arange(magnitude.shape[2], device=log.device)
+        turn = torch.stack([turn.cos(), turn.sin()])
+        if not torch.is_grad_enabled() and _may_be_compiled(log):
+            from .phase_gradient_cpu import network
+
+            layers = self.around, self.middle, self.last
+            _, *others = (parameter for layer in layers for parameter in (layer.weight, layer.bias))
+            return network(log[:, 0], turn, weight, *others)
         channels_last = dict(memory_format=torch.channels_last)  # twice as fast on a CPU
-        x = F.conv2d(padded.to(**channels_last), weight.to(**channels_last), self.around.bias)  # (B, C, N, F)
+        log = log.to(weight.dtype).to(**channels_last)
+        x = F.conv2d(log, weight.to(**channels_last), self.around.bias)  # (B, C, N, F)
         real, imaginary, *upward = self.last(F.relu(self.middle(F.relu(x)))).float().unbind(1)  # (B, N, F) each
-        turn = 2 * math.pi * self.hop / self.n_fft * torch.arange(real.shape[2], device=x.device)
-        cosine, sine = turn.cos(), turn.sin()
-        forward = [real * cosine - imaginary * sine, real * sine + imaginary * cosine]
+        forward = [real * turn[0] - imaginary * turn[1], real * turn[1] + imaginary * turn[0]]
         return torch.stack([*forward, *(-part for part in upward)], dim=2)
+
+
+def _may_be_compiled(x: torch.Tensor) -> bool:
+    return x.device.type == "cpu" and type(x) is torch.Tensor and not torch.compiler.is_compiling() and has_numba()
 
 
 class PhaseGradientEncoder(MagnitudeEncoder):
@@ -159,7 +170,7 @@ def join_phases(
     below = coupling * F.pad(magnitude[..., :-1], (1, 0))
     weights = magnitude[:, :, None] * torch.stack([before, before, below, below], dim=2)  # (B, N, 4, F)
     weighted = weights * onward
-    if has_numba():
+    if _may_be_compiled(weighted.cpu()):  # the frames of a GPU are solved faster here: one waits for the other
         from .phase_gradient_cpu import solve
 
         phases = solve(weighted.cpu(), phase.cpu()).to(device)

@@ -1,24 +1,115 @@
-"""The solver of `phase_gradient` as compiled loops: one pass up and one down the bins of each frame.
+"""The two dear parts of `phase_gradient` as compiled loops: the network, for use, and the solver.
 
-The matrix is Hermitian, so its factor has real pivots: for a bin k with the pull d_k of all its neighbours and the
-number g_k that ties it to the bin below,
-
-    p_k = d_k - |g_k|^2 / p_(k-1),    y_k = r_k + g_k y_(k-1) / p_(k-1),    u_k = (y_k + conj(g_(k+1)) u_(k+1)) / p_k.
+Shapes: B batch, N spectra, F frequency bins, C channels.
 """
 
 import math
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ...compiled import compiled, run_parts
 
+_F = np.float32
+TAPS = 9  # bins that the network's convolution reads, written out in `_network`
 
-def _solve(weighted, phase, out, first, last):
+
+@compiled
+def _network(first, last, log, around, around_bias, middle, middle_bias, ends, ends_bias, turn, out):
+    # log (B, N + frames - 1, F + TAPS - 1); around (C, frames, TAPS); middle (C, C); ends (4, C); turn (2, F);
+    # out (B, N, 4, F). Every inner loop runs along the bins.
+    channels, frames = around.shape[0], around.shape[1]
+    count, bins = out.shape[1], out.shape[3]
+    x, y = np.empty((channels, bins), np.float32), np.empty((channels, bins), np.float32)
+    for place in range(first, last):
+        b, n = place // count, place % count
+        for c in range(channels):
+            row = x[c]
+            row[:] = around_bias[c]
+            for j in range(frames):
+                a, w = log[b, n + j], around[c, j]
+                w0, w1, w2, w3, w4, w5, w6, w7, w8 = w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8]
+                for k in range(bins):
+                    row[k] += (
+                        w0 * a[k]
+                        + w1 * a[k + 1]
+                        + w2 * a[k + 2]
+                        + w3 * a[k + 3]
+                        + w4 * a[k + 4]
+                        + w5 * a[k + 5]
+                        + w6 * a[k + 6]
+                        + w7 * a[k + 7]
+                        + w8 * a[k + 8]
+                    )
+            for k in range(bins):
+                row[k] = max(row[k], _F(0))
+        for c in range(channels):
+            row = y[c]
+            row[:] = middle_bias[c]
+            for d in range(channels):
+                w0, a = middle[c, d], x[d]
+                for k in range(bins):
+                    row[k] += w0 * a[k]
+            for k in range(bins):
+                row[k] = max(row[k], _F(0))
+        for c in range(4):
+            row = out[b, n, c]
+            row[:] = ends_bias[c]
+            for d in range(channels):
+                w0, a = ends[c, d], y[d]
+                for k in range(bins):
+                    row[k] += w0 * a[k]
+        made = out[b, n]
+        for k in range(bins):
+            real, imaginary = made[0, k], made[1, k]
+            made[0, k] = real * turn[0, k] - imaginary * turn[1, k]
+            made[1, k] = real * turn[1, k] + imaginary * turn[0, k]
+            made[2, k] = -made[2, k]
+            made[3, k] = -made[3, k]
+
+
+def network(log: Tensor, turn: Tensor, *weights: Tensor) -> Tensor:
+    """What `PhaseNetwork` makes of padded log magnitudes (B, N + frames - 1, F + TAPS - 1): (B, N, 4, F).
+
+    Args:
+        turn: cosine and sine of what a tone in the middle of each bin turns from frame to frame, (2, F).
+        weights: of the convolution (C, 1, frames, TAPS), the layer (C, C, 1, 1) and the last (4, C, 1, 1), each
+            followed by its bias.
+    """
+    around, around_bias, middle, middle_bias, ends, ends_bias = (
+        w.detach().float().contiguous().numpy() for w in weights
+    )
+    frames = around.shape[2]
+    out = torch.empty(len(log), log.shape[1] - frames + 1, 4, turn.shape[1])
+    arrays = (
+        log.contiguous().numpy(),
+        around[:, 0],
+        around_bias,
+        middle[:, :, 0, 0],
+        middle_bias,
+        ends[:, :, 0, 0],
+        ends_bias,
+    )
+    run_parts(
+        lambda _, first, last: _network(first, last, *arrays, turn.contiguous().numpy(), out.numpy()),
+        out.shape[0] * out.shape[1],
+        out.numel(),
+    )
+    return out
+
+
+@compiled
+def _solve(first, last, weighted, phase, out):
+    """One pass up and one down the bins of each frame. The matrix is Hermitian, so its factor has real pivots: for a
+    bin k with the pull d_k of all its neighbours and the number g_k that ties it to the bin below,
+
+        p_k = d_k - |g_k|^2 / p_(k-1),   y_k = r_k + g_k y_(k-1) / p_(k-1),   u_k = (y_k + conj(g_(k+1)) u_(k+1)) / p_k.
+    """
     frames, bins = weighted.shape[1], weighted.shape[3]
-    tiny = np.float32(1e-12)
-    pivot, tied = np.empty(bins, np.float32), np.empty(bins, np.float32)
-    pull, real, imag = np.empty(bins, np.float32), np.empty(bins, np.float32), np.empty(bins, np.float32)
+    tiny = _F(1e-12)
+    pivot, tied, pull = np.empty(bins, np.float32), np.empty(bins, np.float32), np.empty(bins, np.float32)
+    real, imag = np.empty(bins, np.float32), np.empty(bins, np.float32)
     for b in range(first, last):
         u, v = phase[b, :, 0].copy(), phase[b, :, 1].copy()
         for n in range(frames):
@@ -28,21 +119,21 @@ def _solve(weighted, phase, out, first, last):
                 pull[k] = math.sqrt(f[k] * f[k] + h[k] * h[k]) + tiny
                 real[k] = f[k] * u[k] - h[k] * v[k]
                 imag[k] = f[k] * v[k] + h[k] * u[k]
-            tied[0] = np.float32(0.0)
+            tied[0] = _F(0)
             for k in range(bins):
-                out[b, n, k, 0] = math.sqrt(tied[k])
+                pivot[k] = math.sqrt(tied[k])
             for k in range(bins - 1):
-                pull[k] += out[b, n, k, 0] + out[b, n, k + 1, 0]
-            pull[bins - 1] += out[b, n, bins - 1, 0]
-            inverse = np.float32(1.0) / pull[0]
+                pull[k] += pivot[k] + pivot[k + 1]
+            pull[bins - 1] += pivot[bins - 1]
+            inverse = _F(1) / pull[0]
             pivot[0] = inverse
             for k in range(1, bins):
                 x, y = inverse * real[k - 1], inverse * imag[k - 1]
                 real[k] += g[k] * x - i[k] * y
                 imag[k] += g[k] * y + i[k] * x
-                inverse = np.float32(1.0) / (pull[k] - tied[k] * inverse)
+                inverse = _F(1) / (pull[k] - tied[k] * inverse)
                 pivot[k] = inverse
-            x, y = np.float32(0.0), np.float32(0.0)
+            x, y = _F(0), _F(0)
             for k in range(bins - 1, -1, -1):
                 x, y = (real[k] + x) * pivot[k], (imag[k] + y) * pivot[k]
                 real[k], imag[k] = x, y
@@ -56,13 +147,10 @@ def _solve(weighted, phase, out, first, last):
                 out[b, n, k, 1] = v[k]
 
 
-_solve = compiled(_solve)
-
-
-def solve(weighted: torch.Tensor, phase: torch.Tensor) -> torch.Tensor:
+def solve(weighted: Tensor, phase: Tensor) -> Tensor:
     """As `phase_gradient.solve_frames`: (B, N, 4, F) float32 and complex (B, F) to complex (B, N, F)."""
     batch, frames, _, bins = weighted.shape
     out = torch.empty(batch, frames, bins, 2)
     arrays = weighted.contiguous().numpy(), torch.view_as_real(phase.to(torch.complex64)).contiguous().numpy()
-    run_parts(lambda _, first, last: _solve(*arrays, out.numpy(), first, last), batch, weighted.numel())
+    run_parts(lambda _, first, last: _solve(first, last, *arrays, out.numpy()), batch, weighted.numel())
     return torch.view_as_complex(out)
