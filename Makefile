@@ -43,7 +43,7 @@ gpu-wheels: ## fetch what such a machine may lack, for `make gpu`, into .wheels
 	$(PYTHON) -m pip download -q --no-deps --only-binary=:all: --python-version $(GPU_PYTHON_VERSION) -c constraints.txt \
 		$(foreach n,17 24 27 28 31 34 35,--platform manylinux_2_$(n)_x86_64) --platform manylinux2014_x86_64 -d .wheels \
 		diffusers importlib_metadata datasets dill multiprocess soundfile cffi pycparser soxr pydantic pydantic_core \
-		annotated-types typing-inspection
+		annotated-types typing-inspection tinysoundfont
 
 benchmark: $(VENV)/installed-dev ## our speed beside MusicGen's and Stable Audio's, about an hour; ARGS="--seconds 10 --runs 3"
 	$(RUN) benchmarks/compare.py --out outputs/benchmark $(ARGS)

@@ -4,8 +4,9 @@
     python training/gpu.py --out outputs/gpu --minutes 9.5
 
 Nothing is fetched. Packages that this Python lacks may lie as wheels in --wheels (`make gpu-wheels` fetches them). The
-training goes on from melody-tiny's diffusion model where an encoded data set is at hand. Each part has a time of its
-own, and what fails or runs out of it is noted and costs the others nothing. --device cpu rehearses it all.
+training goes on from melody-tiny's diffusion model where an encoded data set is at hand or, with --stage vae_gan, from
+the VAE-GAN of --start, against discriminators, on music that is rendered there first. Each part has a time of its own,
+and what fails or runs out of it is noted and costs the others nothing. --device cpu rehearses it all.
 
 --out then holds at most eight files: summary.json, tests.txt, benchmark.txt, training.txt and the newest weights.
 """
@@ -78,6 +79,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=9.5, help="for everything (default: 9.5)")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--wheels", type=Path, help="folder of wheels for what this Python lacks")
+    parser.add_argument("--stage", choices=("dual_path", "vae_gan"), default="dual_path", help="what to train")
+    parser.add_argument("--start", type=Path, help="folder of a VAE-GAN to go on from (default: from nothing)")
+    parser.add_argument("--hours", type=float, default=10.0, help="of music to render for the VAE-GAN (default: 10)")
+    parser.add_argument("--train_only", action="store_true", help="leave out tests and benchmarks")
     parser.add_argument("--encoded", type=Path, default=Path("outputs/tiny/encoded"), help="data set to train on")
     args = parser.parse_args()
     started, parts = time.monotonic(), {}
@@ -115,21 +120,30 @@ def main() -> None:
         part("wheels", 0.3, *pip, *sorted(args.wheels.glob("*.whl")), log="tests.txt")
     if not part("packages", 0.3, "-c", PACKAGES, log="tests.txt"):
         raise SystemExit(f"This Python lacks a package: see {args.out / 'tests.txt'}, and --wheels.")
-    pytest = ["-m", "pytest", "-q", "-m", "gpu", "tests/gpu", "-p", "no:cacheprovider", "--durations=20"]
-    part("tests", 0.55, *pytest, log="tests.txt")
-    tiny = ["-m", "melody_diffusers.cli", "benchmark", "--device", args.device, "--runs", "3"]
-    part("benchmark, melody-tiny, 10 s", 0.3, *tiny, log="benchmark.txt")
-    part("benchmark, melody-tiny, 30 s", 0.3, *tiny, "--duration", "30", log="benchmark.txt")
-    part("benchmark, kernel and graphs", 0.5, "-c", BENCHMARK, args.device, log="benchmark.txt")
-    if (args.encoded / "encoding.json").is_file() and left() > 30:
-        run, minutes = args.out / "training", (left() - 20) / 60
-        command = ["training/train_dual_path.py", "--config", "training/configs/dual_path/tiny.yaml"]
-        command += ["--max_minutes", f"{minutes:.2f}", "--set", f"data.folder={args.encoded}"]
-        command += ["data.start=src/melody_diffusers/checkpoints/melody-tiny/dual_path", f"run.output_dir={run}"]
-        command += ["run.max_steps=1000000", "run.keep_checkpoints=1", "run.trackers=[]"]
+    if not args.train_only:
+        pytest = ["-m", "pytest", "-q", "-m", "gpu", "tests/gpu", "-p", "no:cacheprovider", "--durations=20"]
+        part("tests", 0.55, *pytest, log="tests.txt")
+        tiny = ["-m", "melody_diffusers.cli", "benchmark", "--device", args.device, "--runs", "3"]
+        part("benchmark, melody-tiny, 10 s", 0.3, *tiny, log="benchmark.txt")
+        part("benchmark, melody-tiny, 30 s", 0.3, *tiny, "--duration", "30", log="benchmark.txt")
+        part("benchmark, kernel and graphs", 0.5, "-c", BENCHMARK, args.device, log="benchmark.txt")
+    run, data = args.out / "training", args.encoded
+    model, config = {"dual_path": ("dual_path", "tiny"), "vae_gan": ("vae", "phase_gradient")}[args.stage]
+    if args.stage == "vae_gan":
+        data = site.with_name("melody-gpu-music")
+        command = ["training/synthetic/build.py", "--out", data, "--hours", args.hours, "--test_font", "none"]
+        part("music", 0.4, *command, log="training.txt")
+        start = args.start
+    else:
+        start = ROOT / "src/melody_diffusers/checkpoints/melody-tiny/dual_path"
+    if any(data.glob("*")) and left() > 30:
+        command = [f"training/train_{args.stage}.py", "--config", f"training/configs/{args.stage}/{config}.yaml"]
+        command += ["--max_minutes", f"{(left() - 20) / 60:.2f}", "--set", f"data.folder={data}"]
+        command += [f"run.output_dir={run}", "run.max_steps=1000000", "run.keep_checkpoints=1", "run.trackers=[]"]
+        command += [f"data.start={start}"] if start is not None else []
         part("training", 1.0, *command, log="training.txt")
         for file in sorted(run.glob("checkpoints/step-*"))[-1:]:
-            for name in ("ema.dual_path.safetensors", "model.dual_path.safetensors", "state.json"):
+            for name in (f"ema.{model}.safetensors", f"model.{model}.safetensors", "state.json"):
                 if (file / name).is_file():
                     shutil.copy(file / name, args.out / name)
 

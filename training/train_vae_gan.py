@@ -65,6 +65,8 @@ class LossConfig:
         magnitude, phase_gradient: for the phase_gradient head: log and plain error of its magnitudes before they become
             sound, and error of how their phases go on.
         mel: distance of log-mel spectrograms.
+        corner_hz: in log magnitudes, phases and principal components, bins count as 1 / (frequency + corner_hz): above
+            it each octave counts the same. Without it all bins do.
         gan_start_step: from this step on, what discriminators hear counts.
     """
 
@@ -77,6 +79,7 @@ class LossConfig:
     kl: float = 5e-3
     feature_matching: float = 20.0
     adversarial: float = 1.0
+    corner_hz: float | None = None
     gan_start_step: int = 0
     fft_sizes: list[int] = dataclasses.field(default_factory=lambda: list(STFT_FFT_SIZES))
     window_sizes: list[int] = dataclasses.field(default_factory=lambda: list(STFT_WINDOW_SIZES))
@@ -129,7 +132,7 @@ def spread(clips: AudioClips, count: int) -> list[torch.Tensor]:
     return [clips.clip(index * len(clips) // count) for index in range(count)]
 
 
-def begin(vae: AudioVAEGAN, data: DataConfig, clips: AudioClips) -> None:
+def begin(vae: AudioVAEGAN, data: DataConfig, clips: AudioClips, corner_hz: float | None) -> None:
     """Weights to begin with: those of another VAE, principal components, or none."""
     if data.start is not None:
         given, own = AudioVAEGAN.from_pretrained(data.start).state_dict(), vae.state_dict()
@@ -141,7 +144,7 @@ def begin(vae: AudioVAEGAN, data: DataConfig, clips: AudioClips) -> None:
     elif data.freeze_encoder:
         raise ValueError("data.freeze_encoder: there is no encoder to keep; name one as data.start.")
     if data.components_clips:
-        vae.fit_components(torch.cat(spread(clips, data.components_clips)).unsqueeze(1))
+        vae.fit_components(torch.cat(spread(clips, data.components_clips)).unsqueeze(1), corner_hz=corner_hz)
     if data.freeze_encoder:
         vae.encoder.requires_grad_(False)
 
@@ -178,9 +181,9 @@ def main() -> None:
         config.data.folder, "train", config.data.crop_seconds, sample_rate=vae.sample_rate, seed=config.run.seed
     )
     loader = DataLoader(clips, config.run.batch_size, shuffle=True, num_workers=config.run.num_workers, drop_last=True)
-    begin(vae, config.data, clips)
+    begin(vae, config.data, clips, weights.corner_hz)
     run = TrainingRun(config.run, models, config, ema=["vae"])
-    frozen = config.data.freeze_encoder
+    frozen, corner_hz = config.data.freeze_encoder, weights.corner_hz
     optimizer = run.optimizer([p for p in vae.parameters() if p.requires_grad], config.optim)
     if discriminators is not None:
         discriminator_optimizer = run.optimizer(discriminators.parameters(), config.discriminator_optim)
@@ -200,8 +203,8 @@ def main() -> None:
         losses, logs = {} if frozen else {"kl": latent_dist.kl()}, {}
         if vae.estimates_phase:
             decoded = [(made.magnitude, made.spectrum.abs())]
-            losses["magnitude"] = log_magnitude_loss(decoded) + 5 * magnitude_loss(decoded)
-            losses["phase_gradient"] = phase_gradient_loss(made.onward, made.spectrum)
+            losses["magnitude"] = log_magnitude_loss(decoded, corner_hz=corner_hz) + 5 * magnitude_loss(decoded)
+            losses["phase_gradient"] = phase_gradient_loss(made.onward, made.spectrum, corner_hz)
         elif vae.has_phase:
             losses["waveform"] = waveform_loss(reconstruction, waveform)
         if vae.has_phase or vae.estimates_phase:
@@ -210,7 +213,7 @@ def main() -> None:
             pairs = stft_magnitude_pairs(
                 reconstruction, waveform, weights.fft_sizes, weights.window_sizes, weights.hop_sizes
             )
-        losses |= {"stft": magnitude_loss(pairs), "log_stft": log_magnitude_loss(pairs)}
+        losses |= {"stft": magnitude_loss(pairs), "log_stft": log_magnitude_loss(pairs, corner_hz=corner_hz)}
         if discriminators is not None and run.step >= weights.gan_start_step:
             with run.autocast():
                 real, fake = discriminators(waveform), discriminators(reconstruction.detach())

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from .spectra import log_mel_spectrogram, stft_magnitude
+from .spectra import bin_weights, log_mel_spectrogram, stft_magnitude
 
 # The seven resolutions of the paper's multi-resolution spectral loss (section 4 and appendix).
 STFT_FFT_SIZES = (8192, 4096, 2048, 512, 128, 64, 32)
@@ -42,16 +42,27 @@ def magnitude_loss(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.
     return torch.stack([(predicted - wanted).abs().mean() for predicted, wanted in pairs]).mean()
 
 
-def log_magnitude_loss(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], floor: float = 1e-3) -> torch.Tensor:
+def log_magnitude_loss(
+    pairs: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    floor: float = 1e-3,
+    corner_hz: float | None = None,
+    sample_rate: int = 24000,
+) -> torch.Tensor:
     """Mean absolute difference of log magnitudes, averaged over R resolutions:
 
         L = 1/R sum_r  mean | ln max(|STFT_r(x)|, floor) - ln max(|STFT_r(x_hat)|, floor) |
 
     It weighs soft and loud partials alike, where magnitudes alone hear only the loud ones.
+
+    Args:
+        corner_hz: count bins by `spectra.bin_weights` of this corner; by default all count the same.
     """
-    losses = [
-        (predicted.clamp_min(floor).log() - wanted.clamp_min(floor).log()).abs().mean() for predicted, wanted in pairs
-    ]
+    losses = []
+    for predicted, wanted in pairs:
+        error = (predicted.clamp_min(floor).log() - wanted.clamp_min(floor).log()).abs()
+        if corner_hz is not None:
+            error = error * bin_weights(error.shape[-1], sample_rate, corner_hz).to(error.device)
+        losses.append(error.mean())
     return torch.stack(losses).mean()
 
 
@@ -82,7 +93,9 @@ def mel_distance(
     return (predicted - wanted).abs().mean()
 
 
-def phase_gradient_loss(onward: torch.Tensor, spectrum: torch.Tensor) -> torch.Tensor:
+def phase_gradient_loss(
+    onward: torch.Tensor, spectrum: torch.Tensor, corner_hz: float | None = None, sample_rate: int = 24000
+) -> torch.Tensor:
     """How far estimates of phase differences are from the real ones, weighted by the loudness of the bins they join:
 
         L = 1/2 sum_d  sum w_d |z_d - exp(i (phi - phi_d))|^2 / sum w_d,    w_d = (|X| |X_d|)^(1/4)
@@ -93,9 +106,12 @@ def phase_gradient_loss(onward: torch.Tensor, spectrum: torch.Tensor) -> torch.T
     Args:
         onward: z, (B, N, 4, F): real and imaginary part for the frame before, then for the bin below.
         spectrum: X, complex (B, N, F).
+        corner_hz: multiply w by `spectra.bin_weights` of this corner.
     """
     magnitude = spectrum.abs()
     unit = spectrum / magnitude.clamp_min(1e-9)
+    if corner_hz is not None:
+        magnitude = magnitude * bin_weights(magnitude.shape[-1], sample_rate, corner_hz).to(magnitude.device) ** 2
     before = (unit[:, 1:] * unit[:, :-1].conj(), (magnitude[:, 1:] * magnitude[:, :-1]) ** 0.25, onward[:, 1:, :2])
     below = (unit[..., 1:] * unit[..., :-1].conj(), (magnitude[..., 1:] * magnitude[..., :-1]) ** 0.25)
     total = spectrum.real.new_zeros(())

@@ -45,6 +45,15 @@ def mel_filterbank(sample_rate: int, n_fft: int, num_mels: int) -> Tensor:
     return torch.tensor(weights, dtype=torch.float32)
 
 
+def bin_weights(num_bins: int, sample_rate: int, corner_hz: float) -> Tensor:
+    """How much each Fourier bin counts, (F,), 1 on average: as 1 / (frequency + corner_hz).
+
+    Bins are evenly spaced in Hz, and hearing is not: above the corner each octave then counts the same.
+    """
+    weights = 1 / (torch.arange(num_bins) * (0.5 * sample_rate / (num_bins - 1)) + corner_hz)
+    return weights / weights.mean()
+
+
 def frame_spectra(signal: Tensor, window: Tensor, hop_length: int, n_fft: int | None = None) -> Tensor:
     """Spectra of the windowed frames of a signal: (..., T) to complex (..., N, F).
 

@@ -23,6 +23,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
 from ..hf.bases import TransformersAutoencoder, TransformersConfig
+from ..spectra import bin_weights
 from .heads import HEADS
 
 
@@ -321,30 +322,38 @@ class AudioVAEGAN(TransformersAutoencoder, PreTrainedModel):
             yield piece[..., (start - first) * steps : (end - first) * steps]
 
     @torch.no_grad()
-    def fit_components(self, waveforms: torch.Tensor, noise: float = 1.0) -> None:
+    def fit_components(self, waveforms: torch.Tensor, noise: float = 1.0, corner_hz: float | None = None) -> None:
         """Lets the linear paths of the phase_gradient head be the first D principal components of the log magnitudes
         of waveforms (B, 1, T), each scaled to unit deviation; the rest of the network begins at nothing.
 
         Args:
             noise: variance that the latents' own noise adds, summed over the log magnitudes of a frame, in each
                 component.
+            corner_hz: count bins by `spectra.bin_weights` of this corner; by default all count the same.
         """
         if not self.estimates_phase:
             raise ValueError(f"the {self.config.head} head has no linear path to fit")
         width, count = self.encoder.first.in_features, 0
         total, moments = (torch.zeros(*shape, dtype=torch.float64) for shape in ((width,), (width, width)))
+        weights = torch.ones(width, dtype=torch.float64)
+        if corner_hz is not None:
+            options = self.config.head_options
+            weights = bin_weights(options.num_bins, self.sample_rate, corner_hz).double().sqrt()
+            weights = weights.repeat(options.spectra_per_latent)
         for waveform in waveforms.split(4):
-            features = self.encoder.features(self._whole_frames(waveform)).flatten(0, 1).double()
+            features = self.encoder.features(self._whole_frames(waveform)).flatten(0, 1) * weights
             total, moments, count = total + features.sum(0), moments + features.T @ features, count + len(features)
         mean = total / count
         values, vectors = torch.linalg.eigh(moments / count - mean.outer(mean))
         values, vectors = values[-self.latent_dim :].flip(0), vectors[:, -self.latent_dim :].flip(1)  # (D,), (I, D)
         deviation = values.clamp_min(1e-9).sqrt()
         inward, outward = self.encoder.linear, self.decoder.linear
-        inward.weight.copy_((vectors / deviation).T)
+        inward.weight.copy_((weights[:, None] * vectors / deviation).T)
         inward.bias.copy_(-(mean @ vectors) / deviation)
-        outward.weight.copy_(3 * vectors * deviation)  # a feature is a third of a log magnitude, plus 2
-        outward.bias.copy_(3 * (mean - 2))
+        outward.weight.copy_(
+            3 * vectors * deviation / weights[:, None]
+        )  # a feature: a third of a log magnitude, plus 2
+        outward.bias.copy_(3 * (mean / weights - 2))
         for last in (self.encoder.last, self.decoder.last):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
