@@ -36,8 +36,8 @@ test: $(VENV)/installed-dev ## the test suite
 test-slow: $(VENV)/installed-dev ## what takes minutes: every stage stopped at every step, two processes, determinism
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n $(JOBS) --dist load -m slow
 
-gpu: ## on a machine with a GPU and torch, without network: its tests, benchmarks, then training (BUDGET=9.5, DEVICE=cuda)
-	$(GPU_PYTHON) training/gpu.py --out outputs/gpu --minutes $(BUDGET) --device $(DEVICE) --wheels .wheels
+gpu: ## with a GPU and no network: tests, benchmarks, training (BUDGET=9.5, DEVICE=cuda, ARGS="--stage vae_gan")
+	$(GPU_PYTHON) training/gpu.py --out outputs/gpu --minutes $(BUDGET) --device $(DEVICE) --wheels .wheels $(ARGS)
 
 gpu-wheels: ## fetch what such a machine may lack, for `make gpu`, into .wheels
 	$(PYTHON) -m pip download -q --no-deps --only-binary=:all: --python-version $(GPU_PYTHON_VERSION) -c constraints.txt \

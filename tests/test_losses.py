@@ -34,6 +34,18 @@ def test_spectral_losses_of_a_gain(waveform):
     assert mel_distance(0.5 * waveform, waveform).item() == pytest.approx(math.log(2), rel=1e-3)
 
 
+def test_an_error_in_the_bass_counts_more_by_the_octave():
+    wanted = torch.ones(1, 4, 1201)  # a bin for every 10 Hz
+    low, high = wanted.clone(), wanted.clone()
+    low[..., 0], high[..., 100] = math.e, math.e
+    for predicted, weight in ((low, 1.0), (high, 200 / 1200)):
+        assert log_magnitude_loss([(predicted, wanted)]).item() == pytest.approx(1 / 1201)
+        whole = sum(200 / (10 * k + 200) for k in range(1201))
+        assert log_magnitude_loss([(predicted, wanted)], corner_hz=200.0).item() == pytest.approx(
+            weight / whole, rel=1e-4
+        )
+
+
 def test_equal_waveforms_cost_nothing(waveform):
     assert multi_resolution_stft_loss(waveform, waveform) == 0
     assert mel_distance(waveform, waveform) == 0

@@ -13,6 +13,7 @@ from melody_diffusers.spectra import (
     SPECTRAL_ONSET,
     SPECTRAL_SEMITONES,
     frame_spectra,
+    bin_weights,
     griffin_lim,
     inverse_stft_frames,
     log_mel_spectrogram,
@@ -153,6 +154,14 @@ def test_griffin_lim_finds_a_waveform_with_the_magnitudes_of_partials():
     error = (stft_frames(again, 960, 240).abs() - magnitude).norm() / magnitude.norm()
     assert error < 0.1  # -20 dB
     assert torch.equal(again, griffin_lim(magnitude, 240))
+
+
+def test_above_the_corner_each_octave_counts_the_same():
+    weights = bin_weights(12001, 24000, 200.0)  # a bin for each Hz
+    assert weights.mean() == pytest.approx(1.0)
+    assert weights[0] / weights[200] == pytest.approx(2.0) and weights[0] / weights[1800] == pytest.approx(10.0)
+    octaves = [weights[low : 2 * low].sum() for low in (3000, 6000)]
+    assert octaves[0] / octaves[1] == pytest.approx(1.0, abs=0.05)
 
 
 def test_griffin_lim_of_silence_is_silence():
