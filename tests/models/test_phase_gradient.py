@@ -53,12 +53,13 @@ def test_true_differences_give_the_waveform_back(compiled, monkeypatch):
 
 def test_both_solvers_agree():
     torch.manual_seed(0)
-    weighted = torch.rand(3, 40, 1, 65) ** 4 * torch.randn(3, 40, 4, 65)
-    weighted[:, 20] = 0.0  # silence: phases stay
+    magnitude, onward, last = torch.rand(3, 40, 65) ** 4, torch.randn(3, 40, 4, 65), torch.rand(3, 65)
+    magnitude[:, 20] = 0.0  # silence: phases stay
     phase = torch.polar(torch.ones(3, 65), torch.randn(3, 65))
     from melody_diffusers.models.heads.phase_gradient_cpu import solve
 
-    compiled, reference = solve(weighted, phase), solve_frames(weighted.double(), phase.to(torch.complex128))
+    compiled = solve(magnitude, onward, last, phase, 2.0)
+    reference = solve_frames(magnitude.double(), onward.double(), last.double(), phase.to(torch.complex128), 2.0)
     torch.testing.assert_close(compiled.abs(), torch.ones(3, 40, 65))
     assert (compiled - reference).abs().mean() < 1e-4
     assert torch.equal(compiled[:, 20], compiled[:, 19])

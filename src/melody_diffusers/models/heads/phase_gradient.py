@@ -161,30 +161,32 @@ def join_phases(
         Numbers of length 1, complex (B, N, F), and what continues them: the last spectrum's magnitudes (B, F) and
         phases, complex (B, F).
     """
-    device, magnitude, onward = magnitude.device, magnitude.float(), onward.float()
+    magnitude, onward = magnitude.float(), onward.float()
     if state is None:
-        last, phase = torch.zeros_like(magnitude[:, 0]), torch.ones_like(magnitude[:, 0], dtype=torch.complex64)
-    else:
-        last, phase = state
-    before = torch.cat([last[:, None], magnitude[:, :-1]], dim=1)
-    below = coupling * F.pad(magnitude[..., :-1], (1, 0))
-    weights = magnitude[:, :, None] * torch.stack([before, before, below, below], dim=2)  # (B, N, 4, F)
-    weighted = weights * onward
-    if _may_be_compiled(weighted.cpu()):  # the frames of a GPU are solved faster here: one waits for the other
+        state = torch.zeros_like(magnitude[:, 0]), torch.ones_like(magnitude[:, 0], dtype=torch.complex64)
+    known = (magnitude, onward, *state)
+    # the frames of a GPU are solved faster on the CPU as well, since each waits for the one before
+    on_cpu = [each.cpu() for each in known]
+    if _may_be_compiled(on_cpu[0]):
         from .phase_gradient_cpu import solve
 
-        phases = solve(weighted.cpu(), phase.cpu()).to(device)
+        phases = solve(*on_cpu, coupling).to(magnitude.device)
     else:
-        phases = solve_frames(weighted, phase)
+        phases = solve_frames(*known, coupling)
     return phases, (magnitude[:, -1], phases[:, -1])
 
 
-def solve_frames(weighted: torch.Tensor, phase: torch.Tensor) -> torch.Tensor:
-    """The unit numbers, complex (B, N, F), that fit weighted differences (B, N, 4, F) after the phases (B, F).
+def solve_frames(
+    magnitude: torch.Tensor, onward: torch.Tensor, last: torch.Tensor, phase: torch.Tensor, coupling: float
+) -> torch.Tensor:
+    """What `join_phases` joins, after a frame of magnitudes `last` (B, F) and phases `phase`, complex (B, F).
 
     Each frame is solved by cyclic reduction: a row's neighbours are put into it, then their neighbours, twice as far
     away each time.
     """
+    before = torch.cat([last[:, None], magnitude[:, :-1]], dim=1)
+    below = coupling * F.pad(magnitude[..., :-1], (1, 0))
+    weighted = magnitude[:, :, None] * torch.stack([before, before, below, below], dim=2) * onward  # (B, N, 4, F)
     forward = torch.complex(weighted[:, :, 0], weighted[:, :, 1])  # (B, N, F)
     upward = F.pad(torch.complex(weighted[:, :, 2], weighted[:, :, 3])[..., 1:], (1, 0))
     pull = forward.abs() + upward.abs() + _from(upward.abs(), 1) + TINY

@@ -100,25 +100,31 @@ def network(log: Tensor, turn: Tensor, *weights: Tensor) -> Tensor:
 
 
 @compiled
-def _solve(first, last, weighted, phase, out):
+def _solve(first, last, magnitude, onward, end, phase, coupling, out):
     """One pass up and one down the bins of each frame. The matrix is Hermitian, so its factor has real pivots: for a
     bin k with the pull d_k of all its neighbours and the number g_k that ties it to the bin below,
 
         p_k = d_k - |g_k|^2 / p_(k-1),   y_k = r_k + g_k y_(k-1) / p_(k-1),   u_k = (y_k + conj(g_(k+1)) u_(k+1)) / p_k.
     """
-    frames, bins = weighted.shape[1], weighted.shape[3]
+    frames, bins = magnitude.shape[1], magnitude.shape[2]
     tiny = _F(1e-12)
     pivot, tied, pull = np.empty(bins, np.float32), np.empty(bins, np.float32), np.empty(bins, np.float32)
     real, imag = np.empty(bins, np.float32), np.empty(bins, np.float32)
+    g, i = np.zeros(bins, np.float32), np.zeros(bins, np.float32)
     for b in range(first, last):
         u, v = phase[b, :, 0].copy(), phase[b, :, 1].copy()
         for n in range(frames):
-            f, h, g, i = weighted[b, n, 0], weighted[b, n, 1], weighted[b, n, 2], weighted[b, n, 3]
+            loud, before = magnitude[b, n], (magnitude[b, n - 1] if n > 0 else end[b])
             for k in range(bins):
+                weight = loud[k] * before[k]
+                x, y = weight * onward[b, n, 0, k], weight * onward[b, n, 1, k]
+                pull[k] = math.sqrt(x * x + y * y) + tiny
+                real[k] = x * u[k] - y * v[k]
+                imag[k] = x * v[k] + y * u[k]
+            for k in range(1, bins):
+                weight = coupling * loud[k] * loud[k - 1]
+                g[k], i[k] = weight * onward[b, n, 2, k], weight * onward[b, n, 3, k]
                 tied[k] = g[k] * g[k] + i[k] * i[k]
-                pull[k] = math.sqrt(f[k] * f[k] + h[k] * h[k]) + tiny
-                real[k] = f[k] * u[k] - h[k] * v[k]
-                imag[k] = f[k] * v[k] + h[k] * u[k]
             tied[0] = _F(0)
             for k in range(bins):
                 pivot[k] = math.sqrt(tied[k])
@@ -147,10 +153,9 @@ def _solve(first, last, weighted, phase, out):
                 out[b, n, k, 1] = v[k]
 
 
-def solve(weighted: Tensor, phase: Tensor) -> Tensor:
-    """As `phase_gradient.solve_frames`: (B, N, 4, F) float32 and complex (B, F) to complex (B, N, F)."""
-    batch, frames, _, bins = weighted.shape
-    out = torch.empty(batch, frames, bins, 2)
-    arrays = weighted.contiguous().numpy(), torch.view_as_real(phase.to(torch.complex64)).contiguous().numpy()
-    run_parts(lambda _, first, last: _solve(first, last, *arrays, out.numpy()), batch, weighted.numel())
+def solve(magnitude: Tensor, onward: Tensor, end: Tensor, phase: Tensor, coupling: float) -> Tensor:
+    """As `phase_gradient.solve_frames`, of float32 and complex64."""
+    out = torch.empty(*magnitude.shape, 2)
+    arrays = [each.detach().contiguous().numpy() for each in (magnitude, onward, end, torch.view_as_real(phase))]
+    run_parts(lambda _, first, last: _solve(first, last, *arrays, _F(coupling), out.numpy()), len(out), onward.numel())
     return torch.view_as_complex(out)
