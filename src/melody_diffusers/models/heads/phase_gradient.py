@@ -164,15 +164,13 @@ def join_phases(
     magnitude, onward = magnitude.float(), onward.float()
     if state is None:
         state = torch.zeros_like(magnitude[:, 0]), torch.ones_like(magnitude[:, 0], dtype=torch.complex64)
-    known = (magnitude, onward, *state)
-    # the frames of a GPU are solved faster on the CPU as well, since each waits for the one before
-    on_cpu = [each.cpu() for each in known]
-    if _may_be_compiled(on_cpu[0]):
+    last, phase = state
+    if _may_be_compiled(magnitude.cpu()):  # of a GPU's too: each frame waits for the one before, which a CPU is good at
         from .phase_gradient_cpu import solve
 
-        phases = solve(*on_cpu, coupling).to(magnitude.device)
+        phases = solve(magnitude.cpu(), onward.cpu(), last.cpu(), phase.cpu(), coupling).to(magnitude.device)
     else:
-        phases = solve_frames(*known, coupling)
+        phases = solve_frames(magnitude, onward, last, phase, coupling)
     return phases, (magnitude[:, -1], phases[:, -1])
 
 
