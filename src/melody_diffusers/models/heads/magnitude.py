@@ -18,14 +18,9 @@ from .convnext import ConvNeXtOptions, ConvNeXtTrunk
 
 
 @dataclass(frozen=True, kw_only=True)
-class MagnitudeOptions(ConvNeXtOptions):
-    """The magnitude head; see `ConvNeXtOptions` for its other options.
-
-    Args:
-        griffin_lim_iterations: how often Griffin-Lim betters the phases.
-    """
-
-    griffin_lim_iterations: int = 16
+class SpectraOptions(ConvNeXtOptions):
+    """Options of a head whose latents hold no phase, those of `ConvNeXtOptions`: a latent frame holds one spectrum or
+    more, a quarter window apart."""
 
     def __post_init__(self) -> None:
         if self.istft_n_fft % 4 or self.istft_hop % self.spectrum_hop:
@@ -44,12 +39,23 @@ class MagnitudeOptions(ConvNeXtOptions):
         return self.istft_hop // self.spectrum_hop
 
 
+@dataclass(frozen=True, kw_only=True)
+class MagnitudeOptions(SpectraOptions):
+    """The magnitude head; see `ConvNeXtOptions` for its other options.
+
+    Args:
+        griffin_lim_iterations: how often Griffin-Lim betters the phases.
+    """
+
+    griffin_lim_iterations: int = 16
+
+
 class MagnitudeEncoder(ConvNeXtTrunk):
     """Waveform (B, 1, T) -> log magnitudes, four to a window -> ConvNeXt blocks -> (B, L, 2D). Hears no phase."""
 
     floor = 1e-4
 
-    def __init__(self, options: MagnitudeOptions, latent_dim: int):
+    def __init__(self, options: SpectraOptions, latent_dim: int):
         super().__init__(options.spectra_per_latent * options.num_bins, options.istft_encoder_layers, options)
         self.n_fft, self.hop, self.spectra_per_latent = (
             options.istft_n_fft,
@@ -75,13 +81,12 @@ class MagnitudeEncoder(ConvNeXtTrunk):
         return self.last(self.trunk(self.features(waveform)))  # (B, L, 2D)
 
 
-class MagnitudeDecoder(ConvNeXtTrunk):
-    """Latents (B, L, D) -> ConvNeXt blocks -> magnitudes (B, F, N); `waveform` finds their phases."""
+class SpectraDecoder(ConvNeXtTrunk):
+    """Latents (B, L, D) -> ConvNeXt blocks -> magnitudes (B, F, N)."""
 
-    def __init__(self, options: MagnitudeOptions, latent_dim: int):
+    def __init__(self, options: SpectraOptions, latent_dim: int):
         super().__init__(latent_dim, options.istft_decoder_layers, options)
         self.hop, self.spectra_per_latent = options.spectrum_hop, options.spectra_per_latent
-        self.num_iterations = options.griffin_lim_iterations
         self.last = nn.Linear(options.istft_width, options.spectra_per_latent * options.num_bins)
         self.last.init_bias = -4.0  # a start near the level of music
 
@@ -92,6 +97,14 @@ class MagnitudeDecoder(ConvNeXtTrunk):
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         log = self.log_magnitude(latents).float().clamp(max=5.0)  # (B, L, N / L * F)
         return log.unflatten(-1, (self.spectra_per_latent, -1)).flatten(1, 2).exp().transpose(1, 2)  # (B, F, N)
+
+
+class MagnitudeDecoder(SpectraDecoder):
+    """`SpectraDecoder`; `waveform` finds phases by Griffin-Lim."""
+
+    def __init__(self, options: MagnitudeOptions, latent_dim: int):
+        super().__init__(options, latent_dim)
+        self.num_iterations = options.griffin_lim_iterations
 
     def split(self, made: torch.Tensor) -> tuple[torch.Tensor, None]:
         """Of (B, F, N), the magnitudes (B, N, F); nothing is known of phases."""

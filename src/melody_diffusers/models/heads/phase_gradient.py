@@ -25,14 +25,14 @@ from torch import nn
 
 from ...devices import has_numba
 from ...spectra import inverse_stft_frames, with_last
-from .magnitude import MagnitudeDecoder, MagnitudeEncoder, MagnitudeOptions
+from .magnitude import MagnitudeEncoder, SpectraDecoder, SpectraOptions
 
 TINY = 1e-12  # of a pull: where nothing sounds, phases stay what they were
 
 
 @dataclass(frozen=True, kw_only=True)
-class PhaseGradientOptions(MagnitudeOptions):
-    """The phase-gradient head; see `ConvNeXtOptions` and `MagnitudeOptions` for its other options.
+class PhaseGradientOptions(SpectraOptions):
+    """The phase-gradient head; see `ConvNeXtOptions` for its other options.
 
     Args:
         phase_channels: width of the network that estimates how phases go on.
@@ -101,7 +101,7 @@ class PhaseGradientEncoder(MagnitudeEncoder):
         return torch.cat([mean + self.linear(features.to(self.linear.weight.dtype)), logvar], dim=-1)
 
 
-class PhaseGradientDecoder(MagnitudeDecoder):
+class PhaseGradientDecoder(SpectraDecoder):
     """Latents (B, L, D) -> ConvNeXt blocks and a linear path -> magnitudes and how their phases go on, (B, 5 F, N).
 
     `split` parts the two; `waveform` joins the phases and inverts the spectra.
