@@ -46,7 +46,7 @@ BY_UNIT = {  # and a unit besides: it is there for that, or an extra installs it
     "devices": {"numba"},
     "hf": {"diffusers", "huggingface_hub", "peft", "safetensors", "transformers"},
     "data": {"accelerate", "datasets", "filelock", "fsspec", "pyarrow"},
-    "evaluation": {"matplotlib"},
+    "evaluation": {"basic_pitch", "librosa", "matplotlib", "mir_eval", "onnxruntime", "visqol"},
     "lora_training": {"peft", "safetensors"},
     "models": {"triton"},
     "sound_files": {"av"},

@@ -22,7 +22,7 @@ from melody_diffusers.data.recordings import audio_paths
 from melody_diffusers.devices import default_device
 from melody_diffusers.evaluation.embeddings import load_embedding
 from melody_diffusers.evaluation.frechet import frechet_distance
-from melody_diffusers.evaluation.listeners import has_listener, missing_listeners
+from melody_diffusers.evaluation.listeners import missing_listeners
 from melody_diffusers.evaluation.reconstruction import figures_table, reconstruction_figures, reconstructions
 from melody_diffusers.models.audio_vae import AudioVAEGAN
 
@@ -44,6 +44,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--clips", type=int, default=40, help="at most so many (default: 40)")
     parser.add_argument("--seconds", type=float, default=10.0, help="of a clip (default: 10)")
     parser.add_argument("--device", help="(default: cuda where there is one, else cpu)")
+    parser.add_argument("--embedding", help="for a Frechet distance to the originals, as of `melody evaluate`")
     parser.add_argument("--quick", action="store_true", help="only figures that need no trained listener")
     parser.add_argument("--out", type=Path, help="JSON file of the table")
     return parser.parse_args()
@@ -106,7 +107,7 @@ def main() -> None:
     if not args.quick:
         rows[ORIGINAL] = originals
     written = [window.written for window in windows if window.written is not None]
-    embed = load_embedding("cdpam") if has_listener("cdpam") and not args.quick else None
+    embed = load_embedding(args.embedding) if args.embedding is not None else None
     reference = None if embed is None else [embed(clip[None], vae.sample_rate) for clip in originals]
     table: dict[str, dict[str, float]] = {}
     for name, estimates in rows.items():
@@ -126,7 +127,7 @@ def main() -> None:
             halves = (reference[::2], reference[1::2])
             embedded = [embed(clip[None], vae.sample_rate) for clip in estimates] if name != ORIGINAL else []
             sets = (embedded, reference) if embedded else halves
-            table[name]["frechet_cdpam"] = frechet_distance(*(torch.cat(vectors) for vectors in sets))
+            table[name]["frechet"] = frechet_distance(*(torch.cat(vectors) for vectors in sets))
     print(f"{len(windows)} clips of {args.seconds:g} s from {args.data}\n")
     print("\n".join(figures_table(table)))
     if not args.quick:

@@ -170,7 +170,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--judges", type=Path, default="outputs/judges", help="by training/train_judges.py")
     command.add_argument("--out", type=Path, default="outputs/evaluation", help="folder for report, plots and clips")
     command.add_argument("--prompts", type=Path, help="YAML of hand-written prompts (default: the package's)")
-    which = "of distances, besides log_mel and mulan: cdpam, clap:FOLDER_OR_REPO or module:function; may be repeated"
+    which = "of distances, besides log_mel and mulan: clap:FOLDER_OR_REPO or module:function; may be repeated"
     command.add_argument("--embedding", action="append", default=[], metavar="NAME", help=which)
     which = "compare these numbers of steps under the linear and the uniform schedule, such as 5 10 20"
     command.add_argument("--compare-steps", type=_count, nargs="+", default=[], metavar="STEPS", help=which)

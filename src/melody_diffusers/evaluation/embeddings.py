@@ -2,17 +2,13 @@
 
 An embedding takes waveforms (B, 1, T) with their sample rate and gives (B * W, E): W vectors for each clip, clip after
 clip. `log_mel_statistics` needs no trained model, `mulan_embedding` uses the one inside a pipeline, `clap_embedding`
-any CLAP that transformers loads, `cdpam_embedding` the weights in the package cdpam; `load_embedding` finds those and a
-user's own function by name.
+any CLAP that transformers loads; `load_embedding` finds those and a user's own function by name.
 
 Shapes: B clips, T samples, W vectors of a clip, E embedding width.
 """
 
 import importlib
-import importlib.util
-import runpy
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from transformers import AutoFeatureExtractor, ClapModel
@@ -70,46 +66,14 @@ def clap_embedding(model: str, device: str = "cpu") -> Embedding:
     return embed
 
 
-def cdpam_embedding(device: str = "cpu", *, hop_seconds: float = 2.5) -> Embedding:
-    """Vectors of 512 numbers by the encoder of CDPAM (Manocha et al. 2021), the half that hears quality, not content.
-
-    Trained on what people hear as different, and on nothing of ours; MIT, in the package cdpam. One second each
-    `hop_seconds`: each takes a CPU core about a second.
-    """
-    spec = importlib.util.find_spec("cdpam")
-    if spec is None or spec.submodule_search_locations is None:
-        raise ValueError("the embedding cdpam needs its package: pip install --no-deps cdpam==0.0.6")
-    folder = Path(spec.submodule_search_locations[0])
-    # its module of models alone: the package imports much that this does not need
-    models = runpy.run_path(str(folder / "models.py"))
-    # not weights_only: the file is of a format that this refuses. It comes with the code that has just run.
-    state = torch.load(folder / "CDPAM_trained/scratchJNDdefault_best_model.pth", "cpu", weights_only=False)["state"]
-    encoder = models["base_encoder"](n_layers=16, nefilters=64)
-    prefix = "base_encoder."
-    encoder.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
-    encoder.eval().to(device)
-
-    @torch.no_grad()
-    def embed(waveform: torch.Tensor, sample_rate: int) -> torch.Tensor:
-        clips = (resample(waveform, sample_rate, 22050) * 32768).round()  # (B, 1, T), on the scale of 16-bit samples
-        seconds = clips.unfold(-1, 22050, round(22050 * hop_seconds))  # (B, 1, W, 22050)
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
-            vectors = [encoder(second[:, None].to(device))[1] for second in seconds.flatten(0, 2).split(4)]
-        return torch.cat(vectors).float().cpu()
-
-    return embed
-
-
 def load_embedding(name: str, device: str = "cpu") -> Embedding:
-    """The embedding that `melody evaluate --embedding NAME` means: `cdpam`, `clap:FOLDER_OR_REPO` or `module:function`.
+    """The embedding that `melody evaluate --embedding NAME` means: `clap:FOLDER_OR_REPO`, or `module:function`.
 
     A module is imported as by `import`: one in the working folder needs PYTHONPATH=. on the command line.
     """
-    if name == "cdpam":
-        return cdpam_embedding(device)
     module, separator, attribute = name.partition(":")
     if not separator or not attribute:
-        raise ValueError(f"an embedding is cdpam, clap:FOLDER_OR_REPO or module:function, got {name!r}")
+        raise ValueError(f"an embedding is clap:FOLDER_OR_REPO or module:function, got {name!r}")
     if module == "clap":
         return clap_embedding(attribute, device)
     function = getattr(importlib.import_module(module), attribute, None)

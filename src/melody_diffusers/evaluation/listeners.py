@@ -25,7 +25,6 @@ LISTENERS = {
         ("basic_pitch", "onnxruntime", "mir_eval", "librosa", "resampy", "pretty_midi"),
         "pip install 'melody-diffusers[judges]' && pip install --no-deps basic-pitch==0.4.0",
     ),
-    "cdpam": (("cdpam",), "pip install --no-deps cdpam==0.0.6"),
 }
 """Name -> the packages it imports, and how to get them."""
 

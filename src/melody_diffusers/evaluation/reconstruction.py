@@ -32,7 +32,7 @@ LABELS = {
     "visqol": "ViSQOL",
     "notes_f1": "notes F1",
     "written_notes_f1": "written notes F1",
-    "frechet_cdpam": "Frechet, cdpam",
+    "frechet": "Frechet distance",
 }
 """What a table calls the figures of `reconstruction_figures` (the last is of whole sets of clips)."""
 
