@@ -80,7 +80,9 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--wheels", type=Path, help="folder of wheels for what this Python lacks")
     parser.add_argument("--stage", choices=("dual_path", "vae_gan"), default="dual_path", help="what to train")
-    parser.add_argument("--start", type=Path, help="folder of a VAE-GAN to go on from (default: from nothing)")
+    parser.add_argument(
+        "--start", type=Path, default=ROOT / "training/weights/phase_gradient", help="folder of a VAE-GAN to go on from"
+    )
     parser.add_argument("--hours", type=float, default=10.0, help="of music to render for the VAE-GAN (default: 10)")
     parser.add_argument("--train_only", action="store_true", help="leave out tests and benchmarks")
     parser.add_argument("--encoded", type=Path, default=Path("outputs/tiny/encoded"), help="data set to train on")
@@ -140,7 +142,9 @@ def main() -> None:
         command = [f"training/train_{args.stage}.py", "--config", f"training/configs/{args.stage}/{config}.yaml"]
         command += ["--max_minutes", f"{(left() - 20) / 60:.2f}", "--set", f"data.folder={data}"]
         command += [f"run.output_dir={run}", "run.max_steps=1000000", "run.keep_checkpoints=1", "run.trackers=[]"]
-        command += [f"data.start={start}"] if start is not None else []
+        command += [f"data.start={start}"]
+        if args.stage == "vae_gan":
+            command += ["loss.adversarial=0.1", "loss.feature_matching=1.0", "run.batch_size=32", "run.num_workers=4"]
         part("training", 1.0, *command, log="training.txt")
         for file in sorted(run.glob("checkpoints/step-*"))[-1:]:
             for name in (f"ema.{model}.safetensors", f"model.{model}.safetensors", "state.json"):

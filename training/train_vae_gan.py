@@ -45,7 +45,8 @@ class DataConfig:
     Args:
         start: folder of an AudioVAEGAN to begin with: what it shares with this one, by name and shape, is taken over.
         freeze_encoder: keep its latents: encoder, scale and range stay as they are, and the decoder follows them.
-        components_clips: clips whose principal components the phase_gradient head begins with; 0: none.
+        components_clips: clips whose principal components the phase_gradient head begins with, where `start` is not
+            given; 0: none.
     """
 
     folder: str = "data/synthetic"
@@ -134,6 +135,8 @@ def spread(clips: AudioClips, count: int) -> list[torch.Tensor]:
 
 def begin(vae: AudioVAEGAN, data: DataConfig, clips: AudioClips, corner_hz: float | None) -> None:
     """Weights to begin with: those of another VAE, principal components, or none."""
+    if data.freeze_encoder and data.start is None:
+        raise ValueError("data.freeze_encoder: there is no encoder to keep; name one as data.start.")
     if data.start is not None:
         given, own = AudioVAEGAN.from_pretrained(data.start).state_dict(), vae.state_dict()
         shared = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
@@ -141,9 +144,7 @@ def begin(vae: AudioVAEGAN, data: DataConfig, clips: AudioClips, corner_hz: floa
             raise ValueError(f"data.start: {data.start} shares no weight with this configuration.")
         vae.load_state_dict(shared, strict=False)
         print(f"{len(shared)} of {len(own)} tensors are those of {data.start}")
-    elif data.freeze_encoder:
-        raise ValueError("data.freeze_encoder: there is no encoder to keep; name one as data.start.")
-    if data.components_clips:
+    elif data.components_clips:
         vae.fit_components(torch.cat(spread(clips, data.components_clips)).unsqueeze(1), corner_hz=corner_hz)
     if data.freeze_encoder:
         vae.encoder.requires_grad_(False)
