@@ -8,7 +8,8 @@ training goes on from melody-tiny's diffusion model where an encoded data set is
 the VAE-GAN of --start, against discriminators, on music that is rendered there first. Each part has a time of its own,
 and what fails or runs out of it is noted and costs the others nothing. --device cpu rehearses it all.
 
---out then holds at most eight files: summary.json, tests.txt, benchmark.txt, training.txt and the newest weights.
+--out then holds at most eight files: summary.json, tests.txt, benchmark.txt, training.txt and the newest weights, in 16
+bits.
 """
 
 import argparse
@@ -70,6 +71,13 @@ for choice in ({}, {"batch": 8}, {"graph": False}, {"graph": False, "kernel": Fa
     measure("the paper's size, untrained, timing only, bfloat16", pipe, **choice)
 if device.type == "cuda":
     print("GB at most:", torch.cuda.max_memory_allocated() / 1e9)
+"""
+
+HALVE = """
+import sys
+from safetensors.torch import load_file, save_file
+weights = load_file(sys.argv[1])
+save_file({name: w.half() if w.is_floating_point() else w for name, w in weights.items()}, sys.argv[2])
 """
 
 
@@ -147,9 +155,9 @@ def main() -> None:
             command += ["loss.adversarial=0.1", "loss.feature_matching=1.0", "run.batch_size=32", "run.num_workers=4"]
         part("training", 1.0, *command, log="training.txt")
         for file in sorted(run.glob("checkpoints/step-*"))[-1:]:
-            for name in (f"ema.{model}.safetensors", f"model.{model}.safetensors", "state.json"):
-                if (file / name).is_file():
-                    shutil.copy(file / name, args.out / name)
+            for name in (f"ema.{model}.safetensors", f"model.{model}.safetensors"):
+                part(name, 0.5, "-c", HALVE, file / name, args.out / name, log="training.txt")
+            shutil.copy(file / "state.json", args.out)
 
 
 if __name__ == "__main__":
