@@ -65,7 +65,7 @@ def test_basic_pitch_hears_what_was_played() -> None:
 
 
 def test_cdpam_embeds_a_second_each_two_and_a_half(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "conversion")
     embed = load_embedding("cdpam_embedding:embed")
     if importlib.util.find_spec("cdpam") is None:
         with pytest.raises(ValueError, match="pip install --no-deps cdpam"):
@@ -75,3 +75,16 @@ def test_cdpam_embeds_a_second_each_two_and_a_half(monkeypatch: pytest.MonkeyPat
     vectors = embed(clip, 24000)
     assert vectors.shape == (2 * 2, 512) and vectors.dtype == torch.float32
     torch.testing.assert_close(vectors[2:], embed(clip[1:], 24000), rtol=0.05, atol=0.05)
+
+
+def test_a_file_of_weights_names_tensors_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "conversion")
+    read_weights = importlib.import_module("cdpam_embedding").read_weights
+    numbers = torch.arange(12.0)
+    saved = {"state": {"a": numbers.reshape(3, 4), "b": numbers[2:8:2], "c": torch.tensor([5, 6])}, "epoch": 3}
+    torch.save(saved, tmp_path / "good.pth", _use_new_zipfile_serialization=False)
+    read = read_weights(tmp_path / "good.pth")
+    assert read["epoch"] == 3 and all(torch.equal(read["state"][name], saved["state"][name]) for name in "abc")
+    torch.save({"state": Path("x")}, tmp_path / "bad.pth", _use_new_zipfile_serialization=False)
+    with pytest.raises(Exception, match="may not name pathlib"):
+        read_weights(tmp_path / "bad.pth")
