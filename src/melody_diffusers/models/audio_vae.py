@@ -266,7 +266,7 @@ class AudioVAEGAN(TransformersAutoencoder, PreTrainedModel):
         decoded = self.decoder.split(self.decoder(self._denormalize(latents)))[0]
         return decoded, self.encoder.magnitude(self._whole_frames(waveform))
 
-    def reconstruct(self, waveform: torch.Tensor, latents: torch.Tensor) -> "Reconstruction":
+    def reconstruct(self, waveform: torch.Tensor, latents: torch.Tensor) -> Reconstruction:
         """What a head that estimates phases (`phase_gradient`) makes of latents (B, L, D), step by step, and what it
         should make: that of the waveform (B, 1, T)."""
         whole = self._whole_frames(waveform)
@@ -350,9 +350,8 @@ class AudioVAEGAN(TransformersAutoencoder, PreTrainedModel):
         inward, outward = self.encoder.linear, self.decoder.linear
         inward.weight.copy_((weights[:, None] * vectors / deviation).T)
         inward.bias.copy_(-(mean @ vectors) / deviation)
-        outward.weight.copy_(
-            3 * vectors * deviation / weights[:, None]
-        )  # a feature: a third of a log magnitude, plus 2
+        # a feature is a third of a log magnitude, plus 2
+        outward.weight.copy_(3 * vectors * deviation / weights[:, None])
         outward.bias.copy_(3 * (mean / weights - 2))
         for last in (self.encoder.last, self.decoder.last):
             nn.init.zeros_(last.weight)

@@ -7,9 +7,10 @@
 - Decoder: a module, made of the same, from latents (B, L, D) to the waveform (B, 1, T).
 
 Both modules say in `context_frames` how many latent frames to either side a frame depends on: tiles overlap by these.
-A head may leave phases out of the latents. Its decoder then makes magnitudes (B, F, N), N a multiple of L, and has a
-method `waveform(tiles)` that finds the phases, one tile of magnitudes after the other; its encoder has a method
-`magnitude`, from a waveform (B, 1, T) to the magnitudes (B, N, F) that the decoder is trained to make.
+A head may leave phases out of the latents. Its decoder then makes magnitudes and what else it knows, (B, C, N), N a
+multiple of L; a method `split` parts them, magnitudes (B, N, F) first, and a method `waveform(tiles)` finds the phases, one
+tile after the other. Its encoder has a method `magnitude`, from a waveform (B, 1, T) to the magnitudes (B, N, F) that the
+decoder is trained to make.
 """
 
 from typing import Any
