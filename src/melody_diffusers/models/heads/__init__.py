@@ -8,9 +8,9 @@
 
 Both modules say in `context_frames` how many latent frames to either side a frame depends on: tiles overlap by these.
 A head may leave phases out of the latents. Its decoder then makes magnitudes and what else it knows, (B, C, N), N a
-multiple of L; a method `split` parts them, magnitudes (B, N, F) first, and a method `waveform(tiles)` finds the phases, one
-tile after the other. Its encoder has a method `magnitude`, from a waveform (B, 1, T) to the magnitudes (B, N, F) that the
-decoder is trained to make.
+multiple of L. A method `split` parts them, magnitudes (B, N, F) first, and a method `waveform(tiles)` finds the phases,
+one tile after the other. Its encoder has a method `magnitude`, from a waveform (B, 1, T) to the magnitudes (B, N, F)
+that the decoder is trained to make.
 """
 
 from typing import Any
