@@ -47,8 +47,11 @@ def render_stem(
         kit = KITS[instrument.name]
         stem += render_kit(notes, seconds, kit, drum_samples, RENDER_RATE, seed)
         notes = [note for note in notes if note[2] not in kit.choices]
-    if instrument.voice is not None:
-        stem += render_voice(instrument.voice, notes, seconds, RENDER_RATE, seed)
+    voice = instrument.voice
+    if instrument.stand_in is not None and not font.has_program(instrument.program):
+        voice = instrument.stand_in
+    if voice is not None:
+        stem += render_voice(voice, notes, seconds, RENDER_RATE, seed)
     elif notes:
         stem += font.render(notes, seconds, program=instrument.program, kit=instrument.kit)
     magnitude = np.abs(stem)
