@@ -370,6 +370,18 @@ def play_tune(harmony: Harmony, tune: Tune, mood: Mood, octave: int, absent: set
     return notes
 
 
+def restruck(melody: list[Note]) -> list[Note]:
+    """The melody with notes of two beats or more struck again on each beat, for what would have died away."""
+    notes = []
+    for note in melody:
+        strikes = max(1, math.floor(note.length + 0.05))
+        for beat in range(strikes):
+            length = 1.0 if beat < strikes - 1 else note.length - beat
+            velocity = note.velocity - (0.08 if beat else 0.0)
+            notes.append(Note(note.start + beat, length, note.pitch, velocity))
+    return notes
+
+
 def compose_second(harmony: Harmony, lead: list[Note], instrument: Instrument, absent: set[str]) -> list[Note]:
     """The melody's longer notes a third below it, or an octave further where the instrument is."""
     low, high = instrument.low, instrument.high
@@ -631,6 +643,8 @@ def compose(
         density = choices.density
         figure = figure_of(style) if cast.players == 1 and not lead.chordal else ()
         melody = compose_melody(rng, harmony, RHYTHMS[style.rhythm][density], mood, window, silent[0], figure)
+    if lead.fades:
+        melody = restruck(melody)
     melody += harmony.last_chord(lead, [harmony.tonic_near(sum(window) // 2)], mood.velocity)
     lead_track = Track("lead", lead, style.lead_db, melody)
     tracks = [lead_track]
