@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from ensembles import Cast, Casting, Voice, lead_span, lead_window, register_of, unseen_leads
 from forms import LEAD_REST_SECONDS, Bar, Form, draw_form
-from instruments import DRUM_KEYS, FAMILIES, FILL_KEYS, INSTRUMENTS, LEADS, Instrument
+from instruments import DRUM_KEYS, FAMILY_WEIGHTS, FILL_KEYS, INSTRUMENTS, LEAD_WEIGHTS, LEADS, Instrument
 from styles import (
     CADENCES,
     HELD_OUT,
@@ -32,10 +32,11 @@ from tunes import Tune
 STEPS_PER_BEAT = 4
 MAX_JITTER_SECONDS = 0.010
 FREE_SHARE = 0.5  # of the pieces take what is not typical of their style
+BAND_SHARE = 0.8  # of the typical half have their style's own band
 TEMPO_SLACK = 0.1  # how far beyond the style's range of tempos they go
-TUNE_SHARE = 0.25  # of the pieces of a fitting metre play a tune that people wrote, where there are tunes
+TUNE_SHARE = 0.25  # of the pieces of a fitting meter play a tune that people wrote, where there are tunes
 TUNE_NOTES_PER_SECOND = 7.5  # the fastest on average
-ENSEMBLES = {"solo": 0.24, "duo": 0.24, "trio": 0.16, "group": 0.18, "band": 0.18}  # of the free half
+ENSEMBLES = {"solo": 0.27, "duo": 0.25, "trio": 0.17, "group": 0.15, "band": 0.16}  # of the others
 COUNTER_RHYTHMS = {3: RHYTHMS["waltz"]["sparse"], 4: RHYTHMS["float"]["busy"]}
 PROMINENCE = ("lead", "second", "counter", "chords", "bass", "drums", "texture")
 REGISTERS = ("low", "middle", "high")
@@ -530,6 +531,14 @@ class Choices:
     drums: bool
 
 
+def draw_lead(rng: np.random.Generator, allowed: Sequence[str]) -> str:
+    """One of the leads: its family first."""
+    families = {INSTRUMENTS[name].family for name in allowed}
+    family = draw_weighted(rng, {name: weight for name, weight in FAMILY_WEIGHTS.items() if name in families})
+    members = [name for name in allowed if INSTRUMENTS[name].family == family]
+    return draw_weighted(rng, {name: LEAD_WEIGHTS.get(name, 1.0) for name in members})
+
+
 def draw_choices(rng: np.random.Generator, style: Style, unseen: bool) -> Choices:
     """Typical of the style for half of the pieces, otherwise each of them free of it and of the others."""
     free = style.name in STYLES and rng.random() < FREE_SHARE
@@ -542,20 +551,20 @@ def draw_choices(rng: np.random.Generator, style: Style, unseen: bool) -> Choice
     slowest, fastest = style.bpm
     place = rng.uniform(*mood.tempo)
     register = mood.register if rng.random() < 0.7 else draw(rng, REGISTERS)
+    shares = {name: share for name, share in ENSEMBLES.items() if name in style.ensembles}
     density, ensemble, drums = mood.density, "band", bool(rng.random() < style.drum_chance)
     if free:
-        families = [family for family in FAMILIES if any(INSTRUMENTS[name].family == family for name in allowed)]
-        family = draw(rng, families)
-        lead = draw(rng, [name for name in allowed if INSTRUMENTS[name].family == family])
+        lead = draw_lead(rng, allowed)
         modes = list(mood.modes)
         if rng.random() < 0.5:
             place = rng.uniform(0, 1)
             slowest, fastest = slowest * (1 - TEMPO_SLACK), fastest * (1 + TEMPO_SLACK)
         register, density = draw(rng, REGISTERS), draw(rng, DENSITIES)
-        shares = {name: share for name, share in ENSEMBLES.items() if name in style.ensembles}
         ensemble, drums = draw_weighted(rng, shares), bool(rng.random() < 0.5)
     else:
-        lead = draw_weighted(rng, typical) if typical else draw(rng, allowed)
+        lead = draw_weighted(rng, typical) if typical else draw_lead(rng, allowed)
+        if style.name in STYLES and rng.random() >= BAND_SHARE:
+            ensemble = draw_weighted(rng, shares)
     bpm = round(slowest + (fastest - slowest) * place)
     return Choices(
         INSTRUMENTS[lead], mood_name, draw(rng, modes), bpm, int(rng.integers(12)), register, density, ensemble, drums
@@ -570,7 +579,7 @@ def choose_tune(
     window: tuple[int, int],
     span: tuple[int, int],
 ) -> tuple[Tune, int] | None:
-    """For some pieces a tune of their metre and mode, neither too fast nor too wide for the lead, and its octave."""
+    """For some pieces a tune of their meter and mode, neither too fast nor too wide for the lead, and its octave."""
     fitting = [tune for tune in tunes if tune.meter == style.meter and tune.mode == choices.mode]
     if not fitting or rng.random() >= TUNE_SHARE:
         return None

@@ -32,13 +32,14 @@ DEEPEST = 36  # the lowest pitch of a left hand
 
 @lru_cache
 def unseen_leads(style_name: str) -> frozenset[str]:
-    """The leads that a style never has in train, validation and test: at most a third of its typical ones."""
+    """The leads that a style never has in train, validation and test: none of its frequent ones, few typical ones."""
     if style_name not in STYLES:
         return frozenset()
     typical = STYLES[style_name].leads
     chosen: list[str] = []
     for lead in sorted(LEADS, key=lambda lead: hashlib.sha256(f"{style_name}/{lead}".encode()).digest()):
-        if lead in typical and sum(name in typical for name in chosen) >= len(typical) // 3:
+        is_frequent = typical.get(lead, 0) >= 0.5 * max(typical.values())
+        if is_frequent or lead in typical and sum(name in typical for name in chosen) >= len(typical) // 3:
             continue
         chosen.append(lead)
         if len(chosen) == round(UNSEEN_SHARE * len(LEADS)):
@@ -99,6 +100,8 @@ class Casting:
         {"solo": self._alone, "duo": self._duo, "trio": self._trio, "group": self._group, "band": self._band}[
             ensemble
         ]()
+        if self.cast.kit is not None and self.cast.players < 3:
+            self.cast.kit = None
         return self.cast
 
     def _one(self, names):
@@ -157,13 +160,14 @@ class Casting:
 
     def _chord_player(self) -> str:
         """The style's own, or any."""
-        own = [name for name in self._pattern("chords").instruments if name != "lead" and INSTRUMENTS[name].chordal]
+        names = [name for name in self._pattern("chords").instruments if name not in ("lead", self.cast.lead.name)]
+        own = [name for name in names if INSTRUMENTS[name].chordal]
         if self.style.anchor and self.cast.lead.name != self.style.anchor:
             return self.style.anchor
         return self._one(own if own and self._chance(0.4) else CHORD_PLAYERS)
 
     def _add_bass(self, own_share: float = 0.5) -> None:
-        own = [name for name in self._pattern("bass").instruments if name != "lead"]
+        own = [name for name in self._pattern("bass").instruments if name != "lead" and not INSTRUMENTS[name].chordal]
         name = self._one(own if own and self._chance(own_share) else BASS_PLAYERS)
         self._add(replace(self._pattern("bass"), level_db=self.style.lead_db - 5.5, low=0), name)
 
@@ -212,19 +216,23 @@ class Casting:
 
     def _band(self) -> None:
         """The style's parts on the style's instruments; the lead's own parts go to another where it has no chords."""
-        lead = self.cast.lead
+        lead, anchor = self.cast.lead, self.style.anchor
+        plays_own_parts = lead.chordal and (anchor is None or lead.family == INSTRUMENTS[anchor].family)
         for part in self.style.parts:
             if not self._chance(part.chance):
                 continue
-            if "lead" in part.instruments and lead.chordal:
+            if "lead" in part.instruments and plays_own_parts:
                 self._add(self._fitted(part, lead), lead.name, player=0)
             elif "lead" in part.instruments:
                 others = [v for v in self.cast.voices if v.instrument.name in part.instruments]
                 name = others[0].instrument.name if others else self._one([n for n in part.instruments if n != "lead"])
                 self._add(self._fitted(part, INSTRUMENTS[name]), name, others[0].player if others else None)
             else:
-                name = self._one(part.instruments)
-                self._add(self._fitted(part, INSTRUMENTS[name]), name)
+                is_leads = part.instruments == (lead.name,)
+                is_typical = lead.name in self.style.leads
+                name = self._one(CHORD_PLAYERS if is_leads and not is_typical else part.instruments)
+                player = 0 if name == lead.name and lead.chordal else None
+                self._add(self._fitted(part, INSTRUMENTS[name]), name, player)
         if any(v.player == 0 for v in self.cast.voices):
             self.cast.lead_floor = min(max(60, lead.low + 7), lead.high - 14)
 
@@ -236,7 +244,7 @@ class Casting:
                 continue
             if not self._chance(part.chance):
                 continue
-            own = [name for name in part.instruments if name != "lead"]
+            own = [name for name in part.instruments if name not in ("lead", self.cast.lead.name)]
             pool = {"chords": CHORD_PLAYERS, "bass": BASS_PLAYERS}.get(part.role, MELODY_PLAYERS)
             name = self._one(own if own and self._chance(0.4) else pool)
             self._add(self._fitted(part, INSTRUMENTS[name]), name)

@@ -132,6 +132,33 @@ INSTRUMENTS = {
 }
 LEADS = tuple(name for name, instrument in INSTRUMENTS.items() if instrument.family in FAMILIES)
 
+# How often a lead is drawn where the style does not say: families, and what is asked for most within them.
+FAMILY_WEIGHTS = {
+    "piano": 2.5,
+    "organ": 0.9,
+    "mallets": 1.0,
+    "guitar": 1.6,
+    "strings": 1.6,
+    "brass": 1.2,
+    "woodwinds": 1.6,
+    "choir": 0.8,
+    "accordion": 0.6,
+    "synth": 1.4,
+    "harp": 0.6,
+}
+LEAD_WEIGHTS = {
+    "grand piano": 4.0,
+    "electric piano": 1.5,
+    "nylon guitar": 2.0,
+    "acoustic guitar": 2.0,
+    "violin": 2.0,
+    "cello": 1.5,
+    "trumpet": 2.0,
+    "saxophone": 2.0,
+    "flute": 2.5,
+    "synth lead": 2.0,
+}  # 1 for the others
+
 # What accompanies where the style does not say: drawn with equal chances.
 CHORD_PLAYERS = (
     "grand piano",

@@ -542,7 +542,7 @@ STYLES = {
             modes=("major", "harmonic minor"),
             flavour="classical",
             meter=3,
-            leads={"accordion": 5, "violin": 2, "clarinet": 1, "flute": 1, "trumpet": 1},
+            leads={"accordion": 3, "violin": 2, "grand piano": 2, "clarinet": 1, "flute": 1, "trumpet": 1},
             rhythm="waltz",
             parts=(
                 Part("chords", ("string ensemble", "grand piano", "harp"), (("....x--.x--.",),), -24),
