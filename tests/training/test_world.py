@@ -130,6 +130,8 @@ def test_the_form_names_the_sections_of_the_clip():
         assert set(sections) <= {"intro", "theme", "bridge", "break", "ending"}
         assert "intro" not in sections[1:] and "ending" not in sections[:-1]
         assert (sections[-1] == "ending") == piece.tags.ends
+    short = [composer.compose(style, seed, 8.0) for style in styles.STYLES for seed in range(3)]
+    assert all(set(piece.tags.form.split(",")) <= {"theme", "bridge"} for piece in short)
     long = [composer.compose(style, 1, 90.0) for style in styles.STYLES]
     assert all({"theme", "bridge", "break"} <= set(piece.tags.form.split(",")) for piece in long)
     assert 0.08 < np.mean([piece.tags.ends for piece in PIECES]) < 0.25

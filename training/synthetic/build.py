@@ -28,6 +28,7 @@ import tunes
 from captions import write_captions
 from compose import compose, draw, generator
 from datasets import Audio, Features, List, Value
+from forms import LONG_SECONDS
 from kits import FILES as SAMPLES
 from kits import SAMPLE_FOLDER, has_samples
 from render import RENDER_RATE, SAMPLE_RATE, render
@@ -291,11 +292,13 @@ size_categories:
 
 Each row is a clip of {seconds:.0f} s, mono, 24 kHz, 16-bit FLAC, from a piece of its own. A rule-based composer writes
 the notes from a style and a seed; a soundfont and a few numpy synthesisers play them; six captions are filled in from
-the tags the composer knows to be true. {tunes} Half of the pieces are typical of their style, in the others the lead,
-the mood, the ensemble, drums, density and register are free. Tempo, key and mode hold throughout. A clip is a window of
-a piece with intro, themes, bridges, breaks and an ending: the lead rests for four seconds at most, other instruments
-for an intro or a break of at most seven. About one clip in six comes to the end of its piece, with a last chord and up
-to a second of silence. Level is {level}, peaks stay below 0.89.
+the tags the composer knows to be true. {tunes}
+
+Half of the pieces are typical of their style, in the others the lead, the mood, the ensemble, drums, density and
+register are free. Tempo, key and mode hold throughout. A clip is a window of a piece with intro, themes, bridges,
+breaks and an ending: the lead rests for four seconds at most, other instruments for an intro or a break of at most
+seven. About one clip in {ending} comes to the end of its piece, with a last chord and up to a second of silence.
+Level is {level}, peaks stay below 0.89.
 
 {num_styles} styles: {styles}.
 
@@ -336,7 +339,8 @@ def write_card(folder: Path, jobs: list[Job], command: str) -> None:
         command=command,
         seconds=jobs[0].seconds,
         level="mostly from -20 to -15 dB RMS, sometimes from -28 to -14" if jobs[0].variety else "about -18 dB RMS",
-        tunes=f"Some pieces arrange old tunes and chorales ({TUNES})." if jobs[0].tunes else "",
+        ending="six or seven" if jobs[0].seconds < LONG_SECONDS else "two or three",
+        tunes=f"Some pieces arrange old tunes and chorales ({TUNES})." if jobs[0].tunes else "All are composed.",
         most="most of this" if jobs[0].tunes else "this",
         num_styles=len(STYLES),
         styles=", ".join(STYLES),

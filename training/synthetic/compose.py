@@ -548,7 +548,7 @@ def draw_choices(rng: np.random.Generator, style: Style, unseen: bool) -> Choice
     mood_name = draw(rng, list(MOODS) if free else style.moods)
     mood = MOODS[mood_name]
     modes = [mode for mode in mood.modes if mode in style.modes and mode in PROGRESSIONS[style.flavour]]
-    slowest, fastest = style.bpm
+    slowest, fastest = map(float, style.bpm)
     place = rng.uniform(*mood.tempo)
     register = mood.register if rng.random() < 0.7 else draw(rng, REGISTERS)
     shares = {name: share for name, share in ENSEMBLES.items() if name in style.ensembles}

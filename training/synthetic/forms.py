@@ -11,9 +11,11 @@ import numpy as np
 
 PIECE_SECONDS = (60.0, 120.0)
 ENDING_SHARE = 0.15  # of the clips come to the end of their piece
-LONG_ENDING_SHARE = 0.4  # of those of a minute or more
+LONG_ENDING_SHARE = 0.4  # of those of LONG_SECONDS or more
 BEGINNING_SHARE = 0.2  # of the clips begin with their piece
+LONG_BEGINNING_SHARE = 0.5
 LONG_SECONDS = 45.0
+SHORT_SECONDS = 15.0  # shorter clips have no room for intros, breaks and endings
 LAST_CHORD_SECONDS = (2.0, 3.6)  # from the last chord to the end of the clip
 SILENCE_SECONDS = (0.3, 1.0)  # between the end of the last chord and the end of the clip
 PART_SECONDS = 7.0  # the longest intro or break
@@ -83,8 +85,9 @@ def fit_ending(seconds: float, bpm: int, meter: int) -> tuple[int, int]:
 def draw_form(rng: np.random.Generator, seconds: float, bpm: int, meter: int, theme_bars: int | None = None) -> Form:
     """The window of a piece that a clip of `seconds` shows."""
     is_long = seconds >= LONG_SECONDS
-    ends = seconds >= 10 and bool(rng.random() < (LONG_ENDING_SHARE if is_long else ENDING_SHARE))
-    begins = bool(rng.random() < (0.5 if is_long else BEGINNING_SHARE))
+    is_short = seconds < SHORT_SECONDS
+    ends = bool(rng.random() < (LONG_ENDING_SHARE if is_long else ENDING_SHARE)) and not is_short
+    begins = bool(rng.random() < (LONG_BEGINNING_SHARE if is_long else BEGINNING_SHARE)) and not is_short
     end_seconds = seconds
     if ends:
         num_bars, bpm = fit_ending(seconds, bpm, meter)
@@ -95,7 +98,7 @@ def draw_form(rng: np.random.Generator, seconds: float, bpm: int, meter: int, th
     if theme_bars is None:
         theme_bars = 8 if 8 * bar_seconds <= 18 else 4
     piece_bars = max(num_bars, math.ceil(rng.uniform(*PIECE_SECONDS) / bar_seconds))
-    cycle = CYCLES[int(rng.integers(len(CYCLES)))]
+    cycle = ("theme", "bridge") if is_short else CYCLES[int(rng.integers(len(CYCLES)))]
     layout = lay_out(piece_bars + num_bars, bar_seconds, theme_bars, cycle)
     bars = [
         Bar(section, material, index, index == count - 1, number)

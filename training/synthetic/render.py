@@ -55,7 +55,7 @@ def render_stem(
         stem += render_kit(notes, seconds, kit, drum_samples, RENDER_RATE, seed)
         notes = [note for note in notes if note[2] not in kit.choices]
     voice = instrument.voice
-    if instrument.stand_in is not None and not font.has_program(instrument.program):
+    if instrument.program is not None and instrument.stand_in is not None and not font.has_program(instrument.program):
         voice = instrument.stand_in
     if voice is not None:
         stem += render_voice(voice, notes, seconds, RENDER_RATE, seed)

@@ -28,10 +28,13 @@ COLLECTIONS = {
     "bach": "chorales of J. S. Bach (died 1750)",
 }
 LICENCES = """
-Titles in the column `tune` and the notes in tunes.json are music in the public domain, read from the corpus that comes
-with music21 (BSD-3-Clause, https://github.com/cuthbertLab/music21): {collections}. The chorales were encoded by
-Margaret Greentree, the tunes by the transcribers that the corpus names; of their files only pitches and lengths are
-used.
+## Tunes
+
+Titles in the column `tune` and the notes in tunes.json are music in the public domain: {collections}.
+
+They were read from the corpus of music21 (https://github.com/cuthbertLab/music21, BSD-3-Clause; the corpus comes with
+the permission of its encoders). Margaret Greentree encoded the chorales, and those whom the corpus names the tunes; of
+their files only pitches and lengths are used.
 """.format(collections="; ".join(COLLECTIONS.values()))
 MIN_BARS = 8
 MAX_SPAN = 12  # scale degrees from the lowest to the highest note
