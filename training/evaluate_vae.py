@@ -50,12 +50,20 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def written_notes(style: str, seed: int, seconds: float) -> np.ndarray:
-    """All pitched notes of a piece of synthetic/compose.py, (N, 3): start and end in seconds, MIDI pitch."""
+def written_notes(
+    style: str, seed: int, seconds: float, lead: str | None = None, tunes_file: Path | None = None
+) -> np.ndarray:
+    """All pitched notes of a piece of synthetic/compose.py, (N, 3): start and end in seconds, MIDI pitch.
+
+    `lead` tells a piece of the split unseen_pairs, `tunes_file` holds the tunes that its data set arranges.
+    """
     sys.path.insert(0, str(Path(__file__).parent / "synthetic"))
     from compose import compose
+    from ensembles import unseen_leads
+    from tunes import load
 
-    piece = compose(style, seed, seconds)
+    tunes = load(str(tunes_file)) if tunes_file is not None else ()
+    piece = compose(style, seed, seconds, lead in unseen_leads(style), tunes)
     beat = 60 / piece.tags.bpm
     notes = [
         (note.start * beat, (note.start + note.length) * beat, note.pitch)
@@ -74,10 +82,14 @@ def read_windows(data: Path, split: str, seconds: float, sample_rate: int) -> li
         clips = [Window(load_audio(path, sample_rate), None) for path in paths]
     else:
         dataset = AudioClips(data, split, None, sample_rate)
+        tunes_file = data / "tunes.json" if (data / "tunes.json").is_file() else None
         for i, row in enumerate(dataset.rows):
             clip = dataset.clip(i)
             is_composed = {"style", "seed", "piece_id"} <= row.keys()
-            notes = written_notes(row["style"], row["seed"], clip.shape[-1] / sample_rate) if is_composed else None
+            notes = None
+            if is_composed:
+                length = clip.shape[-1] / sample_rate
+                notes = written_notes(row["style"], row["seed"], length, row["lead"], tunes_file)
             clips.append(Window(clip, notes))
     windows, length = [], round(seconds * sample_rate)
     for waveform, notes in clips:

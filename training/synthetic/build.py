@@ -24,9 +24,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import rooms
 import soundfile
+import tunes
 from captions import write_captions
 from compose import compose, draw, generator
 from datasets import Audio, Features, List, Value
+from forms import LONG_SECONDS
 from kits import FILES as SAMPLES
 from kits import SAMPLE_FOLDER, has_samples
 from render import RENDER_RATE, SAMPLE_RATE, render
@@ -42,7 +44,10 @@ TEST_FONT_NAME = "TimGM6mb.sf2"
 CLIP_SECONDS = 20.0
 ROWS_PER_SHARD = 256
 TEST_FONT_PIECES_PER_STYLE = 15
-SPLIT_PERIOD = 20  # of every twenty pieces of a style, one is for validation and one for test
+SPLIT_PERIOD = (
+    20  # of every twenty pieces of a style, one is for validation, one for test, and one more has unseen pairs
+)
+TUNES = "tunes.json"
 
 FEATURES = Features(
     {
@@ -52,6 +57,8 @@ FEATURES = Features(
         "family": Value("string"),
         "lead": Value("string"),
         "instruments": List(Value("string")),
+        "featured": List(Value("string")),
+        "ensemble": Value("string"),
         "bpm": Value("int32"),
         "tempo": Value("string"),
         "key": Value("string"),
@@ -59,7 +66,12 @@ FEATURES = Features(
         "mode_word": Value("string"),
         "meter": Value("string"),
         "mood": Value("string"),
+        "density": Value("string"),
+        "register": Value("string"),
         "drums": Value("bool"),
+        "form": Value("string"),
+        "ends": Value("bool"),
+        "tune": Value("string"),
         "font": Value("string"),
         "seed": Value("int64"),
         "piece_id": Value("string"),
@@ -78,6 +90,8 @@ class Job:
     caption_seed: int
     drum_samples: str | None = None
     variety: bool = False
+    seconds: float = CLIP_SECONDS
+    tunes: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,26 +104,37 @@ class Sounds:
 
 
 def plan(
-    num_pieces: int, seed: int, test_font: str | None, test_font_pieces: int, sounds: Sounds = Sounds()
+    num_pieces: int,
+    seed: int,
+    test_font: str | None,
+    test_font_pieces: int,
+    sounds: Sounds = Sounds(),
+    seconds: float = CLIP_SECONDS,
+    tunes_file: str | None = None,
 ) -> list[Job]:
     """The pieces of every split. Styles take turns; a piece's number within its style decides its split.
 
     A piece's seed draws its font. The pieces of test_font hear neither the fonts nor the drum samples of training.
+    Those of unseen_pairs have leads that their styles have nowhere else.
     """
     styles = list(STYLES)
     jobs = []
+
+    def job(split: str, index: int, piece_seed: int, font: str | None = None) -> Job:
+        drum_samples = sounds.drum_samples if font is None else None
+        font = draw(generator(piece_seed, "font"), sounds.fonts)[0] if font is None else font
+        style = styles[index % len(styles)]
+        return Job(split, style, piece_seed, font, seed, drum_samples, sounds.variety, seconds, tunes_file)
+
     for index in range(num_pieces):
         number = index // len(styles)
         split = {SPLIT_PERIOD - 2: "validation", SPLIT_PERIOD - 1: "test"}.get(number % SPLIT_PERIOD, "train")
-        piece_seed = seed * 10_000_000 + index
-        font, _ = draw(generator(piece_seed, "font"), sounds.fonts)
-        style = styles[index % len(styles)]
-        jobs.append(Job(split, style, piece_seed, font, seed, sounds.drum_samples, sounds.variety))
+        jobs.append(job(split, index, seed * 10_000_000 + index))
+    for index in range(num_pieces // SPLIT_PERIOD):
+        jobs.append(job("unseen_pairs", index, seed * 10_000_000 + 8_000_000 + index))
     if test_font is not None:
         for index in range(test_font_pieces * len(styles)):
-            piece_seed = seed * 10_000_000 + 9_000_000 + index
-            style = styles[index % len(styles)]
-            jobs.append(Job("test_font", style, piece_seed, test_font, seed, variety=sounds.variety))
+            jobs.append(job("test_font", index, seed * 10_000_000 + 9_000_000 + index, test_font))
     return jobs
 
 
@@ -120,9 +145,10 @@ def _load_font(path: str) -> SoundFont:
 
 def make_row(job: Job) -> dict[str, Any]:
     """Composes, renders, encodes and captions one piece."""
-    piece = compose(job.style, job.seed, CLIP_SECONDS)
+    known_tunes = tunes.load(job.tunes) if job.tunes is not None else ()
+    piece = compose(job.style, job.seed, job.seconds, job.split == "unseen_pairs", known_tunes)
     drum_samples = Path(job.drum_samples) if job.drum_samples is not None else None
-    waveform = render(piece, _load_font(job.font), CLIP_SECONDS, drum_samples, job.variety)
+    waveform = render(piece, _load_font(job.font), job.seconds, drum_samples, job.variety)
     flac = io.BytesIO()
     soundfile.write(flac, waveform, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     piece_id = f"{job.style.replace(' ', '-')}-{job.seed}"
@@ -156,7 +182,7 @@ class ShardWriter:
         self.num_shards = {split: -(-rows // ROWS_PER_SHARD) for split, rows in rows_per_split.items()}
         self.written = Counter[str]()
         self.pending: dict[str, list[dict[str, Any]]] = {split: [] for split in self.num_shards}
-        self.folder.mkdir(parents=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, split: str, row: dict[str, Any]) -> None:
         self.pending[split].append(row)
@@ -235,6 +261,14 @@ def find_drum_samples(choice: str) -> str | None:
     return None
 
 
+def find_tunes(choice: str) -> Path | None:
+    """The corpus of an installed music21, or None."""
+    corpus = tunes.find_corpus() if choice == "auto" else None
+    if choice == "auto" and corpus is None:
+        print("Without tunes that people wrote: they need pip install --no-deps music21")
+    return corpus
+
+
 CARD = """---
 license: cc0-1.0
 pretty_name: Melody synthetic music
@@ -257,9 +291,14 @@ size_categories:
     {command}
 
 Each row is a clip of {seconds:.0f} s, mono, 24 kHz, 16-bit FLAC, from a piece of its own. A rule-based composer writes
-the notes from a style, a mood and a seed; a soundfont and a few numpy synthesisers play them; six captions are filled
-in from the tags the composer knows to be true. Tempo, key and mode hold throughout, and every instrument of the tags
-plays throughout, so the tags are true of any crop of ten seconds. Level is {level}, peaks stay below 0.89.
+the notes from a style and a seed; a soundfont and a few numpy synthesisers play them; six captions are filled in from
+the tags the composer knows to be true. {tunes}
+
+Half of the pieces are typical of their style, in the others the lead, the mood, the ensemble, drums, density and
+register are free. Tempo, key and mode hold throughout. A clip is a window of a piece with intro, themes, bridges,
+breaks and an ending: the lead rests for four seconds at most, other instruments for an intro or a break of at most
+seven. About one clip in {ending} comes to the end of its piece, with a last chord and up to a second of silence.
+Level is {level}, peaks stay below 0.89.
 
 {num_styles} styles: {styles}.
 
@@ -268,23 +307,27 @@ plays throughout, so the tags are true of any crop of ten seconds. Level is {lev
 {split_rows}
 
 Columns: `audio`; `captions` (six: a short prompt, a tag list, a sentence, one on the instruments, one on tempo or key,
-a description, in any order); `style`; `family` and `lead` (the most prominent instrument); `instruments`; `bpm`;
-`tempo`; `key`; `mode`; `mode_word` (major or minor); `meter`; `mood`; `drums`; `font`; `seed`; `piece_id`.
+a description, in any order); `style`; `family` and `lead` (the most prominent instrument); `instruments`; `featured`
+(those that play the music, the lead first); `ensemble` (solo, duo, trio or group); `bpm`; `tempo`; `key`; `mode`;
+`mode_word` (major or minor); `meter`; `mood`; `density` (of the melody: sparse, even or busy); `register` (low, middle
+or high in what the lead can play); `drums`; `form` (the sections in the clip); `ends` (the piece ends in the clip);
+`tune` (title of the tune it arranges, if any); `font`; `seed`; `piece_id`.
 
 Splits share no piece seed. The audio of train, validation and test is rendered with the permissively licensed sounds of
 LICENSES.md and synthesis; the split test_font uses another soundfont (by default TimGM6mb, GPL-2, which is not part of
 this data set) and is for testing only.
 
-Limits: rules, not composers, wrote this music; it has no vocals, no key changes and few surprises.
+Limits: rules, not composers, wrote {most} music; it has no vocals, no key changes and few surprises.
 """
 
 
-def write_card(folder: Path, jobs: list[Job], command: str, variety: bool = False) -> None:
+def write_card(folder: Path, jobs: list[Job], command: str) -> None:
     rows = Counter(job.split for job in jobs)
     notes = {
         "train": "90 % of the pieces",
         "validation": "5 %, other seeds",
         "test": "5 %, other seeds",
+        "unseen_pairs": "leads that their styles never have in the others (15 % of all pairs), for testing only",
         "test_font": "other seeds and another soundfont, for testing only",
     }
     size = next(
@@ -292,10 +335,13 @@ def write_card(folder: Path, jobs: list[Job], command: str, variety: bool = Fals
     )
     card = CARD.format(
         size_category=size,
-        hours=len(jobs) * CLIP_SECONDS / 3600,
+        hours=len(jobs) * jobs[0].seconds / 3600,
         command=command,
-        seconds=CLIP_SECONDS,
-        level="mostly from -20 to -15 dB RMS, sometimes from -28 to -14" if variety else "about -18 dB RMS",
+        seconds=jobs[0].seconds,
+        level="mostly from -20 to -15 dB RMS, sometimes from -28 to -14" if jobs[0].variety else "about -18 dB RMS",
+        ending="six or seven" if jobs[0].seconds < LONG_SECONDS else "two or three",
+        tunes=f"Some pieces arrange old tunes and chorales ({TUNES})." if jobs[0].tunes else "All are composed.",
+        most="most of this" if jobs[0].tunes else "this",
         num_styles=len(STYLES),
         styles=", ".join(STYLES),
         split_rows="\n".join(f"| {split} | {count} | {notes[split]} |" for split, count in rows.items()),
@@ -311,28 +357,36 @@ def build(
     test_font: str | None = None,
     test_font_pieces: int = TEST_FONT_PIECES_PER_STYLE,
     sounds: Sounds = Sounds(),
+    seconds: float = CLIP_SECONDS,
+    corpus: Path | None = None,
 ) -> dict[str, float]:
     """Writes the data set to `out` and replaces what was there once it is complete; returns what it measured."""
     if out.exists() and any(out.iterdir()) and not is_synthetic_set(out):
         raise SystemExit(f"--out {out} would be replaced and holds more than a data set of this script: choose another")
-    num_pieces = max(1, round(hours * 3600 / CLIP_SECONDS))
-    jobs = plan(num_pieces, seed, test_font, test_font_pieces, sounds)
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
     if partial.exists():
         shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    tunes_file = partial / TUNES if corpus is not None else None
+    if corpus is not None and tunes_file is not None:
+        tunes.save(tunes.read_corpus(corpus), tunes_file)
+    num_pieces = max(1, round(hours * 3600 / seconds))
+    tunes_path = str(tunes_file) if tunes_file is not None else None
+    jobs = plan(num_pieces, seed, test_font, test_font_pieces, sounds, seconds, tunes_path)
     started = time.monotonic()
     writer = ShardWriter(partial, jobs)
     progress = tqdm(make_rows(jobs, workers), total=len(jobs), unit="clip", desc="building", smoothing=0.05)
-    for job, row in zip(jobs, _with_rate(progress), strict=True):
+    for job, row in zip(jobs, _with_rate(progress, seconds), strict=True):
         writer.add(job.split, row)
     writer.close()
-    command = f"python training/synthetic/build.py --hours {hours:g} --seed {seed}{_options(sounds)}"
-    write_card(partial, jobs, command, sounds.variety)
+    options = _options(sounds) + f" --seconds {seconds:g}" * (seconds != CLIP_SECONDS) + " --tunes auto" * bool(corpus)
+    write_card(partial, jobs, f"python training/synthetic/build.py --hours {hours:g} --seed {seed}{options}")
     fonts = {Path(path): licence for path, licence in sounds.fonts}
     samples = [Path(sounds.drum_samples) / f"{name}.flac" for name in SAMPLES] if sounds.drum_samples else []
-    (partial / "LICENSES.md").write_text(manifest(fonts, Path(test_font) if test_font else None, samples))
+    licences = manifest(fonts, Path(test_font) if test_font else None, samples)
+    (partial / "LICENSES.md").write_text(licences + (tunes.LICENCES if corpus is not None else ""))
     elapsed = time.monotonic() - started
-    summary = {"clips": len(jobs), "hours": len(jobs) * CLIP_SECONDS / 3600, "seconds": elapsed}
+    summary = {"clips": len(jobs), "hours": len(jobs) * seconds / 3600, "seconds": elapsed}
     summary["hours_per_hour"] = summary["hours"] / (elapsed / 3600)
     put_in_place(partial, out)
     return summary
@@ -351,17 +405,17 @@ def is_synthetic_set(folder: Path) -> bool:
     """Whether all of the folder is by this script: a card that says so, licences and shards."""
     card = folder / "README.md"
     is_ours = card.is_file() and "made by `training/synthetic/build.py`" in card.read_text(encoding="utf-8")
-    others = (card, folder / "LICENSES.md", folder / "data")
+    others = (card, folder / "LICENSES.md", folder / TUNES, folder / "data")
     shards = [path.relative_to(folder) for path in folder.rglob("*") if path not in others]
     return is_ours and all(shard.match("data/*-of-*.parquet") for shard in shards)
 
 
-def _with_rate(progress: tqdm) -> Iterable[dict[str, Any]]:
+def _with_rate(progress: tqdm, seconds: float) -> Iterable[dict[str, Any]]:
     """Passes rows on and shows hours of music per hour beside the bar."""
     for row in progress:
         rate = progress.format_dict["rate"]
         if rate:
-            progress.set_postfix_str(f"{rate * CLIP_SECONDS:.0f} hours per hour", refresh=False)
+            progress.set_postfix_str(f"{rate * seconds:.0f} hours per hour", refresh=False)
         yield row
 
 
@@ -370,6 +424,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("data/synthetic"), help="folder to write (replaced)")
     parser.add_argument("--hours", type=float, default=36.0, help="hours of train, validation and test together")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=CLIP_SECONDS, help="length of a clip (default: 20)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes; 0 works in this one")
     parser.add_argument(
         "--fonts",
@@ -384,11 +439,16 @@ def main() -> None:
         action="store_true",
         help="a master of its own for each piece, and rooms if pyroomacoustics is there",
     )
+    parser.add_argument(
+        "--tunes", choices=("auto", "none"), default="none", help="old tunes and chorales of an installed music21, too"
+    )
     parser.add_argument("--test_font", default="auto", help="soundfont of the split test_font: a path, auto or none")
     parser.add_argument("--test_font_pieces", type=int, default=TEST_FONT_PIECES_PER_STYLE, help="per style")
     args = parser.parse_args()
     if not 0 < args.hours <= 10_000:
         parser.error(f"--hours {args.hours}: a number above 0 and at most 10000")
+    if not 5 <= args.seconds <= 600:
+        parser.error(f"--seconds {args.seconds}: from 5 to 600")
     if args.seed < 0 or args.workers < 0 or args.test_font_pieces < 0:
         parser.error("--seed, --workers and --test_font_pieces may not be negative")
     font = find_test_font(args.test_font)
@@ -397,7 +457,9 @@ def main() -> None:
         parser.error("--test_font is also among --fonts: its split would not be played with an unheard font")
     if args.variety and not rooms.is_available():
         print("Without simulated rooms: they need pip install --no-deps pyroomacoustics")
-    summary = build(args.out, args.hours, args.seed, args.workers, font, args.test_font_pieces, sounds)
+    corpus = find_tunes(args.tunes)
+    test_font_pieces = args.test_font_pieces
+    summary = build(args.out, args.hours, args.seed, args.workers, font, test_font_pieces, sounds, args.seconds, corpus)
     print(json.dumps({"out": str(args.out), **{name: round(value, 1) for name, value in summary.items()}}))
 
 

@@ -262,8 +262,24 @@ INSTRUMENTS = {
     "hand percussion": ("hand percussion", "tambourine and congas", "congas", "light percussion"),
     "vinyl crackle": ("vinyl crackle", "record noise", "needle crackle", "tape and vinyl noise"),
 }
+for _name in (
+    "blues", "funk", "reggae", "country", "disco", "drum and bass", "trap", "metal", "tango", "samba", "celtic",
+    "cinematic orchestra", "gospel", "ragtime", "soul", "latin pop",
+):  # fmt: skip
+    STYLES[_name] = StyleWords(
+        (_name, f"{_name} music"),
+        (f"{_name} piece", f"{_name} tune", f"{_name} track", f"{_name} instrumental"),
+        ("for a video", "for a party", "for an evening"),
+        ("the rhythm carries it", "the parts lock together"),
+    )
+for _name in (
+    "harpsichord", "reed organ", "steel drums", "sitar", "pizzicato strings", "muted trumpet", "bassoon", "harmonica",
+    "synth choir",
+):  # fmt: skip
+    INSTRUMENTS[_name] = (_name,)
 MASS_NOUNS = {"brass"}
 PLURALS = {
+    "steel drums", "pizzicato strings",
     "vibes", "heavy guitars", "crunchy guitars", "strings", "orchestral strings", "brass", "choral voices", "voices",
     "panpipes", "short synth notes", "glassy synth bells", "warm pads", "synth pads", "synth stabs", "chord stabs",
     "house stabs", "chip arpeggios", "bleeping arpeggios", "sub bass", "deep bass", "rumbling sub bass", "brushes",
@@ -281,6 +297,7 @@ FAMILY_WORDS = {
     "woodwinds": ("woodwinds", "wind instruments", "reeds and flutes", "winds"),
     "choir": ("choir", "voices", "wordless vocals", "choral singing"),
     "accordion": ("accordion", "squeezebox", "free reeds", "bellows and reeds"),
+    "harp": ("harp", "plucked harp"),
     "synth": ("synthesizer", "synths", "electronic keyboards", "synthetic sounds"),
 }
 MODES = {

@@ -11,6 +11,7 @@ from compose import Piece, Track
 from kits import KITS, draws_samples, render_kit
 from mastering import Master, compress, draw_master, equaliser, saturate, set_level
 from scipy.fft import irfft, next_fast_len, rfft
+from scipy.signal import butter, sosfilt
 from soundfont import SoundFont
 from voices import lowpass, render_voice
 
@@ -19,7 +20,13 @@ SAMPLE_RATE = 24_000
 TARGET_RMS_DB = -18.0
 PEAK_CEILING = 0.89
 LIMITER_KNEE = 0.6
+LEAD_ABOVE_DB = 5.0
+MAX_LEAD_GAIN_DB = 8.0
+LEVEL_FRAME = 1600  # samples
 TAIL_SECONDS = 2.5  # the longest reverb
+
+
+_BASS_CUT = butter(1, 300, "high", fs=RENDER_RATE, output="sos").astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -47,14 +54,35 @@ def render_stem(
         kit = KITS[instrument.name]
         stem += render_kit(notes, seconds, kit, drum_samples, RENDER_RATE, seed)
         notes = [note for note in notes if note[2] not in kit.choices]
-    if instrument.voice is not None:
-        stem += render_voice(instrument.voice, notes, seconds, RENDER_RATE, seed)
+    voice = instrument.voice
+    if instrument.program is not None and instrument.stand_in is not None and not font.has_program(instrument.program):
+        voice = instrument.stand_in
+    if voice is not None:
+        stem += render_voice(voice, notes, seconds, RENDER_RATE, seed)
     elif notes:
         stem += font.render(notes, seconds, program=instrument.program, kit=instrument.kit)
     magnitude = np.abs(stem)
     sounding = stem[magnitude > 0.02 * magnitude.max()]
     rms = np.sqrt(np.mean(np.square(sounding, dtype=np.float64))) if len(sounding) else 0.0
     return stem * np.float32(10 ** (track.level_db / 20) / max(rms, 1e-6))
+
+
+def lead_gain(lead: np.ndarray, rest: np.ndarray) -> np.float32:
+    """The gain that lifts the lead above what plays with it by LEAD_ABOVE_DB, if it is not there already.
+
+    Levels are medians of the moments in which the lead sounds, without the bass, where loudness is heard less.
+    """
+    levels = []
+    for stem in (lead, rest):
+        heard = sosfilt(_BASS_CUT, stem)
+        frames = heard[: len(heard) // LEVEL_FRAME * LEVEL_FRAME].reshape(-1, LEVEL_FRAME)
+        levels.append(np.sqrt(np.einsum("ij,ij->i", frames, frames) / LEVEL_FRAME))
+    sounding = levels[0] > 0.05 * levels[0].max()
+    if not sounding.any():
+        return np.float32(1)
+    lead_level, rest_level = (np.median(level[sounding]) for level in levels)
+    wanted = rest_level * 10 ** (LEAD_ABOVE_DB / 20) / max(lead_level, 1e-9)
+    return np.float32(min(max(wanted, 1.0), 10 ** (MAX_LEAD_GAIN_DB / 20)))
 
 
 @lru_cache(maxsize=4 * (1 + rooms.ROOMS_PER_LENGTH))
@@ -121,14 +149,19 @@ def render(
     num_samples = round(seconds * RENDER_RATE)
     music = np.zeros(num_samples, dtype=np.float32)
     drums = np.zeros(num_samples, dtype=np.float32)
+    lead = None
     kicks: list[float] = []
     for track in piece.tracks:
         stem = render_stem(track, beat_seconds, seconds, font, seed, drum_samples)
         if track.role == "drums":
             drums += stem
             kicks = [note.start * beat_seconds for note in track.notes if note.pitch in (35, 36)]
+        elif track.role == "lead":
+            lead = stem
         else:
             music += stem
+    if lead is not None:
+        music += lead_gain(lead, music) * lead
     if style.duck and kicks:
         music *= _duck_gain(kicks, style.duck, num_samples)
     music, drums = (soxr.resample(bus, RENDER_RATE, SAMPLE_RATE) for bus in (music, drums))

@@ -78,6 +78,15 @@ class SoundFont:
         self._font.set_max_voices(256)
         self._discard = np.zeros(sample_rate // 2, dtype=np.float32)
 
+    def has_program(self, program: int) -> bool:
+        """Whether the font has an instrument for a program."""
+        try:
+            self._font.channel_set_bank(0, 0)
+            self._font.channel_set_preset_number(0, program, False)
+        except RuntimeError:
+            return False
+        return True
+
     def render(
         self,
         notes: Iterable[tuple[float, float, int, float]],

@@ -1,6 +1,6 @@
-"""The tables of the composer: instruments, moods, harmony and the sixteen styles.
+"""The tables of the composer: moods, harmony, rhythms and the styles (instruments are in instruments.py).
 
-Everything musical that is data lives here, so that a new style or instrument is a table row and not code.
+Everything musical that is data lives in these two, so that a new style or instrument is a table row and not code.
 
 Grid language. A bar is a string with one character per sixteenth note (16 in 4/4, 12 in 3/4). `.` is silence and `-`
 holds the note before it. Chord parts: `x` or `X` (louder) strikes the whole chord, a digit plays that tone of the chord
@@ -9,6 +9,11 @@ octave up, `n` a step below the next root. Melodies and drums: `x` plays, `X` ac
 """
 
 from dataclasses import dataclass
+
+from instruments import DRUM_KEYS as DRUM_KEYS
+from instruments import FAMILIES as FAMILIES
+from instruments import FILL_KEYS as FILL_KEYS
+from instruments import INSTRUMENTS as INSTRUMENTS
 
 PITCH_NAMES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 
@@ -22,128 +27,6 @@ SCALES = {
     "harmonic minor": (0, 2, 3, 5, 7, 8, 11),
 }
 
-FAMILIES = (
-    "piano",
-    "organ",
-    "mallets",
-    "guitar",
-    "strings",
-    "brass",
-    "woodwinds",
-    "choir",
-    "accordion",
-    "synth",
-)  # the families a lead instrument can have
-
-
-@dataclass(frozen=True)
-class Instrument:
-    """One sound: a soundfont program, a soundfont drum kit, or a voice of voices.py."""
-
-    name: str
-    family: str
-    low: int = 0  # MIDI pitches it plays comfortably
-    high: int = 127
-    program: int | None = None
-    kit: int | None = None
-    voice: str | None = None
-
-
-def _sampled(name: str, program: int, family: str, low: int, high: int) -> Instrument:
-    return Instrument(name, family, low, high, program=program)
-
-
-def _synth(name: str, voice: str, family: str, low: int, high: int) -> Instrument:
-    return Instrument(name, family, low, high, voice=voice)
-
-
-INSTRUMENTS = {
-    instrument.name: instrument
-    for instrument in (
-        _sampled("grand piano", 0, "piano", 28, 88),
-        _sampled("electric piano", 4, "piano", 36, 84),
-        _sampled("church organ", 19, "organ", 36, 84),
-        _sampled("hammond organ", 16, "organ", 36, 84),
-        _sampled("music box", 10, "mallets", 60, 96),
-        _sampled("celesta", 8, "mallets", 60, 94),
-        _sampled("vibraphone", 11, "mallets", 53, 84),
-        _sampled("marimba", 12, "mallets", 45, 84),
-        _sampled("kalimba", 108, "mallets", 55, 84),
-        _sampled("nylon guitar", 24, "guitar", 40, 76),
-        _sampled("acoustic guitar", 25, "guitar", 40, 76),
-        _sampled("jazz guitar", 26, "guitar", 40, 76),
-        _sampled("clean electric guitar", 27, "guitar", 40, 76),
-        _sampled("overdriven guitar", 29, "guitar", 40, 78),
-        _sampled("distorted guitar", 30, "guitar", 40, 76),
-        _sampled("banjo", 105, "guitar", 48, 79),
-        _sampled("violin", 40, "strings", 55, 88),
-        _sampled("viola", 41, "strings", 48, 79),
-        _sampled("cello", 42, "strings", 36, 69),
-        _sampled("fiddle", 110, "strings", 55, 86),
-        _sampled("string ensemble", 48, "strings", 36, 84),
-        _sampled("harp", 46, "harp", 36, 90),
-        _sampled("trumpet", 56, "brass", 55, 80),
-        _sampled("trombone", 57, "brass", 40, 70),
-        _sampled("french horn", 60, "brass", 41, 74),
-        _sampled("brass section", 61, "brass", 45, 77),
-        _sampled("saxophone", 66, "woodwinds", 46, 77),
-        _sampled("clarinet", 71, "woodwinds", 50, 84),
-        _sampled("oboe", 68, "woodwinds", 58, 84),
-        _sampled("flute", 73, "woodwinds", 60, 89),
-        _sampled("recorder", 74, "woodwinds", 60, 88),
-        _sampled("pan flute", 75, "woodwinds", 60, 86),
-        _sampled("whistle", 78, "woodwinds", 60, 88),
-        _sampled("choir", 52, "choir", 43, 79),
-        _sampled("accordion", 21, "accordion", 50, 84),
-        _synth("synth lead", "saw_lead", "synth", 48, 84),
-        _synth("supersaw synth", "supersaw", "synth", 48, 84),
-        _synth("acid synth", "acid", "synth", 36, 72),
-        _synth("synth pluck", "pluck", "synth", 48, 84),
-        _synth("square wave lead", "square", "synth", 55, 88),
-        _synth("pulse wave lead", "pulse", "synth", 55, 88),
-        _synth("synth bell", "fm_bell", "synth", 55, 88),
-        _synth("synth pad", "pad", "synth", 40, 80),
-        _synth("synth stabs", "stab", "synth", 48, 76),
-        _synth("chip arpeggio", "pulse", "synth", 52, 80),
-        _sampled("upright bass", 32, "bass", 28, 52),
-        _sampled("bass guitar", 33, "bass", 28, 52),
-        _sampled("fretless bass", 35, "bass", 28, 52),
-        _sampled("double bass", 43, "bass", 28, 52),
-        _sampled("tuba", 58, "bass", 29, 53),
-        _synth("sub bass", "sub", "bass", 30, 50),
-        _synth("synth bass", "saw_bass", "bass", 30, 52),
-        _synth("triangle bass", "triangle", "bass", 33, 57),
-        Instrument("drum kit", "drums", kit=0),
-        Instrument("rock drums", "drums", kit=16),
-        Instrument("jazz drums", "drums", kit=32),
-        Instrument("brushed drums", "drums", kit=40),
-        Instrument("marching drums", "drums", kit=48),
-        Instrument("drum machine", "drums", voice="machine_kit"),
-        Instrument("dusty drums", "drums", voice="dusty_kit"),
-        Instrument("8-bit drums", "drums", voice="console_kit"),
-        Instrument("hand percussion", "drums", kit=0),
-        Instrument("vinyl crackle", "texture", voice="vinyl"),
-    )
-}
-
-DRUM_KEYS = {
-    "kick": 36,
-    "soft kick": 35,
-    "snare": 38,
-    "rim": 37,
-    "clap": 39,
-    "closed hat": 42,
-    "pedal hat": 44,
-    "open hat": 46,
-    "ride": 51,
-    "crash": 49,
-    "shaker": 82,
-    "tambourine": 54,
-    "low conga": 64,
-    "high conga": 63,
-}
-FILL_KEYS = (38, 45, 48, 41)  # snare and three toms
-
 
 @dataclass(frozen=True)
 class Mood:
@@ -151,9 +34,9 @@ class Mood:
 
     modes: tuple[str, ...]
     tempo: tuple[float, float]  # where in the style's range of tempos
-    register: int  # semitones by which the lead moves
+    register: str  # where the lead plays as a rule: low, middle or high
     velocity: float  # centre of the loudness of notes, 0..1
-    density: str  # which melody rhythms: sparse, even or busy
+    density: str  # which melody rhythms as a rule: sparse, even or busy
     gate: float  # share of the written length that a melody note sounds
     treble_db: float  # high shelf on the mix
     reverb: float  # factor on the style's reverb
@@ -161,14 +44,14 @@ class Mood:
 
 
 MOODS = {
-    "happy": Mood(("major", "mixolydian"), (0.45, 0.85), 3, 0.78, "even", 0.85, 3.0, 0.8),
-    "playful": Mood(("major", "mixolydian", "lydian"), (0.5, 1.0), 7, 0.7, "busy", 0.42, 2.0, 0.5),
-    "calm": Mood(("major", "mixolydian", "dorian"), (0.0, 0.35), 0, 0.5, "sparse", 1.0, -4.0, 1.2),
-    "dreamy": Mood(("lydian", "major", "dorian"), (0.05, 0.5), 5, 0.55, "sparse", 1.0, -1.0, 2.6, 0.5),
-    "majestic": Mood(("major", "minor"), (0.15, 0.6), -2, 0.95, "even", 0.98, 2.0, 1.7),
-    "energetic": Mood(("major", "mixolydian", "dorian", "minor"), (0.7, 1.0), 2, 0.95, "busy", 0.8, 5.0, 0.6),
-    "sad": Mood(("minor", "harmonic minor"), (0.0, 0.3), -3, 0.5, "sparse", 1.0, -6.0, 1.4),
-    "dark": Mood(("phrygian", "minor", "harmonic minor"), (0.2, 0.7), -9, 0.8, "even", 0.9, -8.0, 1.5),
+    "happy": Mood(("major", "mixolydian"), (0.45, 0.85), "middle", 0.78, "even", 0.85, 3.0, 0.8),
+    "playful": Mood(("major", "mixolydian", "lydian"), (0.5, 1.0), "high", 0.7, "busy", 0.42, 2.0, 0.5),
+    "calm": Mood(("major", "mixolydian", "dorian"), (0.0, 0.35), "middle", 0.5, "sparse", 1.0, -4.0, 1.2),
+    "dreamy": Mood(("lydian", "major", "dorian"), (0.05, 0.5), "high", 0.55, "sparse", 1.0, -1.0, 2.6, 0.5),
+    "majestic": Mood(("major", "minor"), (0.15, 0.6), "middle", 0.95, "even", 0.98, 2.0, 1.7),
+    "energetic": Mood(("major", "mixolydian", "dorian", "minor"), (0.7, 1.0), "middle", 0.95, "busy", 0.8, 5.0, 0.6),
+    "sad": Mood(("minor", "harmonic minor"), (0.0, 0.3), "middle", 0.5, "sparse", 1.0, -6.0, 1.4),
+    "dark": Mood(("phrygian", "minor", "harmonic minor"), (0.2, 0.7), "low", 0.8, "even", 0.9, -8.0, 1.5),
 }
 
 # Scale degrees of the chords of four bars, per flavour and mode.
@@ -208,7 +91,77 @@ PROGRESSIONS: dict[str, dict[str, tuple[tuple[int, ...], ...]]] = {
         "dorian": ((1, 7, 1, 4), (1, 7, 4, 1)),
         "minor": ((1, 7, 6, 7), (1, 4, 7, 1)),
     },
+    "blues": {
+        "mixolydian": ((1, 1, 1, 1, 4, 4, 1, 1, 5, 4, 1, 5), (1, 4, 1, 1, 4, 4, 1, 1, 5, 4, 1, 1)),
+        "dorian": ((1, 1, 1, 1, 4, 4, 1, 1, 5, 4, 1, 1), (1, 4, 1, 1, 4, 4, 1, 1, 7, 4, 1, 1)),
+        "minor": ((1, 1, 1, 1, 4, 4, 1, 1, 6, 5, 1, 1), (1, 4, 1, 1, 4, 4, 1, 1, 5, 4, 1, 5)),
+        "major": ((1, 1, 1, 1, 4, 4, 1, 1, 5, 4, 1, 5),),
+    },
+    "vamp": {
+        "dorian": ((1, 1, 4, 4), (1, 4, 1, 4), (1, 1, 1, 7), (1, 1, 1, 1)),
+        "mixolydian": ((1, 1, 7, 4), (1, 1, 1, 4), (1, 7, 1, 7)),
+        "minor": ((1, 1, 4, 4), (1, 7, 1, 7), (1, 1, 6, 7)),
+    },
+    "metal": {
+        "minor": ((1, 1, 6, 7), (1, 6, 1, 7), (1, 1, 3, 6), (1, 4, 6, 7)),
+        "phrygian": ((1, 2, 1, 2), (1, 1, 2, 3), (1, 2, 1, 7), (1, 1, 2, 7)),
+        "harmonic minor": ((1, 6, 4, 5), (1, 1, 6, 5), (1, 4, 5, 5)),
+    },
+    "epic": {
+        "minor": ((1, 6, 3, 7), (1, 6, 1, 7), (6, 7, 1, 1), (1, 3, 6, 4)),
+        "harmonic minor": ((1, 6, 4, 5), (1, 4, 6, 5), (6, 4, 1, 5)),
+        "dorian": ((1, 4, 1, 7), (1, 3, 4, 7), (1, 7, 4, 4)),
+        "major": ((1, 5, 6, 4), (6, 4, 1, 5), (1, 3, 4, 5)),
+        "lydian": ((1, 2, 1, 2), (1, 2, 6, 5)),
+    },
+    "gospel": {
+        "major": ((1, 4, 1, 5, 6, 2, 4, 5), (1, 3, 4, 4, 1, 5, 4, 1), (4, 5, 3, 6, 2, 5, 1, 1), (1, 6, 2, 5)),
+        "mixolydian": ((1, 7, 4, 1), (1, 4, 1, 7, 4, 4, 1, 1), (1, 1, 4, 4, 7, 4, 1, 1)),
+        "minor": ((1, 4, 7, 3, 6, 4, 5, 1), (1, 6, 4, 5, 1, 4, 1, 1)),
+    },
+    "rag": {
+        "major": ((1, 6, 2, 5), (1, 1, 5, 5, 5, 5, 1, 1), (4, 4, 1, 6, 2, 5, 1, 1), (6, 6, 2, 2, 5, 5, 1, 1)),
+        "mixolydian": ((1, 4, 1, 7), (1, 7, 4, 1)),
+    },
+    "soul": {
+        "major": ((1, 3, 4, 5), (1, 6, 2, 5), (4, 3, 2, 1), (1, 3, 6, 4)),
+        "dorian": ((1, 4, 1, 4), (1, 7, 4, 7), (1, 2, 3, 4)),
+        "mixolydian": ((1, 7, 4, 1), (1, 4, 7, 4)),
+        "minor": ((1, 4, 7, 3), (6, 5, 1, 1), (4, 5, 1, 1)),
+    },
+    "latin": {
+        "minor": ((1, 7, 6, 5), (1, 6, 3, 7), (1, 4, 7, 3), (4, 1, 5, 1)),
+        "harmonic minor": ((1, 4, 5, 1), (1, 5, 1, 5), (4, 1, 5, 1)),
+        "major": ((1, 5, 6, 4), (1, 6, 4, 5), (1, 4, 5, 4)),
+        "dorian": ((1, 4, 1, 4), (1, 7, 4, 1)),
+    },
 }
+
+# For the modes that a flavour leaves out.
+ANY_FLAVOUR: dict[str, tuple[tuple[int, ...], ...]] = {
+    "major": ((1, 4, 5, 1), (1, 6, 4, 5), (1, 5, 6, 4)),
+    "mixolydian": ((1, 7, 4, 1), (1, 4, 7, 4), (1, 7, 1, 4)),
+    "lydian": ((1, 2, 1, 2), (1, 2, 6, 5), (1, 5, 2, 1)),
+    "minor": ((1, 6, 3, 7), (1, 4, 6, 7), (1, 7, 6, 7)),
+    "dorian": ((1, 4, 1, 7), (1, 3, 4, 1), (1, 7, 4, 1)),
+    "phrygian": ((1, 2, 1, 7), (1, 2, 3, 2), (1, 1, 2, 1)),
+    "harmonic minor": ((1, 4, 5, 1), (1, 6, 4, 5), (1, 5, 1, 5)),
+}
+CADENCES = {
+    "major": (4, 5),
+    "mixolydian": (4, 7),
+    "lydian": (2, 5),
+    "minor": (6, 7),
+    "dorian": (4, 7),
+    "phrygian": (3, 2),
+    "harmonic minor": (4, 5),
+}  # the degrees of the two bars before the last chord
+
+
+def progressions(flavour: str, mode: str) -> tuple[tuple[int, ...], ...]:
+    """The chord progressions of a flavour in a mode."""
+    return PROGRESSIONS[flavour].get(mode, ANY_FLAVOUR[mode])
+
 
 # Melody rhythms: pattern -> density -> bars to choose from.
 RHYTHMS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -262,6 +215,41 @@ RHYTHMS: dict[str, dict[str, tuple[str, ...]]] = {
         "even": ("x---x---x---", "x-----x-x---", "x-------x-x-"),
         "busy": ("x-x-x-x-x-x-", "x---x-x-x-x-", "x-x-x---x---"),
     },
+    "blues": {
+        "sparse": ("....x-x-x-------", "x---x-x---------", "..x-x---x-------"),
+        "even": ("..x-x-x-x---x---", "x-x-x---..x-x---", "x---x-x-x-x-----"),
+        "busy": ("x-x-x-x-x-x-x-x-", "xxx-x-x-x-x-x---", "x-x-xxx-x-xxx-x-"),
+    },
+    "syncopated": {
+        "sparse": ("x--x--x-........", "..x--x----x-....", "x-----x--x------"),
+        "even": ("x--x--x---x-x---", "..x--x-x..x--x--", "x-x--x-x--x-x---", "x..x..x.x-.x.x--"),
+        "busy": ("x-xx-xx-x-xx-xx-", "x.xx.x.xx.xx.x.x", "xx-x-xx-xx-x-xx-"),
+    },
+    "shred": {
+        "sparse": ("x-------x---x---", "x-----------x-x-", "x---x---x-------"),
+        "even": ("x---x-x-x-x-x-x-", "x-x-x-x-x---x---", "x-xxx-xxx---x---"),
+        "busy": ("xxxxxxxxxxxxxxxx", "x-xxx-xxx-xxx-xx", "xxxxxxxxx-x-x---"),
+    },
+    "tango": {
+        "sparse": ("x-------....x-x-", "x-----x-x-------", "x---x---x-------"),
+        "even": ("x--x..x-x---....", "..xxx-x-x---x---", "x---x-xxx-x-x---", "x--x--x-x--x--x-"),
+        "busy": ("xxxxx-x-xxxxx-x-", "..xxx.x.x.x.x-x-", "x--xx-x-xxx-x-x-"),
+    },
+    "epic": {
+        "sparse": ("x-------x-------", "x-----------x---", "x---------------"),
+        "even": ("x-----x-x-------", "x-----x-x---x---", "x---x---x-----x-"),
+        "busy": ("x---x-x-x---x-x-", "x-x-x---x-x-x---", "x--xx-x-x--xx-x-"),
+    },
+    "gospel": {
+        "sparse": ("x---x---x-------", "..x-x---x-------", "x-----x-x-------"),
+        "even": ("x---x-x-x---x---", "..x-x-x-x---x-x-", "x-x-x---x-x-x---"),
+        "busy": ("x-x-x-x-x-x-x-x-", "x-x-xxx-x-x-x-x-", "x-xxx-x-x-xxx---"),
+    },
+    "rag": {
+        "sparse": ("x-x--x--x-------", "x--x----x--x----", "x-x---x---x-----"),
+        "even": ("x-x--x-xx-x--x--", "xx-xx-x-xx-xx---", "x-x-xx-xx-x-x---"),
+        "busy": ("xx-xxx-xxx-xxx-x", "xxxxx-xxxxxxx-x-", "x-xxx-xx-xx-xxxx"),
+    },
 }
 
 
@@ -299,15 +287,19 @@ class Style:
     kits: tuple[str, ...] = ()
     grooves: tuple[dict[str, str], ...] = ()
     drum_chance: float = 1.0
+    fills: bool = True
     drum_db: float = -19.0
     lead_db: float = -15.0
     lowpass_hz: float | None = None
     drive: float = 0.0
     duck: float = 0.0  # how far the kick pushes the rest down
     reverb: float = 0.15
+    ensembles: tuple[str, ...] = ("solo", "duo", "trio", "group", "band")  # band: the parts as they stand here
+    anchor: str | None = None  # the instrument the style is named after: it leads, or is the partner
 
 
-_HOLD = (("x---------------",),)
+HOLD = {3: (("x-----------",),), 4: (("x---------------",),)}  # a chord for each bar
+_HOLD = HOLD[4]
 
 STYLES = {
     style.name: style
@@ -435,6 +427,14 @@ STYLES = {
                     76,
                 ),
             ),
+            kits=("hand percussion", "drum machine"),
+            grooves=(
+                {"kick": "X.........o.....", "rim": "............o...", "shaker": "x...o...x...o..."},
+                {"kick": "o...............", "rim": "......o.....o..."},
+            ),
+            drum_chance=0.1,
+            drum_db=-26,
+            fills=False,
             lead_db=-16,
             reverb=0.45,
         ),
@@ -510,6 +510,7 @@ STYLES = {
                     "snare": "......o.......o.",
                 },
             ),
+            fills=False,
             drum_db=-22,
             reverb=0.18,
         ),
@@ -541,12 +542,20 @@ STYLES = {
             modes=("major", "harmonic minor"),
             flavour="classical",
             meter=3,
-            leads={"accordion": 5, "violin": 2, "clarinet": 1, "flute": 1, "trumpet": 1},
+            leads={"accordion": 3, "violin": 2, "grand piano": 2, "clarinet": 1, "flute": 1, "trumpet": 1},
             rhythm="waltz",
             parts=(
                 Part("chords", ("string ensemble", "grand piano", "harp"), (("....x--.x--.",),), -24),
                 Part("bass", ("double bass", "tuba"), (("r---........", "f---........"),), -20),
             ),
+            kits=("brushed drums", "drum kit"),
+            grooves=(
+                {"kick": "X...........", "snare": "....o...o...", "pedal hat": "....x...x..."},
+                {"kick": "X...........", "rim": "....x...x...", "ride": "x...x...x.x."},
+            ),
+            drum_chance=0.1,
+            drum_db=-23,
+            fills=False,
             reverb=0.25,
         ),
         Style(
@@ -566,6 +575,7 @@ STYLES = {
                 {"soft kick": "X...X...X...X...", "snare": "x.xxx.x.x.xxx.xx", "crash": "X..............."},
                 {"soft kick": "X.......X.......", "snare": "X..xX..xX.xxX.x.", "crash": "X..............."},
             ),
+            fills=False,
             drum_db=-20,
             reverb=0.22,
         ),
@@ -600,9 +610,26 @@ STYLES = {
             leads={"church organ": 4, "choir": 3, "brass section": 1.5, "string ensemble": 1.5},
             rhythm="hymn",
             parts=(
-                Part("chords", ("lead",), (("x-------x-------",), ("x---x---x---x---",)), -20, 52, 69),
-                Part("bass", ("lead",), (("r---t---r---f---",), ("r---f---r---t---",), ("r-------r---f---",)), -20),
+                Part(
+                    "chords",
+                    ("lead", "church organ", "string ensemble"),
+                    (("x-------x-------",), ("x---x---x---x---",)),
+                    -20,
+                    52,
+                    69,
+                ),
+                Part(
+                    "bass",
+                    ("lead", "church organ", "string ensemble"),
+                    (("r---t---r---f---",), ("r---f---r---t---",), ("r-------r---f---",)),
+                    -20,
+                ),
             ),
+            kits=("marching drums",),
+            grooves=({"soft kick": "X.......o.......", "low tom": "....o.......o.oo"},),
+            drum_chance=0.0,
+            drum_db=-25,
+            fills=False,
             lead_db=-17,
             reverb=0.4,
         ),
@@ -626,6 +653,14 @@ STYLES = {
                 ),
                 Part("bass", ("cello",), (("r-------f-------",), ("r---t---f---n---",)), -21),
             ),
+            kits=("brushed drums", "hand percussion"),
+            grooves=(
+                {"soft kick": "X.......x.......", "shaker": "x.xox.xox.xox.xo"},
+                {"soft kick": "X.....x.x.......", "rim": "....x.......x..."},
+            ),
+            drum_chance=0.0,
+            drum_db=-25,
+            ensembles=("band",),
             lead_db=-17,
             reverb=0.22,
         ),
@@ -641,14 +676,23 @@ STYLES = {
             parts=(
                 Part(
                     "chords",
-                    ("lead",),
+                    ("lead", "grand piano"),
                     (("0-1-2-3-4-3-2-1-",), ("0-2-1-2-3-2-1-2-",), ("0-1-2-1-3-1-2-1-",)),
                     -21,
                     48,
                     66,
                 ),
-                Part("bass", ("lead",), (("r-------f-------",), ("r---------------",)), -22),
+                Part("bass", ("lead", "grand piano"), (("r-------f-------",), ("r---------------",)), -22),
             ),
+            kits=("brushed drums",),
+            grooves=(
+                {"soft kick": "X.......x.x.....", "rim": "....x.......x...", "closed hat": "x.x.x.x.x.x.x.x."},
+                {"soft kick": "X.......o.......", "shaker": "x.x.x.x.x.x.x.x."},
+            ),
+            drum_chance=0.0,
+            drum_db=-24,
+            ensembles=("solo", "duo", "trio"),
+            anchor="grand piano",
             lead_db=-17,
             reverb=0.22,
         ),
@@ -660,7 +704,12 @@ STYLES = {
             flavour="still",
             leads={"music box": 3, "celesta": 1},
             rhythm="song",
-            parts=(Part("chords", ("lead",), (("0-1-2-1-0-1-2-1-",), ("0---1-2-0---1-2-",)), -20, 60, 76),),
+            parts=(Part("chords", ("lead", "music box"), (("0-1-2-1-0-1-2-1-",), ("0---1-2-0---1-2-",)), -20, 60, 76),),
+            kits=("hand percussion",),
+            grooves=({"low conga": "o.......o.......", "shaker": "x...o...x...o..."},),
+            drum_chance=0.0,
+            drum_db=-28,
+            anchor="music box",
             lead_db=-17,
             reverb=0.25,
         ),
@@ -705,6 +754,560 @@ STYLES = {
             drum_db=-19,
             duck=0.2,
             reverb=0.25,
+        ),
+        Style(
+            "blues",
+            bpm=(72, 126),
+            moods=("sad", "happy", "calm", "energetic", "dark"),
+            modes=("mixolydian", "dorian", "minor"),
+            flavour="blues",
+            chord_size=4,
+            swing=0.66,
+            swing_steps=2,
+            leads={
+                "harmonica": 3,
+                "overdriven guitar": 2.5,
+                "clean electric guitar": 2,
+                "saxophone": 1,
+                "grand piano": 1.5,
+            },
+            rhythm="blues",
+            parts=(
+                Part(
+                    "chords",
+                    ("clean electric guitar", "grand piano", "hammond organ"),
+                    (("x-x-x-x-x-x-x-x-",), ("..x-..x-..x-..x-",), ("x-----x-..x-----",)),
+                    -24,
+                    48,
+                    66,
+                ),
+                Part("bass", ("bass guitar", "upright bass"), (("r---t---f---t---",), ("r-r-t-t-f-f-t-n-",)), -20),
+            ),
+            kits=("drum kit", "brushed drums"),
+            grooves=(
+                {"kick": "X.......X.......", "snare": "....X.......X...", "ride": "x...x.x.x...x.x."},
+                {"kick": "X.....x.X.......", "snare": "....X.......X...", "closed hat": "x.x.x.x.x.x.x.x."},
+            ),
+            drum_db=-20,
+            reverb=0.15,
+        ),
+        Style(
+            "funk",
+            bpm=(94, 118),
+            moods=("energetic", "happy", "playful", "dark"),
+            modes=("dorian", "mixolydian", "minor"),
+            flavour="vamp",
+            chord_size=4,
+            leads={"brass section": 3, "saxophone": 2, "hammond organ": 2, "clean electric guitar": 2, "synth lead": 1},
+            rhythm="syncopated",
+            parts=(
+                Part(
+                    "chords",
+                    ("clean electric guitar",),
+                    (("x.xx..xx.x.xx.x.", "x.xx..xx.x.x..xx"), ("..xX..xX..xX..xX",)),
+                    -24,
+                    55,
+                    72,
+                ),
+                Part(
+                    "chords", ("electric piano", "hammond organ"), (("x-..........x-..",), ("......x-..x-....",)), -26
+                ),
+                Part(
+                    "bass", ("bass guitar",), (("r..r..o.r.r..fo.",), ("r.or..r...f.o.n.",), ("r...r.o..r.r.f.n",)), -18
+                ),
+            ),
+            kits=("drum kit",),
+            grooves=(
+                {"kick": "X.x....x..x..x..", "snare": "....X..o.o..X..o", "closed hat": "xxxxxxxxxxxxxxxx"},
+                {
+                    "kick": "X..x..x...x.....",
+                    "snare": "....X.o..o..X...",
+                    "closed hat": "x.xxx.xxx.xxx.x.",
+                    "open hat": "..............x.",
+                },
+            ),
+            drum_db=-18,
+            reverb=0.08,
+        ),
+        Style(
+            "reggae",
+            bpm=(68, 92),
+            moods=("happy", "calm", "playful", "sad", "dreamy"),
+            modes=("major", "mixolydian", "dorian", "minor"),
+            flavour="loop",
+            leads={
+                "hammond organ": 2.5,
+                "clean electric guitar": 2,
+                "trombone": 1.5,
+                "saxophone": 1,
+                "harmonica": 1,
+                "steel drums": 1.5,
+            },
+            rhythm="lazy",
+            parts=(
+                Part(
+                    "chords",
+                    ("clean electric guitar", "grand piano"),
+                    (("....x.......x...",), ("....xx......xx..",)),
+                    -20,
+                    55,
+                    72,
+                ),
+                Part("chords", ("hammond organ",), (("..x...x...x...x.",), ("..xx..xx..xx..xx",)), -25, 52, 70),
+                Part(
+                    "bass", ("bass guitar",), (("r--r--..f-..o-..",), ("r-....r-t-..f---",), ("..r-r-..f-f-..t-",)), -17
+                ),
+            ),
+            kits=("drum kit", "rock drums"),
+            grooves=(
+                {"kick": "o.......X.......", "rim": "........X.....o.", "closed hat": "x.x.x.xxx.x.x.x."},
+                {"kick": "X...X...X...X...", "rim": "....o...X.......", "closed hat": "x.x.x.x.x.x.x.xx"},
+            ),
+            drum_db=-19,
+            reverb=0.2,
+        ),
+        Style(
+            "country",
+            bpm=(92, 138),
+            moods=("happy", "playful", "sad", "energetic", "calm"),
+            modes=("major", "mixolydian", "minor"),
+            flavour="folk",
+            leads={
+                "fiddle": 2.5,
+                "banjo": 2,
+                "harmonica": 2,
+                "clean electric guitar": 2,
+                "acoustic guitar": 1.5,
+                "grand piano": 1,
+            },
+            rhythm="reel",
+            parts=(
+                Part("chords", ("acoustic guitar",), (("..x-..xx..x-..xx",), ("0-x-2-x-0-x-2-xx",)), -22, 48, 67),
+                Part("bass", ("bass guitar", "upright bass"), (("r---....f---....",), ("r---....f---..n-",)), -20),
+            ),
+            kits=("brushed drums", "drum kit"),
+            grooves=(
+                {"kick": "X.......X.......", "snare": "..o.X.o...o.X.oo", "closed hat": "x.x.x.x.x.x.x.x."},
+                {"kick": "X...x...X...x...", "snare": "..x...x...x...x."},
+            ),
+            drum_db=-21,
+            reverb=0.15,
+        ),
+        Style(
+            "disco",
+            bpm=(112, 126),
+            moods=("happy", "energetic", "playful", "dreamy"),
+            modes=("major", "dorian", "minor"),
+            flavour="pop",
+            chord_size=4,
+            leads={"string ensemble": 3, "brass section": 2.5, "synth lead": 1.5, "electric piano": 1, "saxophone": 1},
+            rhythm="syncopated",
+            parts=(
+                Part("chords", ("clean electric guitar",), (("x.xxx.xxx.xxx.xx",), ("xxX.xxX.xxX.xxX.",)), -25, 55, 72),
+                Part(
+                    "chords",
+                    ("string ensemble", "electric piano"),
+                    (("x---------------",), ("x-----x---------",)),
+                    -27,
+                    57,
+                    76,
+                ),
+                Part("bass", ("bass guitar", "synth bass"), (("r-o-r-o-r-o-r-o-",), ("r.o.r.o.r.o.f.o.",)), -18),
+            ),
+            kits=("drum kit", "drum machine"),
+            grooves=(
+                {
+                    "kick": "X...X...X...X...",
+                    "snare": "....X.......X...",
+                    "open hat": "..X...X...X...X.",
+                    "closed hat": "x...x...x...x...",
+                },
+                {
+                    "kick": "X...X...X...X...",
+                    "clap": "....X.......X...",
+                    "closed hat": "xxoxxxoxxxoxxxox",
+                    "open hat": "..x...x...x...x.",
+                },
+            ),
+            drum_db=-18,
+            duck=0.15,
+            reverb=0.14,
+        ),
+        Style(
+            "drum and bass",
+            bpm=(164, 180),
+            moods=("energetic", "dark", "dreamy", "happy"),
+            modes=("minor", "dorian", "phrygian", "major"),
+            flavour="loop",
+            leads={
+                "synth pluck": 2,
+                "synth lead": 2,
+                "electric piano": 1.5,
+                "synth choir": 1.5,
+                "supersaw synth": 1.5,
+                "vibraphone": 1,
+            },
+            rhythm="float",
+            parts=(
+                Part(
+                    "bass",
+                    ("sub bass", "synth bass"),
+                    (("r---------r-----",), ("r-----..r---o---",), ("r--r--r-....f-n-",)),
+                    -18,
+                ),
+                Part("chords", ("synth pad", "electric piano"), (("x---------------",), ("x-----x---------",)), -27),
+            ),
+            kits=("drum machine", "dusty drums"),
+            grooves=(
+                {"kick": "X.........X.....", "snare": "....X..o.o..X..o", "closed hat": "x.x.x.x.x.x.x.x."},
+                {"kick": "X..x......X..x..", "snare": "....X..o.o..X...", "closed hat": "xoxoxoxoxoxoxoxo"},
+                {"kick": "X.x.......X.....", "snare": "....X..X.o..X.o.", "open hat": "x.......x......."},
+            ),
+            drum_db=-17,
+            duck=0.25,
+            reverb=0.2,
+        ),
+        Style(
+            "trap",
+            bpm=(66, 80),
+            moods=("dark", "energetic", "sad", "dreamy"),
+            modes=("minor", "phrygian", "harmonic minor", "dorian"),
+            flavour="loop",
+            leads={
+                "synth bell": 2.5,
+                "synth pluck": 2,
+                "grand piano": 1.5,
+                "synth choir": 1.5,
+                "brass section": 1,
+                "kalimba": 1,
+            },
+            rhythm="lazy",
+            parts=(
+                Part("bass", ("sub bass",), (("r-----..r--.r---",), ("r---------r-..f-",), ("r--r----..r-o---",)), -17),
+                Part("chords", ("synth pad", "synth choir", "string ensemble"), _HOLD, -27),
+            ),
+            kits=("drum machine",),
+            grooves=(
+                {"kick": "X.....x...x.....", "clap": "........X.......", "closed hat": "xxxxxxxxxxxxxxxx"},
+                {
+                    "kick": "X..x......x..x..",
+                    "snare": "........X.......",
+                    "closed hat": "x.xxx.xxxxx.x.xx",
+                    "open hat": "......x.........",
+                },
+                {"kick": "X......x..x.....", "clap": "........X......o", "closed hat": "xoxxxoxxxoxxxxxx"},
+            ),
+            drum_db=-18,
+            duck=0.15,
+            reverb=0.2,
+        ),
+        Style(
+            "metal",
+            bpm=(104, 176),
+            moods=("dark", "energetic", "majestic", "sad"),
+            modes=("minor", "phrygian", "harmonic minor"),
+            flavour="metal",
+            leads={"distorted guitar": 4, "overdriven guitar": 4},
+            rhythm="shred",
+            parts=(
+                Part(
+                    "chords",
+                    ("distorted guitar",),
+                    (("X.xxX.xxX.xxX.xx",), ("Xxx.Xxx.Xxx.X-x-",), ("X---x.xxX---x.xx",), ("XxxxXxxxXxxxXxxx",)),
+                    -20,
+                    36,
+                    52,
+                    "power",
+                ),
+                Part("bass", ("bass guitar",), (("r.rrr.rrr.rrr.rr",), ("rrr.rrr.rrr.r-n-",)), -20),
+            ),
+            kits=("rock drums",),
+            grooves=(
+                {"kick": "X.xxX.xxX.xxX.xx", "snare": "....X.......X...", "crash": "X...x...x...x..."},
+                {"kick": "XxxxXxxxXxxxXxxx", "snare": "....X.......X...", "ride": "x...x...x...x..."},
+                {"kick": "X..xx.xxX..xx...", "snare": "........X.......", "open hat": "x...x...x...x..."},
+            ),
+            drum_db=-17,
+            drive=0.3,
+            reverb=0.1,
+        ),
+        Style(
+            "tango",
+            bpm=(108, 136),
+            moods=("dark", "sad", "energetic", "majestic", "playful"),
+            modes=("harmonic minor", "minor", "major"),
+            flavour="classical",
+            leads={"accordion": 4, "violin": 3, "grand piano": 2, "clarinet": 1},
+            rhythm="tango",
+            parts=(
+                Part(
+                    "chords",
+                    ("grand piano", "nylon guitar"),
+                    (("X.....x.X...x...",), ("X..x..x.X..x..x.",), ("X...x...x...x.x.",)),
+                    -21,
+                    50,
+                    69,
+                ),
+                Part("chords", ("string ensemble",), (("x--.....x--.....", "x-------x--.x--."),), -26),
+                Part("bass", ("double bass",), (("r--.....f--.....",), ("r--r..r-f---..n-",)), -20),
+            ),
+            kits=("hand percussion", "brushed drums"),
+            grooves=(
+                {"soft kick": "X.....x.X.......", "rim": "...x..x....x..x."},
+                {"soft kick": "X...x...x...x.x.", "snare": "......o.......oo"},
+            ),
+            drum_chance=0.15,
+            drum_db=-24,
+            reverb=0.2,
+        ),
+        Style(
+            "samba",
+            bpm=(92, 116),
+            moods=("happy", "energetic", "playful", "calm"),
+            modes=("major", "mixolydian", "dorian", "minor"),
+            flavour="jazz",
+            chord_size=4,
+            leads={"nylon guitar": 2, "flute": 2, "trombone": 1.5, "accordion": 1.5, "clarinet": 1, "grand piano": 1},
+            rhythm="syncopated",
+            parts=(
+                Part(
+                    "chords",
+                    ("nylon guitar", "acoustic guitar"),
+                    (("x.xx.xx.x.x.xx.x",), ("x.x.xx.x.x.xx.x.",)),
+                    -23,
+                    52,
+                    70,
+                ),
+                Part("bass", ("upright bass", "bass guitar"), (("r--rf-----fr....",), ("r--.f--ff--.r--.",)), -21),
+            ),
+            kits=("hand percussion",),
+            grooves=(
+                {
+                    "low conga": "o...X...o...X...",
+                    "high conga": "..x..xx...x..x.x",
+                    "shaker": "XoxXXoxXXoxXXoxX",
+                    "tambourine": "x..xx..xx..xx..x",
+                },
+                {
+                    "low conga": "o.......X.......",
+                    "high conga": "x.xx.x.xx.xx.x.x",
+                    "shaker": "xxXxxxXxxxXxxxXx",
+                    "claves": "x.x..x.x.xx.x.x.",
+                },
+            ),
+            drum_db=-18,
+            reverb=0.14,
+        ),
+        Style(
+            "celtic",
+            bpm=(96, 126),
+            moods=("happy", "energetic", "playful", "sad", "dreamy"),
+            modes=("dorian", "mixolydian", "major", "minor"),
+            flavour="folk",
+            leads={"whistle": 3, "fiddle": 3, "flute": 1.5, "harp": 2, "accordion": 1},
+            rhythm="reel",
+            parts=(
+                Part("chords", ("harp",), (("0-1-2-3-2-1-2-1-",), ("0-2-1-2-3-2-1-2-",)), -24, 52, 71),
+                Part(
+                    "chords",
+                    ("acoustic guitar",),
+                    (("x-..x-x-x-..x-xx",), ("X--xx-x-X--xx-x-",)),
+                    -25,
+                    48,
+                    66,
+                    chance=0.8,
+                ),
+                Part("chords", ("string ensemble", "accordion"), (("x---------------",),), -28, 48, 60),
+            ),
+            kits=("hand percussion",),
+            grooves=(
+                {"low tom": "X..ox.oxX..ox.ox", "tambourine": "....x.......x..."},
+                {"low tom": "X.oxo.x.X.oxo.xo"},
+            ),
+            drum_chance=0.6,
+            drum_db=-22,
+            reverb=0.28,
+        ),
+        Style(
+            "cinematic orchestra",
+            bpm=(72, 132),
+            moods=("majestic", "dark", "energetic", "sad", "dreamy"),
+            modes=("minor", "harmonic minor", "dorian", "major", "lydian"),
+            flavour="epic",
+            leads={
+                "french horn": 3,
+                "brass section": 2.5,
+                "string ensemble": 2.5,
+                "choir": 1.5,
+                "trumpet": 1.5,
+                "cello": 1,
+            },
+            rhythm="epic",
+            parts=(
+                Part(
+                    "chords",
+                    ("string ensemble", "pizzicato strings"),
+                    (("X.xxX.xxX.xxX.xx",), ("Xxx.Xxx.Xxx.Xxx.",), ("X.x.xX.x.xX.x.x.",)),
+                    -24,
+                    48,
+                    65,
+                ),
+                Part(
+                    "chords",
+                    ("choir", "french horn", "brass section", "synth choir"),
+                    (("x---------------",),),
+                    -26,
+                    52,
+                    70,
+                ),
+                Part("counter", ("violin", "oboe", "cello", "clarinet"), (), -25, chance=0.5),
+                Part(
+                    "bass",
+                    ("double bass", "tuba"),
+                    (("r---------------",), ("r-------r-------",), ("r.r.r.r.r.r.r.r.",)),
+                    -21,
+                ),
+            ),
+            kits=("marching drums",),
+            grooves=(
+                {"soft kick": "X.....x.X.......", "low tom": "X..x..x.X..x..xx", "crash": "X..............."},
+                {"soft kick": "X...............", "low tom": "X.xxx.xxX.xxx.xx"},
+                {"soft kick": "X.......X.....x.", "snare": "..o...o.X.o.oooo", "low tom": "X...x...X...x.x."},
+            ),
+            drum_chance=0.75,
+            drum_db=-20,
+            fills=False,
+            reverb=0.45,
+        ),
+        Style(
+            "gospel",
+            bpm=(66, 112),
+            moods=("happy", "majestic", "calm", "energetic", "sad"),
+            modes=("major", "mixolydian", "minor"),
+            flavour="gospel",
+            chord_size=4,
+            chords_per_bar=2,
+            swing=0.62,
+            swing_steps=2,
+            leads={"choir": 4, "hammond organ": 3, "grand piano": 2.5, "saxophone": 1},
+            rhythm="gospel",
+            parts=(
+                Part("chords", ("grand piano",), (("x---x-x-x---x-x-",), ("x-..x-x-..x-x-..",)), -23),
+                Part("chords", ("hammond organ", "choir"), (("x-------x-------",),), -25, 52, 70),
+                Part("bass", ("bass guitar",), (("r---r-t-r---f-n-",), ("r-----r-f-----n-",)), -20),
+            ),
+            kits=("drum kit",),
+            grooves=(
+                {"kick": "X.....x.X.......", "snare": "....X.......X...", "closed hat": "x.x.x.x.x.x.x.x."},
+                {"kick": "X.......X...x...", "clap": "....X.......X...", "tambourine": "..x.x.x...x.x.x."},
+            ),
+            drum_chance=0.8,
+            drum_db=-21,
+            reverb=0.28,
+        ),
+        Style(
+            "ragtime",
+            bpm=(80, 108),
+            moods=("playful", "happy", "energetic", "calm"),
+            modes=("major", "mixolydian"),
+            flavour="rag",
+            chord_size=4,
+            leads={"grand piano": 6, "banjo": 1.5, "clarinet": 1, "accordion": 0.5},
+            rhythm="rag",
+            parts=(
+                Part("chords", ("lead", "grand piano"), (("..x...x...x...x.",),), -22, 52, 67),
+                Part("bass", ("lead", "grand piano"), (("r-..f-..r-..f-..",), ("r-..t-..f-..n-..",)), -21),
+            ),
+            kits=("brushed drums", "drum kit"),
+            grooves=(
+                {"kick": "X...x...X...x...", "snare": "..x...x...x...x."},
+                {"kick": "X...X...X...X...", "rim": "..x..x..x..x..x."},
+            ),
+            drum_chance=0.0,
+            drum_db=-23,
+            reverb=0.12,
+        ),
+        Style(
+            "soul",
+            bpm=(72, 108),
+            moods=("calm", "happy", "sad", "dreamy", "energetic"),
+            modes=("major", "dorian", "mixolydian", "minor"),
+            flavour="soul",
+            chord_size=5,
+            swing=0.55,
+            leads={
+                "saxophone": 2.5,
+                "electric piano": 2,
+                "hammond organ": 2,
+                "clean electric guitar": 1.5,
+                "brass section": 1.5,
+                "muted trumpet": 1,
+            },
+            rhythm="lazy",
+            parts=(
+                Part("chords", ("electric piano",), (("x-----x-..x-....",), ("x---..x-x---..x-",)), -23),
+                Part("chords", ("clean electric guitar",), (("....x.......x...",), ("....x-..2.3.x-..",)), -26, 55, 72),
+                Part("chords", ("string ensemble", "hammond organ"), (("x---------------",),), -29, 57, 74, chance=0.6),
+                Part("bass", ("bass guitar",), (("r--r..o-r-..f-n-",), ("r-....r-f-r-..n-",)), -19),
+            ),
+            kits=("drum kit",),
+            grooves=(
+                {"kick": "X......x..x.....", "snare": "....X.......X...", "closed hat": "x.x.x.x.x.x.x.x."},
+                {
+                    "kick": "X..x....X.x.....",
+                    "snare": "....X..o....X...",
+                    "closed hat": "xxx.xxx.xxx.xxx.",
+                    "tambourine": "....x.......x...",
+                },
+            ),
+            drum_db=-20,
+            reverb=0.16,
+        ),
+        Style(
+            "latin pop",
+            bpm=(88, 124),
+            moods=("happy", "energetic", "playful", "sad", "dreamy"),
+            modes=("minor", "major", "harmonic minor", "dorian"),
+            flavour="latin",
+            leads={
+                "trumpet": 2.5,
+                "nylon guitar": 2.5,
+                "accordion": 1.5,
+                "flute": 1,
+                "grand piano": 1.5,
+                "steel drums": 1,
+            },
+            rhythm="syncopated",
+            parts=(
+                Part(
+                    "chords",
+                    ("grand piano",),
+                    (("x.xx.xx.x.xx.xx.", "x.x.xx.xx.x.xx.x"), ("0.2.3.20.2.3.2.3",)),
+                    -23,
+                    55,
+                    74,
+                ),
+                Part("chords", ("nylon guitar",), (("x..x..x.x..x..x.",), ("X--x--x-X--x--x-",)), -25, 50, 68),
+                Part(
+                    "bass",
+                    ("bass guitar", "synth bass"),
+                    (("r-----r-....f---",), ("r--r..r-f--f..r-",), ("r-....f---..o---",)),
+                    -19,
+                ),
+            ),
+            kits=("hand percussion", "drum kit"),
+            grooves=(
+                {"kick": "X...X...X...X...", "rim": "...x..x....x..x.", "shaker": "xoxoxoxoxoxoxoxo"},
+                {
+                    "kick": "X.....x.X.....x.",
+                    "low conga": "x...........x...",
+                    "high conga": "..x.x.xx..x.x.xx",
+                    "claves": "x..x..x...x.x...",
+                },
+                {"kick": "X...X...X...X...", "snare": "...x..x....x..x.", "cowbell": "x...x.x.x...x.x."},
+            ),
+            drum_db=-19,
+            reverb=0.14,
         ),
     )
 }

@@ -154,6 +154,43 @@ def saw_lead(frequency: float, length: float, velocity: float, rate: int) -> np.
     return wave * envelope(time, 0.015, 1, 0.8, 0.08, length)
 
 
+def reeds(frequency: float, length: float, velocity: float, rate: int) -> np.ndarray:
+    """A harmonica or a reed organ, where a soundfont has none."""
+    time = _timeline(length, 0.2, rate)
+    wave = pulse(frequency, len(time), rate, 0.3) + 0.5 * pulse(1.002 * frequency, len(time), rate, 0.4)
+    wave = lowpass(highpass(wave, 300, rate), 2500 + 1500 * velocity, rate)
+    return wave * (1 + 0.12 * np.sin(2 * np.pi * 5 * time)) * envelope(time, 0.04, 3, 0.9, 0.06, length)
+
+
+def plucked_string(frequency: float, length: float, velocity: float, rate: int) -> np.ndarray:
+    """Strings plucked by several players."""
+    time = _timeline(0.5, 0, rate)
+    wave = detuned_saws(frequency, len(time), rate, DETUNED_THREE)
+    wave = swept_lowpass(wave, 1200 + 2500 * velocity, 250, 14, 0.1, rate)
+    return wave * np.exp(-7 * time) * np.minimum(1, time / 0.003)
+
+
+def muted_brass(frequency: float, length: float, velocity: float, rate: int) -> np.ndarray:
+    """A trumpet behind a harmon mute: thin and nasal."""
+    time = _timeline(length, 0.15, rate)
+    vibrato = 1 + 0.004 * np.sin(2 * np.pi * 5 * time) * np.minimum(1, 2 * time)
+    wave = 2 * (np.cumsum(frequency * vibrato) / rate % 1) - 1
+    band = butter(2, [900, 3200], "band", fs=rate, output="sos")
+    wave = sosfilt(band, wave) + 0.15 * lowpass(wave, 900, rate)
+    return wave * envelope(time, 0.03, 2, 0.85, 0.05, length)
+
+
+def vowels(frequency: float, length: float, velocity: float, rate: int) -> np.ndarray:
+    """A synthetic choir that sings ah: sawtooths through three formants."""
+    time = _timeline(length, 0.6, rate)
+    source = detuned_saws(frequency, len(time), rate, DETUNED_SEVEN)
+    wave = 0.2 * lowpass(source, 600, rate)
+    for centre, gain in ((700, 1.0), (1150, 0.6), (2700, 0.25)):
+        band = butter(1, [0.88 * centre, 1.12 * centre], "band", fs=rate, output="sos")
+        wave = wave + gain * sosfilt(band, source)
+    return wave * envelope(time, 0.12, 5, 0.9, 0.25, length)
+
+
 VOICES: dict[str, Callable[[float, float, float, int], np.ndarray]] = {
     "pad": pad,
     "supersaw": supersaw,
@@ -167,6 +204,10 @@ VOICES: dict[str, Callable[[float, float, float, int], np.ndarray]] = {
     "triangle": triangle,
     "fm_bell": fm_bell,
     "saw_lead": saw_lead,
+    "reeds": reeds,
+    "plucked_string": plucked_string,
+    "muted_brass": muted_brass,
+    "vowels": vowels,
 }
 
 
