@@ -1,11 +1,8 @@
 """Captions from tags, as people would write prompts: reproducible from the tags and a seed.
 
 `write_captions(tags, seed)` gives a caption of each kind in `TEMPLATES`, and for a share of clips one in another
-language; `tag_caption(tags)` gives the bare list of tags. Tags are any mapping with the columns of the data set; what it
-lacks is not spoken of. The words are those of words.py and languages.py.
-
-Templates. `{slot}` is a method of `Phrases`; `[...]` may be left out, and is where it would say what is not true of the
-piece; `(a|b)` is one of the two. A template of which a slot has nothing to say is not used. "a" becomes "an" by itself.
+language; `tag_caption(tags)` gives the bare list of tags. Tags are any mapping with the columns of the data set;
+what it lacks is not spoken of. The sentences come from templates.py, the words from words.py and languages.py.
 """
 
 import random
@@ -14,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import languages
+from templates import HELD_OUT_TEMPLATES, TEMPLATES
 from words import (
     ALONE,
     ALONE_PLURAL,
@@ -41,9 +39,9 @@ from words import (
     REGISTERS,
     SINGULARS,
     SOLO,
+    SPEEDS,
     SPOKEN_KEYS,
     STYLES,
-    SPEEDS,
     TEMPOS,
     TOGETHER,
     WITH_DRUMS,
@@ -58,147 +56,12 @@ ATTEMPTS = 12  # at a caption that reads well
 PERCUSSION = re.compile(r"drum|percussion")
 ELECTRIC = re.compile(r"synth|wave lead|stabs|chip|sub bass|triangle|machine|8-bit|dusty|electric|overdriven|distorted")
 SYNTHETIC = re.compile(r"synth|wave lead|stabs|chip|sub bass|triangle bass|machine|8-bit")
-ENSEMBLES = ("string ensemble", "pizzicato strings", "brass section", "choir", "synth choir")  # which no one person plays
+ENSEMBLES = ("string ensemble", "pizzicato strings", "brass section", "choir", "synth choir")  # no one player's
 STRINGS = ("violin", "viola", "cello", "fiddle", "string ensemble", "pizzicato strings", "double bass")
 BRASS = ("trumpet", "muted trumpet", "trombone", "french horn", "brass section", "tuba")
 SIZES = {"duo": 2, "trio": 3}
-SOUNDS_LIKE_A_VOWEL = ("8", "fm ", "11", "18", "mb")
+SOUNDS_LIKE_A_VOWEL = ("8", "fm ", "11", "18")
 SOUNDS_LIKE_A_CONSONANT = ("uni", "use", "eu", "one", "uk", "u.")
-
-TEMPLATES = {
-    "short": (
-        "{mood} {lead_mod} {piece}", "{lead_mod} {piece}", "{piece}", "{kind}", "{mood} {kind}", "{mood} {piece}",
-        "{tempo} {kind}", "{tempo} {piece}", "{mood} {lead}", "{manner} {lead_mod}", "{solo} {lead_mod} {piece}",
-        "{solo} {lead_mod}", "{kind} with {lead}", "{kind} (without|with no) drums{if_drumless}", "{kind} {use}",
-        "{density} {lead_mod} {piece}", "{lead} and {second}", "{bare_featured} {small_group}", "{kind} {purpose}",
-        "{piece} {on_lead}", "{mood} {manner} {lead_mod}", "{lead_mod} {kind}", "{piece} for {lead}", "{lead}, {mood}",
-        "{lead} {with_drums}", "a {mood} {piece}", "{tempo} {lead_mod} {piece}", "{bare_featured} {piece}",
-    ),
-    "tags": ("{comma_list}", "{comma_list}", "{comma_list}", "{hashtags}", "{labels}"),
-    "pair": (  # a style and a lead
-        "a {mood} [{solo} ]{lead_mod} {piece}", "{kind} with {a_lead} playing (the lead|the melody|the tune)",
-        "{kind}, but the (melody|lead|tune) is played by {a_lead}", "{a_lead} playing a [{mood} ]{piece}",
-        "a [{mood} ]{piece} for {featured}", "a [{mood} ]{piece} led by {a_lead}[ {with_drums}]", "[{mood} ]{kind} {on_lead}",
-        "{kind} where {a_lead} {carries} the {noun}", "a {manner} {lead_mod} (melody|tune|piece|line)[, {mood}]",
-        "(something|music) in the style of a {piece}, for {lead}[, {mood}]", "{lead_mod} {piece}[, {mood}][, {tempo}]",
-        "a [{tempo} ]{piece} featuring {a_lead}[, {drums}]", "a {player} playing [{mood} ]{kind}[ {alone}]",
-        "a {player} plays a [{mood} ]{piece}[ {pace}]", "{mood} {kind} with {a_lead} (up front|in the lead|on top)",
-        "{kind} and {a_lead}[, {mood}][, {drums}]", "{a_lead} {plays} [{mood} ]{kind}[, {drums}]",
-        "a {lead_mod} {piece} that (is|sounds) {mood}", "(instrumental|) {kind}: {lead}[ and {second}][, {mood}]",
-        "{kind} {with_drums}, {lead} melody{if_plain}", "the {lead} {plays} a [{mood} ]{piece}[ {alone}]",
-        "{solo} {lead_mod}, [{mood} ]{kind}", "a {piece} played (by|on) {a_lead}[, {mood} and {tempo}]",
-        "{featured} playing [{mood} ]{kind}[ {together_all}]", "{manner} music {on_lead}",
-        "a [{density} ]{lead_mod} {piece}[ {with_drums}]", "{mood} {piece}, {lead}[, {alone}]",
-        "a {piece} with {a_lead} instead of a singer", "{kind} on which {a_lead} {carries} the {noun}[ {register_in}]",
-        "a {piece} {moody}, {on_lead}",
-    ),
-    "sentence": (
-        "A {mood} {piece}[ with {a_lead}][ {use}].", "A {tempo}, {mood} {piece}[ featuring {a_lead}][, {drums}].",
-        "A {piece} {moody}[, {mood} and {tempo}].", "Some {mood} {kind}[ with {a_lead}][ {use}].",
-        "(Slightly|Rather|Very) {mood} {kind}[, {drums}].", "{mood} and {mood2} {kind} {use}.",
-        "{kind} {use}[, {mood}].", "A {mood} {piece} {use}; {image}.", "{kind}: {image}[, {mood} and {tempo}].",
-        "Music {moody}, {kind}[ with {a_lead}].", "A {piece}[ for {lead}] {purpose}[, {mood}].",
-        "{kind} {together}[, {drums}][, {mood}].", "A {mood} {piece}[ {with_drums}] {ending}.",
-        "Think of a {mood} {piece}[ {use}].", "A {mood} {piece} {form}[, {drums}].", "{kind} that (sounds|feels|is) {mood}[ and {mood2}][, {drums}].",
-        "An instrumental {piece}[, {mood}][ {use}].", "{mood} music in the style of a {piece}[, {drums}].",
-        "A {mood} tune (like|as in) {kind}[, {lead} in front].", "A (nice|good|beautiful|lovely|great) {piece} {on_lead}.",
-        "{kind}, {density}[ and {mood}][, {drums}].", "{mood} {kind} {pace}[, with {a_lead}].",
-        "Not too (complicated|long), just {mood} {kind}.",
-    ),
-    "instruments": (
-        "{featured} playing a {mood} (melody|tune|piece)", "{a_lead} (melody|line){if_plain} over {backing}",
-        "{a_lead} over {backing}[, {mood}].", "{a_lead}, backed by {backing}[, {drums}].",
-        "The {lead} {carries} the {noun}[ {register_in}], accompanied by {backing}.", "Instruments: {all}.",
-        "{all} playing a {piece}.", "{a_lead} {alone}[, {mood}]", "just {a_lead}{if_solo}[, {kind}]",
-        "only {a_lead}{if_solo}, no other instruments", "{mood} music with {family}", "{kind} with {family}[, {drums}]",
-        "{featured} {together_all}[, {mood}]", "a {register} {lead_mod} (melody|line|tune)[, {mood}]",
-        "{a_lead} {density_with}[, {kind}]", "{featured}, {mood} and {tempo}", "{lead} and {second} (together|in dialogue)",
-        "{all}", "{a_lead} {register_in}[ over {backing}]", "a (duet|duo) for {featured}{if_duo}[, {mood}]",
-        "a trio of {featured}{if_trio}[, {kind}]", "a {player}{if_solo} alone, {mood}", "{featured} {with_drums}[, {mood}]",
-        "The {noun} is played by {a_lead}, with {backing} (behind it|in the background)[, {drums}].",
-        "{a_lead} (up front|in the foreground|throughout|on top), {mood} and {tempo}.", "{lead} and {backing}, {kind}",
-        "{lead} is the main instrument{if_singular}[, {kind}]", "{kind} with {all}", "{kind} {with_drums}[, {a_lead} on top]",
-    ),
-    "tempo": (
-        "{kind} at {bpm}[ in {key}].", "a {tempo} {piece} in {key}", "A {piece} {pace}[, {bpm}].", "{kind}, {bpm}, {key}",
-        "{tempo} {lead_mod} {piece} in {key}", "a {mood} {piece} in {meter}[ at {bpm}]", "{a_lead} {pace} in {key}",
-        "{kind} in {key}[, {meter}][, {bpm}].", "A {piece} with a tempo of {bpm}[, {drums}].", "{mood} {kind} {pace}.",
-        "The {lead} {plays} a {mood} (melody|tune) in {key} {pace}.", "{tempo} {kind}, (around|about) {round_bpm}",
-        "{lead} in {key}, {bpm}", "a {piece} in {meter}, {tempo}", "{bpm} {kind}[ with {a_lead}]", "{bpm}, {kind}[, {mood}]",
-        "{kind} in a {mode_word} key[, {tempo}]", "{mode_word} key, {tempo}, {kind}", "a {tempo} {lead_mod} {piece} {with_drums}",
-        "play it {pace}: {mood} {kind}", "the tempo is {speed}, the key is {key}[, {kind}]", "{tempo} and {mood} {kind}",
-        "{kind}[, {lead}], {tempo}, {mode_word}", "{piece}, {pace}, {lead}", "a {tempo} {piece} (on|for) {lead} at {bpm}",
-    ),
-    "description": (
-        "This is a {mood} {piece}[ {use}]. The {lead} {carries} the {noun}[ {register_in}][, accompanied by {backing}]."
-        "[ It moves {pace}.][ It is in {key}.][ {Drums_sentence}]",
-        "Instrumental {kind}. Mood: {mood}. Instruments: {all}. Key: {key}. Tempo: {bpm}.[ {Drums_sentence}]",
-        "In this {mood} {piece}, {a_lead} {carries} the {noun}[ {density_with}][ over {backing}]. The tempo is {speed}"
-        "[, about {round_bpm}][, the key {key}].[ The piece (goes on|moves along) {pace}.]",
-        "A {mood} {piece} {moody}: {image}. {a_lead} {carries} the {noun}[ over {backing}][, {drums}].[ {Ending_sentence}]",
-        "The music is {mood} and {mood2}, {pace}, in {meter}[, in {key}]. It is {kind}[, {together}][, {drums}].",
-        "{featured} playing a {tempo} {piece}. The mood is {mood}[; {image}].[ {Drums_sentence}][ {Ending_sentence}]",
-        "I imagine a {mood} {piece}[ {use}]. First of all there is {a_lead}{if_singular}, [{register} and ]{mood2}"
-        "[, over {backing}].[ {Drums_sentence}][ The tempo should be {speed}.]",
-        "{kind} {use}. The {noun} lies in the {lead}[, {density}][ and {register}]. Around {round_bpm}[, {key}]"
-        "[, {drums}].",
-        "A {piece} in {meter}, {tempo}, [{drums}, ]led by {a_lead}. It should feel {mood}[ and {mood2}][, {moody}].",
-        "An instrumental track: {kind}, {mood}, {lead}[ with {backing}], {bpm}[, {key}][, {drums}].[ {Ending_sentence}]",
-        "{a_lead} {plays} [{alone}, ]a {tempo} {piece} {moody}. [The key is {key}. ][{Drums_sentence} ]It is meant"
-        " {use}.",
-        "Genre: {kind}. Lead: {lead}. [With: {backing}. ]Feeling: {mood}, {mood2}. [Speed: {speed}. ][Drums: {yes_no}.]",
-    ),
-    "request": (
-        "(can|could) you (play|make|write|compose) (me |)a [{tempo} ]{piece} {on_lead}?", "Please play a {mood} {piece}.",
-        "Make me a {mood} {piece}[ with {a_lead}][ {use}]", "(I want|I need|I would like|I'd like) a {piece} with {a_lead}[, {mood}]",
-        "I'm looking for [{mood} ]{kind} {use}", "do you have something {mood} with {a_lead}, (maybe|perhaps) a {piece}?",
-        "write a {lead_mod} {piece} (for me|please)", "Compose a {mood} {piece} for {featured}[, {drums}].",
-        "(give|play) me some [{mood} ]{kind}[ with {a_lead}][, {drums}]", "what would a {piece} {on_lead} sound like?",
-        "how would {kind} sound with {a_lead}?", "Generate a {tempo} {piece} in {key}[ with {a_lead}].",
-        "I need {mood} music {purpose}, (something like|maybe) {kind}", "Create {mood} {kind} {use}[, {drums}].",
-        "please make {kind} but with {a_lead}[ as the lead instrument]", "let's hear a {mood} [{solo} ]{lead_mod} {piece}",
-        "could I have a {density} {piece} {on_lead}, please?", "Play {kind} {pace}[, {drums}]", "{ask} a {piece} {on_lead}",
-        "{ask} {mood} {kind}[ {use}][, {drums}]", "{ask} a {mood} {piece} {moody}", "{ask} {featured} playing {kind}",
-        "my (mum|mom|dad|grandma|friend) loves {kind}, can you make (some|one) with {a_lead}?",
-        "Is there {kind} with {a_lead}[, {drums}]?", "{ask} a {lead_mod} {piece} in a {mode_word} key[, {tempo}]",
-        "I (want|would love) to hear {a_lead} {alone}[, a {mood} {piece}]", "can we have {kind} {with_drums}?",
-        "what's a (favourite|favorite|colourful|colorful) {piece} {on_lead}? make one[, {mood}]",
-    ),
-}  # fmt: skip
-
-HELD_OUT_TEMPLATES = {
-    "short": (
-        "{lead} in {kind}", "{piece} ({mood})", "{mood}: {lead}", "{kind} / {lead}", "{lead} goes {manner}",
-    ),
-    "tags": ("{slashes}", "{plusses}", "{equals}"),
-    "pair": (
-        "imagine {a_lead} at the heart of {kind}", "{kind} in which every melody belongs to {the_lead}",
-        "what if {a_lead} took over a {piece}[, {mood}]", "{a_lead} trying its hand at a [{mood} ]{piece}",
-        "a {piece} whose (singer|star) is {a_lead}", "{mood} {kind} with {the_lead} doing the talking",
-    ),
-    "sentence": (
-        "Nothing but {mood} {kind} here.", "The kind of {piece} you would call {mood}[, {use}].",
-        "If {mood} had a sound, it would be this {piece}.", "{kind} to suit a {mood} hour[, {drums}].",
-    ),
-    "instruments": (
-        "You hear {a_lead}[ above {backing}].", "The one to listen for is {the_lead}[, {mood}].",
-        "{a_lead} tells the story[ while {backing} fill in].", "{featured} share the stage{if_several}[, {mood}].",
-    ),
-    "tempo": (
-        "count it at {bpm}: {kind}", "{kind} that ticks along {pace}", "set the metronome to {bpm}[, {key}], {piece}",
-        "{key} it is, {speed}, a {piece}",
-    ),
-    "description": (
-        "Picture this: a {piece} {use}, {mood} from the first bar. {a_lead} {plays} what you would hum[, {pace}]."
-        "[ {Drums_sentence}]",
-        "Take {kind}, make it {mood}, hand the {noun} to {the_lead}[ and let {backing} follow]. Keep it {speed}[, {key}].",
-        "Here is my wish: {mood} {kind}. Let {the_lead} lead[, {density}]. {bpm} would do[, {drums}].",
-    ),
-    "request": (
-        "any chance of a {mood} {piece} {on_lead}?", "I fancy some {kind} today[, {mood}][, with {a_lead}]",
-        "would you mind playing a {piece} {on_lead}?", "show me what {a_lead} can do in a {piece}",
-    ),
-}  # fmt: skip
 
 ASKS = ("give me", "I want", "play", "make", "compose", "I'd like", "create", "please generate", "let me hear")
 
@@ -459,7 +322,7 @@ class Phrases:
     def on_lead(self) -> str:
         if self.tags["lead"] in ENSEMBLES or is_plural(self.lead_word):
             return f"with {with_article(self.lead_word)}"
-        form = self.clip.choose(("on {}", "on the {}", "on a {}", "played on the {}", "for {}"))
+        form = self.clip.choose(("on {}", "on the {}", "on {}", "for {}", "with the {}"))
         return form.format(self.lead_word) if self.lead_word not in MASS_NOUNS else f"with {self.lead_word}"
 
     def _verb(self, verb: str) -> str:

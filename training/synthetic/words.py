@@ -75,7 +75,7 @@ STYLES = {
         " / soundscape music, floating textures",
         "ambient soundscape, ambient piece, soundscape, atmospheric piece, ambient track, drifting soundscape"
         " / sound bath, atmospheric backdrop",
-        "ambient, atmospheric / spacy",
+        "ambient, atmospheric / vaporous",
         "for sleep, for meditation, for yoga, for a nature documentary, for deep concentration, for a planetarium"
         " / for falling asleep",
         "sounds swell and fade, it drifts like fog, it fills the room like mist",
@@ -101,7 +101,8 @@ STYLES = {
     "bossa nova": _style(
         "bossa nova, bossa, Brazilian jazz, Brazilian bossa nova, bossa nova music, Rio-style jazz"
         " / Brazilian lounge music, Ipanema-style jazz",
-        "bossa nova, bossa nova tune, bossa tune, bossa piece, Brazilian jazz tune / Brazilian lounge tune, bossa number",
+        "bossa nova, bossa nova tune, bossa tune, bossa piece, Brazilian jazz tune / Brazilian lounge tune,"
+        " bossa number",
         "bossa nova, bossa / Brazilian-flavoured",
         "for a beach bar, for a sunny terrace, for a lift, for an elevator, for a hotel lobby, for a stroll in Rio"
         " / for a seaside café",
@@ -118,7 +119,7 @@ STYLES = {
     ),
     "march": _style(
         "march music, marching band music, military music, parade music, brass band music, ceremonial music"
-        " / marching music, regimental music",
+        " / march-past music, regimental music",
         "march, military march, parade march, marching band tune, ceremonial march, brass band march, marching tune"
         " / quickstep march, processional march",
         "marching, military, parade-ground / martial",
@@ -170,7 +171,7 @@ STYLES = {
         "lullaby music, nursery music, music box music, children's music, baby sleep music, bedtime music"
         " / cradle music, crib mobile music",
         "lullaby, nursery melody, nursery tune, cradle song, music box tune, music box lullaby, bedtime melody"
-        " / berceuse, nursery rhyme tune",
+        " / cradle tune, nursery rhyme tune",
         "lullaby-like, nursery, childlike / cradle-song",
         "for a baby to fall asleep to, for a nursery, for a snow globe, for a bedtime story, for a fairy tale"
         " / for a sleepy toddler",
@@ -197,10 +198,12 @@ STYLES = {
         "it glows like neon, it belongs in an 80s film, it sounds like the future as 1985 saw it",
     ),
     "blues": _style(
-        "blues, blues music, twelve-bar blues, Delta blues, electric blues, Chicago blues / juke joint blues, bar-room blues",
+        "blues, blues music, twelve-bar blues, Delta blues, electric blues, Chicago blues / juke joint blues,"
+        " bar-room blues",
         "blues, blues tune, blues number, twelve-bar blues, blues shuffle, blues song / blues jam, juke joint number",
         "bluesy, blues / blues-drenched",
-        "for a late-night bar, for a smoky juke joint, for a long train ride, for a roadhouse / for drowning your sorrows",
+        "for a late-night bar, for a smoky juke joint, for a long train ride, for a roadhouse"
+        " / for drowning your sorrows",
         "it has the blues, it tells of hard times, it bends and moans like an old blues record",
     ),
     "funk": _style(
@@ -218,7 +221,8 @@ STYLES = {
         "the offbeat rules, it sways like the Caribbean, it takes life easy",
     ),
     "country": _style(
-        "country, country music, Nashville country, country and western, honky-tonk, Americana / Southern country, twangy country",
+        "country, country music, Nashville country, country and western, honky-tonk, Americana / Southern country,"
+        " twangy country",
         "country song, country tune, country ballad, honky-tonk tune, country number / cowboy song, Nashville tune",
         "country, twangy / country-and-western",
         "for a road trip through Texas, for a pick-up truck, for a rodeo, for a saloon / for a ranch at sundown",
@@ -233,7 +237,8 @@ STYLES = {
     ),
     "drum and bass": _style(
         "drum and bass, drum & bass, drum'n'bass, DnB, liquid drum and bass, jungle / breakbeat music, UK jungle",
-        "drum and bass track, DnB tune, drum & bass roller, jungle tune, drum'n'bass track / breakbeat roller, liquid DnB cut",
+        "drum and bass track, DnB tune, drum & bass roller, jungle tune, drum'n'bass track / breakbeat roller,"
+        " liquid DnB cut",
         "drum-and-bass, DnB / breakbeat-driven",
         "for a night bus in London, for a snowboard video, for a rave, for a skate clip / for a late set in Bristol",
         "breakbeats roll on and on, it came from London's raves, the sub bass rumbles",
@@ -242,33 +247,39 @@ STYLES = {
         "trap, trap music, trap instrumental music, Atlanta trap, hip hop, trap beats / Southern hip hop, 808 hip hop",
         "trap beat, trap instrumental, trap track, trap tune, type beat / hip hop banger, 808 beat",
         "trap, trap-style / Atlanta-style",
-        "for a rapper to freestyle over, for a street dance battle, for a mixtape, for a sneaker advert / for cruising the city at night",
+        "for a rapper to freestyle over, for a street dance battle, for a mixtape, for a sneaker advert"
+        " / for cruising the city at night",
         "a rapper could freestyle over it, it is spare and heavy, it has plenty of swagger",
     ),
     "metal": _style(
         "metal, heavy metal, metal music, thrash metal, headbanging metal / head-banger music, classic heavy metal",
         "metal track, heavy metal song, metal tune, metal anthem, thrash number / headbanger, metal onslaught",
-        "metal, heavy metal / headbanging",
+        "metal, heavy metal / thrashing",
         "for a mosh pit, for a monster truck show, for a boss battle, for a wrestling entrance / for banging your head",
         "it is heavy as lead, heads would bang to it, it is made of iron",
     ),
     "tango": _style(
-        "tango, tango music, Argentine tango, tango argentino, Buenos Aires tango / milonga music, ballroom tango music",
+        "tango, tango music, Argentine tango, tango argentino, Buenos Aires tango / milonga music,"
+        " ballroom tango music",
         "tango, Argentine tango, tango tune, ballroom tango, tango number / milonga, tango for two dancers",
-        "tango, tango-style / Argentine",
-        "for a milonga in Buenos Aires, for a dance contest, for a dimly lit ballroom / for dancing cheek to cheek",
+        "tango, tango-style / Buenos Aires-style",
+        "for a dance hall in Buenos Aires, for a dance contest, for a dimly lit ballroom / for dancing cheek to cheek",
         "two dancers could stalk the floor to it, it struts and stops, it comes from Buenos Aires at night",
     ),
     "samba": _style(
-        "samba, samba music, Brazilian samba, carnival music, Rio carnival samba / Brazilian carnival music, samba school music",
-        "samba, samba tune, carnival samba, samba number, samba party tune / carnival tune, Brazilian street party tune",
+        "samba, samba music, Brazilian samba, carnival music, Rio carnival samba / Brazilian carnival music,"
+        " samba school music",
+        "samba, samba tune, carnival samba, samba number, samba party tune / carnival tune,"
+        " Brazilian street party tune",
         "samba, samba-style / carnival-style",
         "for carnival in Rio, for a street parade, for a football crowd, for a summer party / for a carnival float",
         "Rio's carnival dances to it, it rolls like a street parade, hips would sway to it",
     ),
     "celtic": _style(
-        "Celtic music, Celtic folk, Irish music, Irish folk, Scottish music, Gaelic music, trad / pub session music, Highland music",
-        "Celtic tune, Irish tune, Celtic air, Irish folk tune, pub session tune, Scottish tune / Gaelic air, Highland tune",
+        "Celtic music, Celtic folk, Irish music, Irish folk, Scottish music, Irish traditional music, trad"
+        " / pub session music, Highland music",
+        "Celtic tune, Irish tune, Celtic air, Irish folk tune, pub session tune, Scottish tune / Gaelic air,"
+        " Highland tune",
         "Celtic, Irish, Scottish-sounding / Gaelic",
         "for an Irish pub, for St Patrick's Day, for a green valley, for a fantasy tavern / for a ceilidh",
         "it comes from green hills, it could be heard in an Irish pub, it tells of old Ireland",
@@ -291,14 +302,17 @@ STYLES = {
         "it lifts its hands to heaven, the whole church could clap along, it testifies",
     ),
     "ragtime": _style(
-        "ragtime, ragtime music, classic ragtime, old-time ragtime, saloon ragtime / parlour rag music, Joplin-style music",
+        "ragtime, ragtime music, classic ragtime, old-time ragtime, saloon ragtime / parlour rag music,"
+        " Joplin-style music",
         "rag, ragtime tune, ragtime number, ragtime piece, old-time rag, cakewalk / saloon rag, Joplin-style rag",
         "ragtime, raggy / silent-film",
-        "for a silent film, for a saloon, for an old-time ice cream parlour, for a vintage cartoon / for a penny arcade",
+        "for a silent film, for a saloon, for an old-time ice cream parlour, for a vintage cartoon"
+        " / for a penny arcade",
         "it ragged its way out of 1900, it hops and skips along, a silent film flickers to it",
     ),
     "soul": _style(
-        "soul, soul music, classic soul, 60s soul, Motown-style soul, rhythm and blues / Memphis-style soul, old-school R&B",
+        "soul, soul music, classic soul, 60s soul, Motown-style soul, rhythm and blues / Memphis-style soul,"
+        " old-school R&B",
         "soul tune, soul ballad, soul song, soul number, soul groove / Motown-style number, R&B tune",
         "soulful, soul / Memphis-style",
         "for a slow dance, for a Sunday morning, for a first date, for a candlelit evening / for holding someone close",
@@ -306,7 +320,8 @@ STYLES = {
     ),
     "latin pop": _style(
         "Latin pop, Latin music, Latin dance music, Spanish pop, reggaeton-style pop / Miami-style pop, Caribbean pop",
-        "Latin pop song, Latin pop tune, Latin dance tune, Latin hit, Spanish pop tune / Latin summer hit, Miami club tune",
+        "Latin pop song, Latin pop tune, Latin dance tune, Latin hit, Spanish pop tune / Latin summer hit,"
+        " Miami club tune",
         "Latin, Latin pop / Miami-style",
         "for a summer party, for a dance class, for a night in Miami, for a holiday video / for a salsa bar",
         "it has Latin heat, it tastes of summer, you could dance to it all night in Miami",
@@ -328,7 +343,7 @@ MOODS = rows({
     "energetic": "energetic, exciting, driving, fiery, vigorous, high-energy, punchy, powerful, wild, intense, lively"
     " / dynamic, electrifying, spirited",
     "sad": "sad, melancholic, sorrowful, mournful, wistful, gloomy, tearful, heartbroken, melancholy, plaintive, lonely"
-    " / sombre, bittersweet, grieving",
+    " / dejected, bittersweet, grieving",
     "dark": "dark, ominous, brooding, menacing, sinister, shadowy, tense, eerie, haunting, foreboding, scary, gothic"
     " / spooky, threatening, grim",
 })  # fmt: skip
@@ -373,25 +388,33 @@ PACES = rows({
 
 # Nouns for an instrument. Those that end in s are plurals ("strings play"), but for SINGULARS; MASS_NOUNS take no "a".
 INSTRUMENTS = rows({
-    "grand piano": "piano, grand piano, acoustic piano, concert piano, concert grand / pianoforte, baby grand piano",
-    "electric piano": "electric piano, Rhodes piano, Rhodes, Wurlitzer-style piano, e-piano / electric keyboard, Rhodes keyboard",
-    "harpsichord": "harpsichord, cembalo, baroque harpsichord / clavecin, plucked keyboard",
+    "grand piano": "piano, grand piano, acoustic piano, concert piano, concert grand / upright piano, baby grand piano",
+    "electric piano": "electric piano, Rhodes piano, Rhodes, Wurlitzer-style piano, e-piano / electric keyboard,"
+    " Rhodes keyboard",
+    "harpsichord": "harpsichord, cembalo, baroque harpsichord / clavier, plucked keyboard",
     "church organ": "church organ, pipe organ, cathedral organ, organ / grand pipe organ, chapel organ",
     "hammond organ": "Hammond organ, electric organ, rock organ, organ, Hammond B3 / tonewheel organ, drawbar organ",
     "reed organ": "reed organ, harmonium, pump organ / parlour organ, foot-pumped organ",
-    "music box": "music box, wind-up music box, toy music box, musical box / clockwork music box, musical jewellery box",
+    "music box": "music box, wind-up music box, toy music box, musical box / clockwork music box,"
+    " musical jewellery box",
     "celesta": "celesta, celeste, bell piano / bell-like celesta, orchestral celesta",
     "vibraphone": "vibraphone, vibes, mallet vibraphone / vibraharp, jazz vibes",
     "marimba": "marimba, wooden marimba, mallet marimba / wooden mallet instrument, rosewood marimba",
-    "kalimba": "kalimba, thumb piano, mbira / African thumb piano, sansula",
+    "kalimba": "kalimba, thumb piano, African kalimba / African thumb piano, sansula",
     "steel drums": "steel drums, steel pan, steelpan, steel drum / Caribbean steel pans, Trinidad steelpan",
-    "nylon guitar": "guitar, nylon guitar, classical guitar, Spanish guitar, nylon-string guitar / flamenco guitar, gut-string guitar",
-    "acoustic guitar": "guitar, acoustic guitar, steel-string guitar, folk guitar, steel-string acoustic guitar / western guitar, campfire guitar",
-    "jazz guitar": "guitar, jazz guitar, hollow-body guitar, archtop guitar, jazz electric guitar / hollowbody electric guitar, warm jazz guitar",
-    "clean electric guitar": "guitar, clean electric guitar, electric guitar, clean guitar, undistorted guitar / clean-toned guitar, Strat-style guitar",
-    "overdriven guitar": "guitar, overdriven guitar, electric guitar, gritty electric guitar, overdriven electric guitar, lead guitar"
+    "nylon guitar": "guitar, nylon guitar, classical guitar, Spanish guitar, nylon-string guitar / flamenco guitar,"
+    " gut-string guitar",
+    "acoustic guitar": "guitar, acoustic guitar, steel-string guitar, folk guitar, steel-string acoustic guitar"
+    " / western guitar, campfire guitar",
+    "jazz guitar": "guitar, jazz guitar, hollow-body guitar, archtop guitar, jazz electric guitar"
+    " / hollowbody electric guitar, warm jazz guitar",
+    "clean electric guitar": "guitar, clean electric guitar, electric guitar, clean guitar, undistorted guitar"
+    " / clean-toned guitar, Strat-style guitar",
+    "overdriven guitar": "guitar, overdriven guitar, electric guitar, gritty electric guitar,"
+    " overdriven electric guitar, lead guitar"
     " / crunchy electric guitar, tube-amp guitar",
-    "distorted guitar": "guitar, distorted guitar, heavy guitar, electric guitar, distorted electric guitar, heavy guitars"
+    "distorted guitar": "guitar, distorted guitar, heavy guitar, electric guitar, distorted electric guitar,"
+    " heavy guitars"
     " / fuzzy guitar, high-gain guitar",
     "banjo": "banjo, bluegrass banjo, five-string banjo / country banjo, old-time banjo",
     "sitar": "sitar, Indian sitar, twangy sitar / Hindustani sitar, raga-style sitar",
@@ -401,7 +424,8 @@ INSTRUMENTS = rows({
     "fiddle": "fiddle, folk violin, folk fiddle, country fiddle / bluegrass fiddle, village fiddle",
     "string ensemble": "strings, string section, orchestral strings, string ensemble, string orchestra"
     " / massed strings, symphonic strings",
-    "pizzicato strings": "pizzicato strings, plucked strings, plucked violins, pizzicato violins / pizz strings, finger-plucked strings",
+    "pizzicato strings": "pizzicato strings, plucked strings, plucked string section, pizzicato string section"
+    " / pizz strings, finger-plucked strings",
     "harp": "harp, concert harp, orchestral harp, plucked harp / classical harp, angelic harp",
     "trumpet": "trumpet, open trumpet, brass trumpet / concert trumpet, valve trumpet",
     "muted trumpet": "muted trumpet, trumpet with a mute, Harmon-muted trumpet, muted jazz trumpet"
@@ -411,23 +435,29 @@ INSTRUMENTS = rows({
     "brass section": "brass section, horn section, brass, brass ensemble / brass players, massed brass",
     "saxophone": "saxophone, sax, tenor saxophone, tenor sax, smooth sax / velvety saxophone, smoky saxophone",
     "clarinet": "clarinet, woody clarinet, B flat clarinet / liquorice stick, ebony clarinet",
-    "oboe": "oboe, reedy oboe, orchestral oboe / hautbois, double-reed oboe",
-    "bassoon": "bassoon, woody bassoon, orchestral bassoon / fagott, double-reed bassoon",
+    "oboe": "oboe, reedy oboe, orchestral oboe / classical oboe, double-reed oboe",
+    "bassoon": "bassoon, woody bassoon, orchestral bassoon / low double reed, double-reed bassoon",
     "flute": "flute, concert flute, silver flute, transverse flute / classical flute, breathy flute",
     "recorder": "recorder, wooden recorder, block flute / school recorder, baroque recorder",
     "pan flute": "pan flute, panpipes, Andean pan flute, pan pipes / Peruvian pipes, zampona",
-    "whistle": "whistle, tin whistle, penny whistle, Irish whistle / Irish tin whistle, pennywhistle",
+    "whistle": "whistle, tin whistle, penny whistle, Irish whistle / Irish tin whistle, metal whistle",
     "harmonica": "harmonica, blues harp, mouth organ, harp-style harmonica / mouth harp, diatonic harmonica",
     "choir": "choir, wordless choir, choral voices, vocal ensemble, voices, choir of voices / wordless singers, chorus",
-    "synth choir": "synth choir, synthetic choir, synth voices, choir synth, synthesized choir / artificial voices, choir pad",
+    "synth choir": "synth choir, synthetic choir, synth voices, choir synth, synthesized choir / artificial voices,"
+    " choir pad",
     "accordion": "accordion, squeezebox, button accordion, piano accordion, French accordion / concertina, musette",
     "synth lead": "synth lead, lead synthesizer, analog synth lead, analogue synth, saw lead, synthesizer, synth"
     " / sawtooth synth, lead synthesiser",
-    "supersaw synth": "synth, supersaw synth, supersaw lead, detuned synth, supersaw, trance synth / stacked saw synth, trance lead",
-    "acid synth": "synth, acid synth, squelchy synth, 303-style synth, acid line, squelchy acid line / TB-303 line, squelching synth",
-    "synth pluck": "synth, synth pluck, plucked synth, plucky synthesizer, pluck synth / short plucky synth, staccato synth",
-    "square wave lead": "square wave lead, 8-bit lead, square wave, chip lead, square lead / Game Boy-style lead, bleepy synth",
-    "pulse wave lead": "pulse wave lead, pulse wave, pulse lead, 8-bit synth, chip synth / NES-style lead, nasal chip lead",
+    "supersaw synth": "synth, supersaw synth, supersaw lead, detuned synth, supersaw, trance synth"
+    " / stacked saw synth, trance lead",
+    "acid synth": "synth, acid synth, squelchy synth, 303-style synth, acid line, squelchy acid line / TB-303 line,"
+    " squelching synth",
+    "synth pluck": "synth, synth pluck, plucked synth, plucky synthesizer, pluck synth / short plucky synth,"
+    " staccato synth",
+    "square wave lead": "square wave lead, 8-bit lead, square wave, chip lead, square lead / Game Boy-style lead,"
+    " bleepy synth",
+    "pulse wave lead": "pulse wave lead, pulse wave, pulse lead, 8-bit synth, chip synth / NES-style lead,"
+    " nasal chip lead",
     "synth bell": "synth bell, FM bell, digital bell, synth bells, bell synth / DX7-style bell, digital chime",
     "synth pad": "synth pad, warm pads, lush pad, synth pads, synth chords / washy pads, sustained synth",
     "synth stabs": "synth stabs, chord stabs, house stabs / short synth chords, stabbing synth chords",
@@ -445,11 +475,13 @@ INSTRUMENTS = rows({
     "jazz drums": "jazz drums, swinging drums, drum kit, drums / jazz kit, bop drums",
     "brushed drums": "brushed drums, brushes, soft drums / brushwork, brushed snare",
     "marching drums": "marching drums, military drums, field drums, drums / drum corps, parade drums",
-    "drum machine": "drum machine, electronic drums, programmed drums, 909-style drums / electronic drum kit, synthetic percussion",
+    "drum machine": "drum machine, electronic drums, programmed drums, 909-style drums / electronic drum kit,"
+    " synthetic percussion",
     "dusty drums": "dusty drums, lo-fi drums, sampled drums, drums / crunchy sampled drums, vinyl-sampled drums",
     "8-bit drums": "8-bit drums, noise drums, chip percussion, console drums / game-console drums, chip drums",
     "hand percussion": "hand percussion, hand drums, percussion, light percussion / hand-played percussion, bongos",
-    "vinyl crackle": "vinyl crackle, record noise, needle crackle, tape and vinyl noise / crackling vinyl, surface noise",
+    "vinyl crackle": "vinyl crackle, record noise, needle crackle, tape and vinyl noise / crackling vinyl,"
+    " surface noise",
 })  # fmt: skip
 SINGULARS = {"blues", "Rhodes", "bass", "brass", "hip hop instrumentals"}
 MASS_NOUNS = {
@@ -505,9 +537,12 @@ FAMILIES = rows({
 
 SOLO = row("solo, unaccompanied / stand-alone")
 ALONE = row(
-    "all alone, on its own, unaccompanied, without accompaniment, with nothing else, all by itself / with no accompaniment whatsoever, and nobody else"
+    "all alone, on its own, unaccompanied, without accompaniment, with nothing else, all by itself"
+    " / with no accompaniment whatsoever, and nobody else"
 )
-ALONE_PLURAL = row("all alone, unaccompanied, without accompaniment, with nothing else / with no accompaniment whatsoever")
+ALONE_PLURAL = row(
+    "all alone, unaccompanied, without accompaniment, with nothing else / with no accompaniment whatsoever"
+)
 TOGETHER = rows({
     "duo": "as a duo, as a duet, for two players / as a twosome",
     "trio": "as a trio, for three players / as a threesome",
@@ -516,8 +551,8 @@ TOGETHER = rows({
 })  # fmt: skip
 GROUPS = rows({
     "solo": "solo / one player",
-    "duo": "duo, duet / two players",
-    "trio": "trio / three players",
+    "duo": "duo, duet / pair of players",
+    "trio": "trio / three-piece group",
     "group": "band, ensemble, group / several players",
 })  # fmt: skip
 DENSITIES = rows({
@@ -525,7 +560,8 @@ DENSITIES = rows({
     "sparse": "sparse, minimal, spare, simple, uncluttered / bare-bones, pared-down",
 })  # fmt: skip
 DENSITY_PHRASES = rows({
-    "busy": "with lots of notes, full of notes, with nimble runs, with a busy melody, packed with notes / with fingers flying",
+    "busy": "with lots of notes, full of notes, with nimble runs, with a busy melody, packed with notes"
+    " / with fingers flying",
     "sparse": "with few notes, with long notes, with plenty of space, with a sparse melody / leaving room to breathe",
 })  # fmt: skip
 REGISTERS = rows({"low": "low, deep / low-pitched", "high": "high, high-pitched / treble"})
@@ -536,23 +572,30 @@ REGISTER_PHRASES = rows({
 DRUMS = rows({
     "with": "with drums, with percussion, over a drum beat, with a beat, drums included, with drums keeping time"
     " / drummer included, with a rhythm on the drums",
-    "without": "without drums, with no percussion, no drums, drumless, with no drums at all, no percussion, minus the drums,"
+    "without": "without drums, with no percussion, no drums, drumless, with no drums at all, no percussion,"
+    " minus the drums,"
     " no beat, without percussion / free of drums, leave out the drums",
 })  # fmt: skip
-WITH_DRUMS = rows({
-    "with": "with drums, with percussion, over a drum beat, with a beat / with a drummer",
-    "without": "without drums, with no percussion, with no drums at all, without percussion, minus the drums"
-    " / free of drums",
-})
-DRUM_TAGS = rows({
-    "with": "drums, with drums, percussion, beat / drum groove",
-    "without": "no drums, drumless, without drums, no percussion, beatless / drum-free",
-})
-METERS = rows({
-    "3/4": "three-four time, triple time, 3/4, 3/4 time, triple meter, waltz time / three beats to the bar",
-    "4/4": "four-four time, common time, 4/4, 4/4 time / four beats to the bar",
-    "6/8": "six-eight time, 6/8, 6/8 time, compound time / two lilting beats to the bar",
-})
+WITH_DRUMS = rows(
+    {
+        "with": "with drums, with percussion, over a drum beat, with a beat / with a drummer",
+        "without": "without drums, with no percussion, with no drums at all, without percussion, minus the drums"
+        " / free of drums",
+    }
+)
+DRUM_TAGS = rows(
+    {
+        "with": "drums, with drums, percussion, beat / drum groove",
+        "without": "no drums, drumless, without drums, no percussion, beatless / drum-free",
+    }
+)
+METERS = rows(
+    {
+        "3/4": "three-four time, triple time, 3/4, 3/4 time, triple meter, waltz time / three beats to the bar",
+        "4/4": "four-four time, common time, 4/4, 4/4 time / four beats to the bar",
+        "6/8": "six-eight time, 6/8, 6/8 time, compound time / two lilting beats to the bar",
+    }
+)
 MODES = rows({
     "major": "major, major, major key",
     "minor": "minor, minor, natural minor",
@@ -563,12 +606,15 @@ MODES = rows({
     "lydian": "major, lydian, lydian major",
 })  # fmt: skip
 SPOKEN_KEYS = {"C#": "C sharp", "F#": "F sharp", "Eb": "E flat", "Ab": "A flat", "Bb": "B flat"}
-FORMS = rows({
-    "intro": "with an intro, that starts with an introduction / after a few opening bars",
-    "bridge": "with a bridge, with a contrasting middle part / with a change in the middle",
-})
+FORMS = rows(
+    {
+        "intro": "with an intro, that starts with an introduction / after a few opening bars",
+        "bridge": "with a bridge, with a contrasting middle part / with a change in the middle",
+    }
+)
 ENDINGS = row(
-    "that comes to a proper end, with a final chord, with a clear ending, that ends on a last chord, ending on a final chord"
+    "that comes to a proper end, with a final chord, with a clear ending, that ends on a last chord,"
+    " ending on a final chord"
     " / that finishes properly, with a rounded-off close"
 )
 INSTRUMENTAL = row("instrumental, no vocals, no singing, instrumental only / without any singing")
