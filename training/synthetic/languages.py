@@ -220,6 +220,10 @@ instrumental: instrumental | instrumental | instrumental | strumentale | instrum
     instrumentalna | инструментальная | 纯音乐 | インストゥルメンタル | 연주곡 | enstrümantal
 """)
 
+MUSIC = _table("""
+music: música | musique | Musik | musica | música | muziek | muzyka | музыка | 音乐 | 音楽 | 음악 | müzik
+""")
+
 FRAMES = {  # sentences; the last of a language is held out
     "es": (
         "Música {mood}: {style} con {lead}, {drums}.",
@@ -324,22 +328,26 @@ def write_caption(tags: Mapping[str, Any], rng: random.Random, held_out: bool = 
     return text.lower() if rng.random() < 0.5 else text
 
 
+ENGLISH = {"alto", "choral", "duet", "ensemble", "harmonium", "org", "piano", "synthesizer"}  # mean else in English
+
+
 def _meanings() -> dict[str, str]:
     """English of each word of the tables in lower case; the first meaning where a word has several."""
     meanings: dict[str, str] = {}
-    for table in (INSTRUMENTS, STYLES, MOODS, TEMPOS, ENSEMBLES, DRUMS, MODES, INSTRUMENTAL):
+    for table in (INSTRUMENTS, STYLES, MOODS, TEMPOS, ENSEMBLES, DRUMS, MODES, INSTRUMENTAL, MUSIC):
         for meaning, row in table.items():
             for language, word in row.items():
                 meanings.setdefault(word.lower(), meaning)
                 if table is MOODS:
                     meanings.setdefault(word.lower().removesuffix(ENDINGS.get(language, "")), meaning)
-    return {word: meaning for word, meaning in meanings.items() if word != meaning.lower()}
+    return {word: meaning for word, meaning in meanings.items() if word != meaning.lower() and word not in ENGLISH}
 
 
 MEANINGS = _meanings()
+UNSPACED = re.compile("[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3]")  # letters of scripts in which words run into others
 _KNOWN = re.compile(
     "|".join(
-        re.escape(word) if re.search("[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3]", word) else rf"\b{re.escape(word)}\b"
+        re.escape(word) if UNSPACED.search(word) else rf"\b{re.escape(word)}\b"
         for word in sorted(MEANINGS, key=len, reverse=True)
     )
 )

@@ -1,6 +1,6 @@
 """The templates of the captions, by kind, and those that are held out: no training caption is made of them.
 
-`{slot}` is a method of `Phrases` in captions.py, and `{if_...}` a condition that says nothing itself; `[...]` may be left
+`{slot}` is a method of `Phrases` in captions.py, and `{if_...}` a condition that says nothing; `[...]` may be left
 out, and is where it would say what is not true of the piece; `(a|b)` is one of the two. A template of which a slot has
 nothing to say is not used. "a" becomes "an" by itself.
 """
