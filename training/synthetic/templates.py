@@ -92,7 +92,7 @@ TEMPLATES = {
         "A (nice|good|beautiful|lovely|great) {piece} {on_lead}.",
         "{kind}, {density}[ and {mood}][, {drums}].",
         "{mood} {kind} {pace}[, with {a_lead}].",
-        "Not too (complicated|long), just {mood} {kind}.",
+        "(All I want is|Simply) {mood} {kind}.",
     ),
     "instruments": (
         "{featured} playing a {mood} (melody|tune|piece)",

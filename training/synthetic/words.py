@@ -135,7 +135,7 @@ STYLES = {
         "folk, folky, rustic / homespun",
         "for a village dance, for a campfire, for a harvest festival, for a hike, for a country fair"
         " / for a barn dance at dusk",
-        "it sounds like friends playing on a porch, the melody is simple and singable, the tune is plain and old",
+        "it sounds like friends playing on a porch, the melody is singable, the tune sounds old",
     ),
     "baroque chorale": _style(
         "church music, sacred music, baroque music, hymn music, chorale music, liturgical music, baroque chorale music"
@@ -145,7 +145,7 @@ STYLES = {
         "baroque, sacred, churchly / hymn-like",
         "for a church service, for a cathedral, for a solemn ceremony, for a procession, for Easter morning"
         " / for evensong",
-        "the voices step from chord to chord, each phrase comes to rest on a cadence, it belongs in a stone church",
+        "the voices step from chord to chord, a congregation could sing along, it belongs in a stone church",
     ),
     "string quartet": _style(
         "chamber music, classical chamber music, classical music, string quartet music, classical strings"
@@ -165,7 +165,7 @@ STYLES = {
         "lyrical, neoclassical / intimate",
         "for a quiet evening, for a film scene, for reading, for a candlelit dinner, for journaling"
         " / for an evening by the fire",
-        "broken chords ripple underneath, the melody sings, it sounds like thoughts at a window",
+        "it sounds like a page of a diary, the melody sings, it sounds like thoughts at a window",
     ),
     "music box": _style(
         "lullaby music, nursery music, music box music, children's music, baby sleep music, bedtime music"
@@ -218,7 +218,7 @@ STYLES = {
         "reggae tune, reggae track, reggae song, roots reggae tune, reggae groove / Jamaican groove, dub tune",
         "reggae, Jamaican / Kingston-style",
         "for a beach party, for a hammock, for a summer barbecue, for a day by the sea / for a sunny day in Kingston",
-        "the offbeat rules, it sways like the Caribbean, it takes life easy",
+        "it has an island feel, it sways like the Caribbean, it takes life easy",
     ),
     "country": _style(
         "country, country music, Nashville country, country and western, honky-tonk, Americana / Southern country,"
@@ -249,7 +249,7 @@ STYLES = {
         "trap, trap-style / Atlanta-style",
         "for a rapper to freestyle over, for a street dance battle, for a mixtape, for a sneaker advert"
         " / for cruising the city at night",
-        "a rapper could freestyle over it, it is spare and heavy, it has plenty of swagger",
+        "a rapper could freestyle over it, it is heavy, it has plenty of swagger",
     ),
     "metal": _style(
         "metal, heavy metal, metal music, thrash metal, headbanging metal / head-banger music, classic heavy metal",
@@ -379,8 +379,8 @@ SPEEDS = rows({
     "fast": "fast, very fast, rapid, really quick / presto",
 })  # fmt: skip
 PACES = rows({
-    "very slow": "at a crawl, at a very slow pace, at a snail's pace, very slowly / at a glacial pace",
-    "slow": "at a slow pace, slowly, at a slow tempo, in no rush / taking it slowly",
+    "very slow": "at a crawl, at a very slow pace, at a snail's pace, at a very slow tempo / at a glacial pace",
+    "slow": "at a slow pace, at a slow speed, at a slow tempo, in no rush / at a gentle crawl",
     "moderate": "at a walking pace, at a medium tempo, at a moderate speed, at a moderate pace / at a middling pace",
     "upbeat": "at a brisk pace, at a lively pace, at an upbeat tempo, at quite a quick tempo / moving along briskly",
     "fast": "at high speed, at a fast tempo, at a breakneck pace, at full tilt, at a fast pace / at lightning speed",
