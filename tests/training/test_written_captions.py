@@ -318,7 +318,8 @@ def test_no_caption_in_another_language_has_unknown_tokens():
     teacher = text_teacher.Teacher()
     tokens = text_teacher.foreign_tokens(teacher)
     assert tokens["walzer"] == {"waltz"} and tokens["小提琴"] == {"violin"} and "music" not in tokens
-    vocabulary = text_teacher.choose_tokens(teacher, {"music": torch.ones(2)}, [], 7000, tokens)
+    vectors = {word: torch.ones(2) for word in text_teacher.MUSIC.split() if word in teacher.tokenizer.get_vocab()}
+    vocabulary = text_teacher.choose_tokens(teacher, vectors, [], 7000, tokens)
     assert len(vocabulary) == len(set(vocabulary)) <= 7000
     tokenizer = text_teacher.make_tokenizer(vocabulary)
     rng = random.Random(0)
