@@ -60,6 +60,7 @@ LETTERS = "".join(  # Cyrillic, hiragana, katakana, and the parts of Korean syll
     for first, last in ((0x430, 0x44F), (0x3041, 0x3096), (0x30A1, 0x30FC), (0x1100, 0x1112), (0x1161, 0x1175))
     for code in range(first, last + 1)
 ) + "".join(map(chr, range(0x11A8, 0x11C3)))
+SENTENCES = LETTERS + "".join(frame for frames in FRAMES.values() for frame in frames)
 PHRASES = (
     "{0} music", "{0} {1}", "a {0} {1}", "{0} and {1}", "{0} {1} {2}", "music for {0} {1}", "a {0} tune with {1}",
     "{0}, {1}, {2}", "something {0} with a {1} {2}", "{0} in the {1}", "the sound of {0} {1}", "{0} {1} music with {2}",
@@ -114,7 +115,7 @@ def foreign_tokens(teacher: Teacher) -> dict[str, set[str]]:
             words += [word[:-2]] if meaning in MOODS and len(word) > 6 and not UNSPACED.search(word) else []
             for token in [*words, *_characters(normalise(part))]:
                 tokens.setdefault(token, set()).add(meaning)
-    for token in _characters(normalise(LETTERS + "".join(sum(FRAMES.values(), ())))):
+    for token in _characters(normalise(SENTENCES)):
         tokens.setdefault(token, {"music"})
     return {token: meanings for token, meanings in tokens.items() if token not in ids}
 
@@ -132,10 +133,10 @@ def choose_tokens(
     those nearest to the words of MUSIC."""
     ids, size = teacher.tokenizer.get_vocab(), size - len(others)
     keep = set(teacher.tokenizer.all_special_tokens)
-    characters = string.ascii_lowercase + string.digits + string.punctuation + "\N{EM DASH}\N{EN DASH}’‘“”°é♭♯"
-    characters += "".join(
-        teacher.tokenizer.backend_tokenizer.normalizer.normalize_str(word) for word in (LETTERS, *MEANINGS)
+    characters = (
+        string.ascii_lowercase + string.digits + string.punctuation + "\N{EM DASH}\N{EN DASH}’‘“”°é♭♯、。，：？！・"
     )
+    characters += teacher.tokenizer.backend_tokenizer.normalizer.normalize_str(" ".join([SENTENCES, *MEANINGS]))
     keep |= {token for c in characters for token in (c, f"##{c}") if token in ids}
     for text in [MUSIC, *captions]:
         keep |= set(teacher.tokenizer.tokenize(text))
@@ -149,17 +150,19 @@ def choose_tokens(
         if len(keep) >= size:
             break
         keep.add(words[i])
-    return [*sorted(keep, key=ids.get), *others]
+    return [*sorted(keep, key=ids.get), *sorted(others, key=runs_into_others)]
+
+
+def runs_into_others(token: str) -> bool:
+    """Whether a token is a word of a script without spaces."""
+    return UNSPACED.search(token.removeprefix("##")[1:]) is not None
 
 
 def make_tokenizer(vocabulary: list[str]) -> BertTokenizerFast:
-    """A WordPiece tokenizer that finds the words of scripts without spaces wherever they stand."""
-    inside = [token for token in vocabulary if len(token) > 1 and UNSPACED.search(token.removeprefix("##")[1:])]
-    pieces = [token for token in vocabulary if token not in set(inside)]
-    tokenizer = BertTokenizerFast(
-        vocab={token: index for index, token in enumerate(pieces)}, do_lower_case=True, model_max_length=MAX_TOKENS
-    )
-    tokenizer.add_tokens([AddedToken(word, normalized=True) for word in inside])
+    """A WordPiece tokenizer of these tokens; the last, words of scripts without spaces, are found wherever they stand."""
+    ids = {token: index for index, token in enumerate(vocabulary) if not runs_into_others(token)}
+    tokenizer = BertTokenizerFast(vocab=ids, do_lower_case=True, model_max_length=MAX_TOKENS)
+    tokenizer.add_tokens([AddedToken(word, normalized=True) for word in vocabulary[len(ids) :]])
     return tokenizer
 
 
@@ -248,10 +251,10 @@ def main() -> None:
     words = sorted((word for word in ids if re.fullmatch("[a-z]{2,}", word)), key=ids.get)
     word_vectors = dict(zip(words, teacher.embed(words), strict=True))
     others = foreign_tokens(teacher)
-    tokenizer = make_tokenizer(choose_tokens(teacher, word_vectors, sorted(set(captions)), args.vocabulary, others))
+    vocabulary = choose_tokens(teacher, word_vectors, sorted(set(captions)), args.vocabulary, others)
+    tokenizer = make_tokenizer(vocabulary)
     tokenizer.save_pretrained(out / "tokenizer")
 
-    vocabulary = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     pieces = [token for token in vocabulary if token not in word_vectors and token not in others]
     vectors = word_vectors | dict(zip(pieces, teacher.embed([p.removeprefix("##") for p in pieces]), strict=True))
     meanings = sorted(set().union(*others.values()))

@@ -322,6 +322,8 @@ def test_no_caption_in_another_language_has_unknown_tokens():
     vocabulary = text_teacher.choose_tokens(teacher, vectors, [], 7000, tokens)
     assert len(vocabulary) == len(set(vocabulary)) <= 7000
     tokenizer = text_teacher.make_tokenizer(vocabulary)
+    for word in ("walzer", "小提琴", "ワルツ", "왈츠", "вальс"):
+        assert tokenizer(word, add_special_tokens=False)["input_ids"] == [vocabulary.index(word)]
     rng = random.Random(0)
     for tags in RANDOM[:800]:
         caption = languages.write_caption(tags, rng, held_out=rng.random() < 0.3)
