@@ -159,7 +159,7 @@ def runs_into_others(token: str) -> bool:
 
 
 def make_tokenizer(vocabulary: list[str]) -> BertTokenizerFast:
-    """A WordPiece tokenizer of these tokens; the last, words of scripts without spaces, are found wherever they stand."""
+    """A WordPiece tokenizer of these tokens; the last, of scripts without spaces, are found wherever they stand."""
     ids = {token: index for index, token in enumerate(vocabulary) if not runs_into_others(token)}
     tokenizer = BertTokenizerFast(vocab=ids, do_lower_case=True, model_max_length=MAX_TOKENS)
     tokenizer.add_tokens([AddedToken(word, normalized=True) for word in vocabulary[len(ids) :]])

@@ -196,7 +196,7 @@ TEMPLATES = {
         "{ask} a {piece} {on_lead}",
         "{ask} {mood} {kind}[ {use}][, {drums}]",
         "{ask} a {mood} {piece} {moody}",
-        "{ask} {featured} playing {kind}",
+        "(I want|I'd like|let me hear) {featured} playing {kind}",
         "my (mum|mom|dad|grandma|friend) loves {kind}, can you make (some|one) with {a_lead}?",
         "Is there {kind} with {a_lead}[, {drums}]?",
         "{ask} a {lead_mod} {piece} in a {mode_word} key[, {tempo}]",

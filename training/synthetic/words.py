@@ -442,7 +442,7 @@ INSTRUMENTS = rows({
     "pan flute": "pan flute, panpipes, Andean pan flute, pan pipes / Peruvian pipes, zampona",
     "whistle": "whistle, tin whistle, penny whistle, Irish whistle / Irish tin whistle, metal whistle",
     "harmonica": "harmonica, blues harp, mouth organ, harp-style harmonica / mouth harp, diatonic harmonica",
-    "choir": "choir, wordless choir, choral voices, vocal ensemble, voices, choir of voices / wordless singers, chorus",
+    "choir": "choir, wordless choir, choral voices, vocal ensemble, voices / wordless singers, chorus",
     "synth choir": "synth choir, synthetic choir, synth voices, choir synth, synthesized choir / artificial voices,"
     " choir pad",
     "accordion": "accordion, squeezebox, button accordion, piano accordion, French accordion / concertina, musette",
