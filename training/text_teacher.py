@@ -60,7 +60,7 @@ LETTERS = "".join(  # Cyrillic, hiragana, katakana, and the parts of Korean syll
     for first, last in ((0x430, 0x44F), (0x3041, 0x3096), (0x30A1, 0x30FC), (0x1100, 0x1112), (0x1161, 0x1175))
     for code in range(first, last + 1)
 ) + "".join(map(chr, range(0x11A8, 0x11C3)))
-SENTENCES = LETTERS + "".join(frame for frames in FRAMES.values() for frame in frames)
+SENTENCES = " ".join([LETTERS, *(re.sub("{.*?}", " ", frame) for frames in FRAMES.values() for frame in frames)])
 PHRASES = (
     "{0} music", "{0} {1}", "a {0} {1}", "{0} and {1}", "{0} {1} {2}", "music for {0} {1}", "a {0} tune with {1}",
     "{0}, {1}, {2}", "something {0} with a {1} {2}", "{0} in the {1}", "the sound of {0} {1}", "{0} {1} music with {2}",
@@ -104,7 +104,8 @@ def foreign_tokens(teacher: Teacher) -> dict[str, set[str]]:
     """Tokens that the teacher lacks for the words of other languages, each with the English meanings that it serves.
 
     These are the words, for moods also without their endings, the characters that words and sentences are made of, and
-    the letters of the scripts, so that a word with others beside it is not unknown for one of its letters.
+    the letters of the scripts, so that a word with others beside it is not unknown for one of its letters. What other
+    words the sentences have means no more than "music".
     """
     normalise, ids = teacher.tokenizer.backend_tokenizer.normalizer.normalize_str, teacher.tokenizer.get_vocab()
     tokens: dict[str, set[str]] = {}
@@ -115,7 +116,9 @@ def foreign_tokens(teacher: Teacher) -> dict[str, set[str]]:
             words += [word[:-2]] if meaning in MOODS and len(word) > 6 and not UNSPACED.search(word) else []
             for token in [*words, *_characters(normalise(part))]:
                 tokens.setdefault(token, set()).add(meaning)
-    for token in _characters(normalise(SENTENCES)):
+    spaced = [word for word in re.findall(r"\w{3,}", SENTENCES.lower()) if not re.search("[\u3040-\u9fff]", word)]
+    words = [word if UNSPACED.search(word) else normalise(word) for word in spaced if word not in LETTERS]
+    for token in [*words, *_characters(normalise(SENTENCES))]:
         tokens.setdefault(token, {"music"})
     return {token: meanings for token, meanings in tokens.items() if token not in ids}
 

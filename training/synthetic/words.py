@@ -483,7 +483,7 @@ INSTRUMENTS = rows({
     "vinyl crackle": "vinyl crackle, record noise, needle crackle, tape and vinyl noise / crackling vinyl,"
     " surface noise",
 })  # fmt: skip
-SINGULARS = {"blues", "Rhodes", "bass", "brass", "hip hop instrumentals"}
+SINGULARS = {"blues", "Rhodes", "bass", "brass"}
 MASS_NOUNS = {
     "brass", "massed brass", "hand percussion", "percussion", "light percussion", "chip percussion",
     "vinyl crackle", "record noise", "needle crackle", "tape and vinyl noise", "synthetic percussion", "brushwork",
