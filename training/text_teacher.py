@@ -8,6 +8,10 @@ only. The student's word vectors are the teacher's for each token alone, in 128 
 learn to give the teacher's embedding, through a linear head that is thrown away, for captions of the data set, for
 captions in which words were replaced by others of the vocabulary, and for short phrases of such words.
 
+The teacher knows English only. The words of other languages that synthetic/languages.py has tables of become tokens of
+their own, with the vectors of their English meanings, and the student learns such a caption by the teacher's embedding
+of its English.
+
 Writes OUT/tokenizer and OUT/text_tower. Where the data set has no captions there is nothing to fit words to, and
 melody-tiny's own tower is written.
 """
@@ -24,9 +28,10 @@ import datasets
 import numpy as np
 import torch
 import torch.nn.functional as F
+from synthetic.languages import FRAMES, MEANINGS, MOODS, UNSPACED, in_english
 from torch import Tensor, nn
 from tqdm.auto import tqdm
-from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
+from transformers import AddedToken, AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
 
 from melody_diffusers import MELODY_TINY, MuLanModel
 from melody_diffusers.data.datasets import read_folder
@@ -50,6 +55,12 @@ tambourine shaker vinyl crackle tape noise hiss party wedding dinner cafe bar lo
 rain sunset sunrise city road car train forest ocean mountain space stars river snow campfire kitchen workout gym
 running travel romance coffee tea bedroom
 """
+LETTERS = "".join(  # Cyrillic, hiragana, katakana, and the parts of Korean syllables
+    chr(code)
+    for first, last in ((0x430, 0x44F), (0x3041, 0x3096), (0x30A1, 0x30FC), (0x1100, 0x1112), (0x1161, 0x1175))
+    for code in range(first, last + 1)
+) + "".join(map(chr, range(0x11A8, 0x11C3)))
+SENTENCES = " ".join([LETTERS, *(re.sub("{.*?}", " ", frame) for frames in FRAMES.values() for frame in frames)])
 PHRASES = (
     "{0} music", "{0} {1}", "a {0} {1}", "{0} and {1}", "{0} {1} {2}", "music for {0} {1}", "a {0} tune with {1}",
     "{0}, {1}, {2}", "something {0} with a {1} {2}", "{0} in the {1}", "the sound of {0} {1}", "{0} {1} music with {2}",
@@ -89,12 +100,46 @@ def mean_hidden(model: BertModel, batch: dict[str, Tensor]) -> Tensor:
     return (hidden * weight).sum(dim=1) / weight.sum(dim=1)
 
 
-def choose_tokens(teacher: Teacher, word_vectors: dict[str, Tensor], captions: list[str], size: int) -> list[str]:
-    """`size` tokens of the teacher's vocabulary, in its order: all that captions and MUSIC need, every character, the
-    short word endings, the most frequent words, and for the rest those nearest to the words of MUSIC."""
-    ids = teacher.tokenizer.get_vocab()
+def foreign_tokens(teacher: Teacher) -> dict[str, set[str]]:
+    """Tokens that the teacher lacks for the words of other languages, each with the English meanings that it serves.
+
+    These are the words, for moods also without their endings, the characters that words and sentences are made of, and
+    the letters of the scripts, so that a word with others beside it is not unknown for one of its letters. What other
+    words the sentences have means no more than "music".
+    """
+    normalise, ids = teacher.tokenizer.backend_tokenizer.normalizer.normalize_str, teacher.tokenizer.get_vocab()
+    tokens: dict[str, set[str]] = {}
+    for phrase, meaning in MEANINGS.items():
+        for part in re.split(r"[\s\-・]+", phrase):
+            word = part if UNSPACED.search(part) else normalise(part)
+            words = [word] if word.isalpha() and (part == phrase or part not in MEANINGS) else []
+            words += [word[:-2]] if meaning in MOODS and len(word) > 6 and not UNSPACED.search(word) else []
+            for token in [*words, *_characters(normalise(part))]:
+                tokens.setdefault(token, set()).add(meaning)
+    spaced = [word for word in re.findall(r"\w{3,}", SENTENCES.lower()) if not re.search("[\u3040-\u9fff]", word)]
+    words = [word if UNSPACED.search(word) else normalise(word) for word in spaced if word not in LETTERS]
+    for token in [*words, *_characters(normalise(SENTENCES))]:
+        tokens.setdefault(token, {"music"})
+    return {token: meanings for token, meanings in tokens.items() if token not in ids}
+
+
+def _characters(text: str) -> list[str]:
+    """The letters of a text as tokens at the start of a word and within one."""
+    return [token for letter in text if letter.isalpha() for token in (letter, f"##{letter}")]
+
+
+def choose_tokens(
+    teacher: Teacher, word_vectors: dict[str, Tensor], captions: list[str], size: int, others: dict[str, set[str]]
+) -> list[str]:
+    """`size` tokens, of which the `others` come last and the first are of the teacher's vocabulary, in its order: all
+    that captions and MUSIC need, every character, the short word endings, the most frequent words, and for the rest
+    those nearest to the words of MUSIC."""
+    ids, size = teacher.tokenizer.get_vocab(), size - len(others)
     keep = set(teacher.tokenizer.all_special_tokens)
-    characters = string.ascii_lowercase + string.digits + string.punctuation + "\N{EM DASH}\N{EN DASH}’‘“”°é♭♯"
+    characters = (
+        string.ascii_lowercase + string.digits + string.punctuation + "\N{EM DASH}\N{EN DASH}’‘“”°é♭♯、。，：？！・"
+    )
+    characters += teacher.tokenizer.backend_tokenizer.normalizer.normalize_str(" ".join([SENTENCES, *MEANINGS]))
     keep |= {token for c in characters for token in (c, f"##{c}") if token in ids}
     for text in [MUSIC, *captions]:
         keep |= set(teacher.tokenizer.tokenize(text))
@@ -108,7 +153,20 @@ def choose_tokens(teacher: Teacher, word_vectors: dict[str, Tensor], captions: l
         if len(keep) >= size:
             break
         keep.add(words[i])
-    return sorted(keep, key=ids.get)
+    return [*sorted(keep, key=ids.get), *sorted(others, key=runs_into_others)]
+
+
+def runs_into_others(token: str) -> bool:
+    """Whether a token is a word of a script without spaces."""
+    return UNSPACED.search(token.removeprefix("##")[1:]) is not None
+
+
+def make_tokenizer(vocabulary: list[str]) -> BertTokenizerFast:
+    """A WordPiece tokenizer of these tokens; the last, of scripts without spaces, are found wherever they stand."""
+    ids = {token: index for index, token in enumerate(vocabulary) if not runs_into_others(token)}
+    tokenizer = BertTokenizerFast(vocab=ids, do_lower_case=True, model_max_length=MAX_TOKENS)
+    tokenizer.add_tokens([AddedToken(word, normalized=True) for word in vocabulary[len(ids) :]])
+    return tokenizer
 
 
 def make_sentences(captions: list[str], words: list[str], count: int, rng: np.random.Generator) -> list[str]:
@@ -171,7 +229,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="data/synthetic", help="folder whose train captions are used")
     parser.add_argument("--out", required=True)
-    parser.add_argument("--vocabulary", type=int, default=6000)
+    parser.add_argument("--vocabulary", type=int, default=7000)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--sentences", type=int, default=15000)
@@ -195,13 +253,16 @@ def main() -> None:
     ids = teacher.tokenizer.get_vocab()
     words = sorted((word for word in ids if re.fullmatch("[a-z]{2,}", word)), key=ids.get)
     word_vectors = dict(zip(words, teacher.embed(words), strict=True))
-    vocabulary = choose_tokens(teacher, word_vectors, sorted(set(captions)), args.vocabulary)
-    ids = {token: index for index, token in enumerate(vocabulary)}
-    tokenizer = BertTokenizerFast(vocab=ids, do_lower_case=True, model_max_length=MAX_TOKENS)
+    others = foreign_tokens(teacher)
+    vocabulary = choose_tokens(teacher, word_vectors, sorted(set(captions)), args.vocabulary, others)
+    tokenizer = make_tokenizer(vocabulary)
     tokenizer.save_pretrained(out / "tokenizer")
 
-    pieces = [token for token in vocabulary if token not in word_vectors]
+    pieces = [token for token in vocabulary if token not in word_vectors and token not in others]
     vectors = word_vectors | dict(zip(pieces, teacher.embed([p.removeprefix("##") for p in pieces]), strict=True))
+    meanings = sorted(set().union(*others.values()))
+    english = dict(zip(meanings, teacher.embed(meanings), strict=True))
+    vectors |= {token: torch.stack([english[m] for m in sorted(found)]).mean(dim=0) for token, found in others.items()}
     static = principal_components(torch.stack([vectors[token] for token in vocabulary]), args.width)
 
     student = BertModel(
@@ -219,7 +280,8 @@ def main() -> None:
         # a deviation of 0.1: well above the positions' 0.02, so that what a word means outweighs where it stands
         student.embeddings.word_embeddings.weight.copy_(static * 0.1 / static.std())
     sentences = make_sentences(captions, [word for word in vocabulary if word in word_vectors], args.sentences, rng)
-    cosine = distil(student, tokenizer, sentences, teacher.embed(sentences), args.steps, args.batch_size)
+    target = teacher.embed([in_english(sentence) for sentence in sentences])
+    cosine = distil(student, tokenizer, sentences, target, args.steps, args.batch_size)
     student.save_pretrained(out / "text_tower")
     print(
         f"text tower: {len(tokenizer)} tokens, {sum(p.numel() for p in student.parameters()) / 1e6:.2f} M parameters, "

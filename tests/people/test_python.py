@@ -2,16 +2,19 @@
 
 import json
 import logging
+import re
 import threading
 from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
-from melody_diffusers import MeLoDyInpaintPipeline
+from melody_diffusers import MELODY_TINY, MeLoDyInpaintPipeline
 from melody_diffusers.audio import save_audio
 
 RATE = 24000
@@ -126,10 +129,35 @@ def test_regions_may_be_an_array(inpaint):
 # --- words
 
 
-def test_words_in_another_script_are_named_in_a_warning(pipe, warnings_of):
-    pipe(["a waltz", "вальс 圆舞曲"], **QUICK)
-    assert "'вальс 圆舞曲'" in warnings_of() and "knows no part of" in warnings_of()
-    assert "a waltz'" not in warnings_of()
+@pytest.fixture(scope="module")
+def shipped():
+    return MeLoDyInpaintPipeline.from_pretrained(MELODY_TINY)
+
+
+def test_words_in_another_script_are_named_in_a_warning(shipped, warnings_of):
+    shipped.encode_prompt(["a waltz", "a merry waltz вальс 圆"])
+    assert "'a merry waltz вальс 圆'" in warnings_of() and "knows no part of 'вальс', '圆'," in warnings_of()
+    assert "'a waltz'" not in warnings_of()
+
+
+@pytest.mark.parametrize(
+    "prompt", ["χαρούμενο βαλς για πιάνο", "ואלס שמח לפסנתר", "asdkjh qwoeiu zxcvv", "вальс 圆舞曲"]
+)
+def test_a_prompt_of_mostly_unknown_words_is_warned_of_once_with_advice(shipped, warnings_of, prompt):
+    shipped.encode_prompt(["a waltz", prompt])
+    assert f"not know most words of the prompt {prompt!r}: {prompt.split()[0]!r}" in warnings_of()
+    assert "style, instrument, mood or tempo" in warnings_of()
+    assert len(set(warnings_of().splitlines())) == 1  # and nothing of "a waltz"
+
+
+def test_prompts_as_people_write_them_are_not_warned_of(shipped):
+    root = Path(__file__).parents[2]
+    styles = yaml.safe_load((root / "training" / "configs" / "mulan" / "prompts.yaml").read_text())
+    prompts = [prompt for prompts in styles.values() for prompt in prompts]
+    prompts += re.findall(r"\*([a-z][^*]+)\*", (root / "README.md").read_text())  # in italics
+    assert len(prompts) > 70
+    lost = shipped.mulan.lost_words(shipped.tokenizer, prompts)
+    assert not [prompt for prompt, words in zip(prompts, lost) if words.mostly_strange]
 
 
 def test_a_prompt_that_is_cut_says_where(pipe, warnings_of):

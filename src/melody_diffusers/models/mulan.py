@@ -9,6 +9,7 @@ Shapes: B batch, T samples, W windows, F mel frames, M mel bands, P tokens of a 
 
 import math
 import threading
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,30 @@ from ..hf.bases import TransformersConfig, TransformersModel
 from ..spectra import log_mel_spectrogram
 
 _TOKENIZER_LOCK = threading.Lock()  # a fast tokenizer keeps padding and truncation as state and refuses a second caller
+
+
+LETTERS_PER_PIECE = 2.5  # a word of three pieces or more with fewer is but spelled out
+
+
+class LostWords(NamedTuple):
+    """What of a text is lost on the text tower.
+
+    Args:
+        unknown: words that the tokenizer has no tokens for.
+        strange: these, and words that it has but letters and syllables for, as for a language it was not made for.
+        num_words: the different words of letters in the text.
+        unread: the end that is cut off.
+    """
+
+    unknown: list[str]
+    strange: list[str]
+    num_words: int
+    unread: str
+
+    @property
+    def mostly_strange(self) -> bool:
+        """Whether more than half of the words are strange."""
+        return 2 * len(self.strange) > self.num_words
 
 
 class MuLanConfig(TransformersConfig, PretrainedConfig):
@@ -182,18 +207,30 @@ class MuLanModel(TransformersModel, PreTrainedModel):
         device = "cpu" if self.device.type == "meta" else self.device  # offloaded layer by layer
         return {name: tokens[name].to(device) for name in ("input_ids", "attention_mask")}
 
-    def lost_words(self, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[tuple[list[str], str]]:
-        """Of each text, the words that the tokenizer has no tokens for, and the end that is cut off; mostly nothing."""
+    def lost_words(self, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[LostWords]:
+        """What of each text the text tower cannot make sense of or does not read; mostly nothing."""
         if not tokenizer.is_fast:  # which alone say where in a text a token lies
-            return [([], "")] * len(texts)
+            return [LostWords([], [], 0, "")] * len(texts)
         with _TOKENIZER_LOCK:
             tokens = tokenizer(texts, padding=False, truncation=False, return_offsets_mapping=True)
         lost, read = [], self._max_tokens(tokenizer) - tokenizer.num_special_tokens_to_add()
-        for text, ids, places in zip(texts, tokens["input_ids"], tokens["offset_mapping"]):
+        for i, (text, ids, places) in enumerate(zip(texts, tokens["input_ids"], tokens["offset_mapping"])):
             within = [(token, place) for token, place in zip(ids, places) if place[1] > place[0]]
             unknown = [text[slice(*place)] for token, place in within if token == tokenizer.unk_token_id]
             unread = text[within[read][1][0] :] if len(within) > read else ""
-            lost.append((list(dict.fromkeys(unknown)), unread))
+            pieces: dict[int, list[int]] = {}  # the tokens of each word, by their places
+            for at, word in enumerate(tokens.word_ids(i)):
+                if word is not None and places[at][1] > places[at][0]:
+                    pieces.setdefault(word, []).append(at)
+            words = {text[places[found[0]][0] : places[found[-1]][1]]: found for found in pieces.values()}
+            words = {word: found for word, found in words.items() if any(map(str.isalpha, word))}
+            strange = [
+                word
+                for word, found in words.items()
+                if any(ids[at] == tokenizer.unk_token_id for at in found)
+                or (len(found) > 2 and len(word) < LETTERS_PER_PIECE * len(found))
+            ]
+            lost.append(LostWords(list(dict.fromkeys(unknown)), strange, len(words), unread))
         return lost
 
     @torch.no_grad()

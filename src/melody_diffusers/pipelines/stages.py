@@ -178,16 +178,22 @@ class Stages(Pipeline):
             embeddings = torch.cat(clips)
         else:
             prompts = check_prompt(prompt)
-            for text, (unknown, unread) in zip(prompts, self.mulan.lost_words(self.tokenizer, prompts)):
-                if unread:
+            for text, lost in zip(prompts, self.mulan.lost_words(self.tokenizer, prompts)):
+                if lost.unread:
                     logger.warning(
                         f"The prompt {_short(text)} is too long for the text model, which does not read its "
-                        f"end, {_short(unread)}: put what matters first."
+                        f"end, {_short(lost.unread)}: put what matters first."
                     )
-                if unknown:
+                if lost.mostly_strange:
+                    logger.warning(
+                        f"The text model does not know most words of the prompt {_short(text)}: "
+                        f"{_listed(lost.strange)}. Describe the music by its style, instrument, mood or tempo, in "
+                        "English, as in 'a slow solo piano piece'; else it may be any music."
+                    )
+                elif lost.unknown:
                     logger.warning(
                         f"Of the prompt {_short(text)} the text model knows no part of "
-                        f"{', '.join(map(repr, unknown))}, and the music will not follow that."
+                        f"{_listed(lost.unknown)}, and the music will not follow that."
                     )
             inputs = self.mulan.tokenize(self.tokenizer, prompts)
             embeddings = self.mulan.get_text_features(**{name: tokens.to(device) for name, tokens in inputs.items()})
@@ -360,6 +366,11 @@ def _check_sizes(components: Mapping[str, Any]) -> None:
 def _short(text: str) -> str:
     """The text in quotes, in at most 80 characters, those of its middle left out."""
     return repr(text if len(text) <= 80 else f"{text[:50]} ... {text[-25:]}")
+
+
+def _listed(words: list[str], most: int = 10) -> str:
+    """The words in quotes; of many the first only."""
+    return ", ".join(map(repr, words[:most])) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 
 def _require_finite(tensor: torch.Tensor, stage: str) -> None:
