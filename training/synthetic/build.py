@@ -308,13 +308,14 @@ Level is {level}, peaks stay below 0.89.
 |---|---|---|
 {split_rows}
 
-Columns: `audio`; `captions` (a short prompt, a tag list, a style joined with a lead, a sentence, one on the instruments,
-one on tempo or key, a description and a request, in any order, and for a third of the clips one in another language);
-`prompts` (two, to judge by: `text` in words and sentences that no caption has, and what it has `named`); `style`; `family` and `lead` (the most prominent instrument); `instruments`; `featured`
-(those that play the music, the lead first); `ensemble` (solo, duo, trio or group); `bpm`; `tempo`; `key`; `mode`;
-`mode_word` (major or minor); `meter`; `mood`; `density` (of the melody: sparse, even or busy); `register` (low, middle
-or high in what the lead can play); `drums`; `form` (the sections in the clip); `ends` (the piece ends in the clip);
-`tune` (title of the tune it arranges, if any); `font`; `seed`; `piece_id`.
+Columns: `audio`; `captions` (a short prompt, a tag list, a style joined with a lead, a sentence, one on the
+instruments, one on tempo or key, a description and a request, in any order, and for a third of the clips one in another
+language); `prompts` (two, to judge by: `text` in words and sentences that no caption has, and what it has `named`);
+`style`; `family` and `lead` (the most prominent instrument); `instruments`; `featured` (those that play the music, the
+lead first); `ensemble` (solo, duo, trio or group); `bpm`; `tempo`; `key`; `mode`; `mode_word` (major or minor);
+`meter`; `mood`; `density` (of the melody: sparse, even or busy); `register` (low, middle or high in what the lead can
+play); `drums`; `form` (the sections in the clip); `ends` (the piece ends in the clip); `tune` (title of the tune it
+arranges, if any); `font`; `seed`; `piece_id`.
 
 Splits share no piece seed. The audio of train, validation and test is rendered with the permissively licensed sounds of
 LICENSES.md and synthesis; the split test_font uses another soundfont (by default TimGM6mb, GPL-2, which is not part of
