@@ -45,6 +45,9 @@ class DataConfig:
     Args:
         start: folder of an AudioVAEGAN to begin with: what it shares with this one, by name and shape, is taken over.
         freeze_encoder: keep its latents: encoder, scale and range stay as they are, and the decoder follows them.
+        deviation_power: deviations of the scaled latents are their ratios of signal to noise, the noise being what the
+            encoder lets the decoder put up with, to this power. 0 gives all numbers of a frame the same deviation, and
+            the diffusion model as much to do for those that hardly matter.
         components_clips: clips whose principal components the phase_gradient head begins with, where `start` is not
             given; 0: none.
     """
@@ -55,6 +58,7 @@ class DataConfig:
     heldout_clips: int = 64
     start: str | None = None
     freeze_encoder: bool = False
+    deviation_power: float = 0.0
     components_clips: int = 0
 
 
@@ -230,11 +234,16 @@ def main() -> None:
 
     vae.eval()
     with run.averaged_weights(), torch.no_grad():
-        raw_means = [
-            vae.encode(clip.unsqueeze(0).to(run.device)).latent_dist.mean[0]  # (L, D)
-            for clip in spread(clips, config.data.statistics_clips)
-        ]
-        clipped = 0.0 if frozen else vae.fit_latent_statistics(torch.cat(raw_means))
+        clipped = 0.0
+        if not frozen:
+            latent_dists = [
+                vae.encode(clip.unsqueeze(0).to(run.device)).latent_dist
+                for clip in spread(clips, config.data.statistics_clips)
+            ]
+            means = torch.cat([each.mean[0] for each in latent_dists])  # (L, D)
+            noise = torch.cat([each.logvar[0].exp() for each in latent_dists]).mean(0).sqrt()  # (D,)
+            deviations = (means.std(0) / noise) ** config.data.deviation_power
+            clipped = vae.fit_latent_statistics(means, deviations)
         heldout = AudioClips(config.data.folder, "validation", None, sample_rate=vae.sample_rate)
         heldout_clips = spread(heldout, config.data.heldout_clips)
         figures = heldout_figures(vae, heldout_clips)

@@ -110,6 +110,13 @@ def test_fitted_latents_have_unit_scale_and_decode_unchanged(vae):
     torch.testing.assert_close(latents.std((0, 1)), torch.ones(4), atol=1e-4, rtol=0)
     torch.testing.assert_close(vae.decode(latents * vae.config.latent_scale).sample, before, atol=1e-5, rtol=1e-4)
 
+    vae.fit_latent_statistics(raw, torch.tensor([2.0, 2.0, 6.0, 10.0]))  # whose mean square is 36
+    latents = vae.encode(waveform).latent_dist.mode()
+    torch.testing.assert_close(
+        latents.std((0, 1)) / vae.config.latent_scale, torch.tensor([2.0, 2.0, 6.0, 10.0]) / 6, atol=1e-4, rtol=0
+    )
+    torch.testing.assert_close(vae.decode(latents).sample, before, atol=1e-5, rtol=1e-4)
+
 
 def test_fitting_reports_the_share_that_is_clipped(vae):
     raw = torch.zeros(10000, 4)

@@ -359,14 +359,23 @@ class AudioVAEGAN(TransformersAutoencoder, PreTrainedModel):
         self.encoder.last.bias[self.latent_dim :] = (noise / 9 / values.clamp_min(1e-9)).log().clamp(max=0.0)
 
     @torch.no_grad()
-    def fit_latent_statistics(self, raw_latents: torch.Tensor, min_std: float = 1e-3) -> float:
-        """Sets `latent_mean` and `latent_std` from raw latents (..., D), so that each channel has mean 0, deviation 1.
+    def fit_latent_statistics(
+        self, raw_latents: torch.Tensor, deviations: torch.Tensor | None = None, min_std: float = 1e-3
+    ) -> float:
+        """Sets `latent_mean` and `latent_std` from raw latents (..., D), so that each channel has mean 0.
+
+        Args:
+            deviations: of the channels of the scaled latents, (D,), up to a common factor: their mean square will be 1.
+                By default each is 1.
 
         Returns:
             The share of those numbers that `latent_clip` then cuts off.
         """
         flat = raw_latents.reshape(-1, self.latent_dim).float()
         self.latent_mean.copy_(flat.mean(0))
-        self.latent_std.copy_(flat.std(0).clamp_min(min_std))
-        deviations = (flat - self.latent_mean) / self.latent_std
-        return (deviations.abs() > self.config.latent_clip).float().mean().item()
+        std = flat.std(0).clamp_min(min_std)
+        if deviations is not None:
+            std = std * deviations.square().mean().sqrt() / deviations
+        self.latent_std.copy_(std)
+        scaled = (flat - self.latent_mean) / self.latent_std
+        return (scaled.abs() > self.config.latent_clip).float().mean().item()
