@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from melody_diffusers.audio import load_audio, resample
 from melody_diffusers.data.datasets import AudioClips
-from melody_diffusers.evaluation.clips import CLIP_SECONDS, QUESTIONS, key_of, window_audio
+from melody_diffusers.evaluation.clips import CLIP_SECONDS, GRID_QUESTIONS, answer, key_of, window_audio
 from melody_diffusers.evaluation.judges import ClipJudge, augment_log_mel
 from melody_diffusers.evaluation.key import KEYS, KeyJudge, relative_key
 from melody_diffusers.training_utils import OptimConfig, RunConfig, TrainingRun, load_config, parse_args
@@ -46,7 +46,7 @@ def training_spectrograms(judge: ClipJudge, key_judge: KeyJudge, dataset: Datase
         waveform = resample(waveform, judge.config.sample_rate, key_judge.config.sample_rate)
         log_semitones.append(key_judge.log_semitones(waveform.unsqueeze(0))[0].half())
         key = key_of(row)
-        answers.append([judge.config.labels[question].index(row[question]) for question in QUESTIONS])
+        answers.append([names.index(answer(row, question)) for question, names in judge.config.labels.items()])
         answers[-1].append(-1 if key is None else KEYS.index(key))
     stacked = [torch.stack([x[: min(map(len, frames))] for x in frames]) for frames in (log_mels, log_semitones)]
     return TensorDataset(*stacked, torch.tensor(answers))
@@ -64,13 +64,13 @@ def accuracy(judge: ClipJudge, key_judge: KeyJudge, folder: str, name: str) -> d
     """The share of the ten-second windows of a split that the judges get right, for each question."""
     rate = judge.config.sample_rate
     rows = AudioClips(folder, name, None, rate).windows(CLIP_SECONDS)
-    heard: dict[str, list[str]] = {question: [] for question in [*QUESTIONS, "key"]}
+    heard: dict[str, list[str]] = {question: [] for question in [*judge.config.labels, "key"]}
     for start in tqdm(range(0, len(rows), 16), desc=name):
         batch = torch.stack([window_audio(row, rate) for row in rows[start : start + 16]])
         for question, answers in judge.judge(batch).items():
             heard[question] += answers
         heard["key"] += key_judge.judge(resample(batch, rate, key_judge.config.sample_rate))
-    right = {question: [row[question] for row in rows] for question in QUESTIONS}
+    right = {question: [answer(row, question) for row in rows] for question in judge.config.labels}
     right["key"] = [key_of(row) for row in rows]
     shares = {}
     for question, answers in heard.items():
@@ -96,7 +96,8 @@ def main() -> None:
     config = load_config(args.config, sections, args.set)
     train = load_dataset(config.data.folder, split="train").cast_column("audio", Audio(decode=False))
     train = train.shuffle(seed=config.run.seed).take(config.data.max_train_clips)
-    labels = {question: sorted(set(train[question])) for question in QUESTIONS}
+    said = {q: {answer(row, q) for row in train.remove_columns("audio")} for q in GRID_QUESTIONS}
+    labels = {q: sorted(a for a in answers if a is not None) for q, answers in said.items() if None not in answers}
     torch.manual_seed(config.run.seed)
     judge = ClipJudge(**{**config.model, "labels": labels})
     key_judge = KeyJudge(**config.key_model)
@@ -116,7 +117,7 @@ def main() -> None:
             logits = judge(augment_log_mel(log_mel, run.generators("augment", 1)[0]))
             key_logits = key_judge(augment_log_mel(log_semitones, run.generators("key augment", 1)[0]))
         losses = {
-            question: F.cross_entropy(logits[question].float(), answers[:, i]) for i, question in enumerate(QUESTIONS)
+            question: F.cross_entropy(logits[question].float(), answers[:, i]) for i, question in enumerate(labels)
         }
         losses["key"] = F.cross_entropy(key_logits.float(), answers[:, -1], ignore_index=-1, reduction="sum") / len(
             answers

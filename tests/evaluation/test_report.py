@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard
 
 from melody_diffusers import cli
 from melody_diffusers.evaluation.clips import NAMED_BPM, QUESTIONS, Clip, choose_prompts, choose_windows
+from melody_diffusers.evaluation.grid import choose_grid, grid_figures, grid_table
 from melody_diffusers.evaluation.judges import ClipJudge
 from melody_diffusers.evaluation.key import KeyJudge
 from melody_diffusers.evaluation.rows import key_hits, recognised, tempo_hits
@@ -119,6 +120,34 @@ def test_every_handwritten_prompt_names_a_class_once() -> None:
         for about in classes.values():
             assert set(about) <= {"names", "triple", "prompts"}
             assert any(NAMED_BPM.search(text) for text in about["prompts"][:2])
+
+
+def test_the_grid_takes_styles_in_turn_and_asks_what_its_prompts_name() -> None:
+    def window(piece: int, style: str, named: list[str]) -> dict:
+        prompts = [{"text": f"prompt {piece}", "named": ["style", "family", *named]}]
+        tags = {"family": "brass", "ensemble": "duo", "drums": False, "bpm": 90, "key": "F", "mode_word": "minor"}
+        return {"piece_id": str(piece), "style": style, "prompts": prompts, "meter": "3/4", **tags}
+
+    windows = [window(piece, "rock", ["drums", "bpm"]) for piece in range(6) for _ in range(2)]
+    windows += [window(6, "waltz", ["ensemble", "key"]), {**window(7, "folk", []), "prompts": []}]
+    chosen = [clip for _, clip in choose_grid(windows, "seen pairs", 4, seed=0)]
+    assert [clip.expected["style"] for clip in chosen] == ["rock", "waltz", "rock", "rock"]
+    assert len({clip.piece for clip in chosen}) == 4
+    rock, waltz = chosen[:2]
+    assert rock.expected == {"style": "rock", "family": "brass", "drums": "no drums"} and rock.bpm == 90
+    assert waltz.expected == {"style": "waltz", "family": "brass", "ensemble": "several players"}
+    assert (waltz.key, waltz.bpm, rock.key) == ("F minor", None, None)
+
+    heard = {"style": ["rock", "waltz", "folk", "rock"], "family": ["brass", "choir", "brass", "brass"]}
+    heard |= {"drums": ["no drums"] * 4, "bpm": [90.0] * 4, "key": ["F minor"] * 4}
+    figures = grid_figures(chosen, heard)
+    shares = {name: (figure["share"], figure["clips"]) for name, figure in figures.items()}
+    assert shares == {
+        "style": (0.75, 4), "family": (0.75, 4), "both": (0.5, 4), "drums": (1.0, 3), "tempo": (1.0, 3), "key": (1.0, 1)
+    }  # fmt: skip
+    assert grid_table({"seen pairs": figures})[-1].startswith(
+        "| seen pairs | 75% of 4 | 75% of 4 | 50% of 4 | 100% of 3 |"
+    )
 
 
 @pytest.mark.timeout(600)

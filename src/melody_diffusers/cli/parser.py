@@ -175,6 +175,8 @@ def parser() -> argparse.ArgumentParser:
     which = "compare these numbers of steps under the linear and the uniform schedule, such as 5 10 20"
     command.add_argument("--compare-steps", type=_count, nargs="+", default=[], metavar="STEPS", help=which)
     command.add_argument("--clips-per-class", type=_count, default=10, help="(default: 10)")
+    which = "of any style with any lead, for seen and for unseen pairs each, where the data set has them (default: 96)"
+    command.add_argument("--grid-clips", type=_count, default=96, help=which)
     for name in ("--num-inference-steps", "--top-k"):
         command.add_argument(name, type=int, help="(default: the model's own)")
     for name in ("--guidance-scale", "--temperature", "--top-p", "--lm-guidance-scale"):

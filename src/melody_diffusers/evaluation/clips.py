@@ -10,9 +10,10 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from melody_diffusers.audio import crop_or_pad, load_audio, save_audio
 from melody_diffusers.evaluation.key import named_key
 
 QUESTIONS = ("style", "family")
+GRID_QUESTIONS = (*QUESTIONS, "ensemble", "drums")
 CLIP_SECONDS = 10.0
 NAMED_BPM = re.compile(r"\b(\d{2,3})\s*(?:bpm|beats (?:per|a) minute)\b", re.IGNORECASE)
 
@@ -148,6 +150,17 @@ def choose_prompts(
     return clips
 
 
+def answer(row: dict, question: str) -> str | None:
+    """What is true of a row of the data set, or None where it does not say."""
+    if question in QUESTIONS:
+        return row[question]
+    if row.get(question) is None:
+        return None
+    if question == "drums":
+        return "drums" if row["drums"] else "no drums"
+    return "solo" if row["ensemble"] == "solo" else "several players"
+
+
 def is_triple(window: dict, hand_written: dict[str, dict[str, dict]]) -> bool:
     """True where a tap on every third beat, or three taps a beat, is the same tempo: triple metre, swing."""
     triple_styles = {style for style, about in hand_written.get("style", {}).items() if about.get("triple")}
@@ -173,11 +186,13 @@ def make_clips(
     test: list[dict],
     validation: list[dict],
     batch_size: int = 8,
+    grid: Mapping[str, list[tuple[dict, Clip]]] = MappingProxyType({}),
 ) -> dict[str, list[Clip]]:
     """Writes the audio of every row, and of the reference set for Frechet distances, and a manifest beside it.
 
     Args:
         test, validation: windows of ten seconds of these splits; the reference set is chosen from `validation`.
+        grid: rows of `choose_grid`, which are made, and "real " before their names.
     """
     sample_rate = pipe.sample_rate
     chosen = choose_windows(test, settings.clips_per_class, settings.seed)
@@ -212,8 +227,15 @@ def make_clips(
             (folder / clip.file).parent.mkdir(parents=True, exist_ok=True)
             save_audio(folder / clip.file, waveform.float().cpu(), sample_rate=sample_rate)
 
-    for name, pairs in (("real", chosen), ("reference", reference)):
-        for clip, (row, _) in zip(manifest[name], tqdm(pairs, desc=name), strict=True):
+    real_rows: dict[str, list[dict]] = {
+        name: [row for row, _ in pairs] for name, pairs in (("real", chosen), ("reference", reference))
+    }
+    for name, pairs in grid.items():
+        manifest[name] = [clip for _, clip in pairs]
+        manifest[f"real {name}"] = [replace(clip, file=f"real {clip.file}") for _, clip in pairs]
+        real_rows[f"real {name}"] = [row for row, _ in pairs]
+    for name, windows in real_rows.items():
+        for clip, row in zip(manifest[name], tqdm(windows, desc=name), strict=True):
             write([clip], window_audio(row, sample_rate).unsqueeze(0))
 
     def generators(clips: list[Clip]) -> list[torch.Generator]:
@@ -241,8 +263,9 @@ def make_clips(
             waveforms = read_clips(folder, manifest["real"][batch], sample_rate).to(pipe.device)
             write(manifest[name][batch], maker(manifest[name][batch], waveforms)[..., : waveforms.shape[-1]])
 
-    for start in tqdm(range(0, len(prompts), batch_size), desc="generated"):
-        clips = prompts[start : start + batch_size]
+    asked = [*prompts, *(clip for name in grid for clip in manifest[name])]
+    for start in tqdm(range(0, len(asked), batch_size), desc="generated"):
+        clips = asked[start : start + batch_size]
         audios = pipe(
             prompt=[clip.text for clip in clips],
             audio_duration=CLIP_SECONDS,

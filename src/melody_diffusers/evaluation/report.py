@@ -27,6 +27,7 @@ from diffusers import DiffusionPipeline
 import melody_diffusers
 from melody_diffusers.evaluation.clips import CLIP_SECONDS, QUESTIONS, Settings, in_batches, make_clips, read_manifest
 from melody_diffusers.evaluation.embeddings import Embedding, load_embedding, log_mel_statistics, mulan_embedding
+from melody_diffusers.evaluation.grid import GRID_SPLITS, choose_grid, grid_figures, grid_table
 from melody_diffusers.evaluation.judges import ClipJudge
 from melody_diffusers.evaluation.key import KeyJudge
 from melody_diffusers.evaluation.listeners import missing_listeners
@@ -36,6 +37,7 @@ from melody_diffusers.evaluation.rows import (
     ROWS,
     embed_clips,
     evaluate_clips,
+    judge_row,
     measure_reconstruction,
     measure_velocity,
 )
@@ -114,6 +116,9 @@ def as_markdown(report: dict) -> str:
     ]
     if report["sampling"]:
         lines += ["", "## Steps and schedules", "", *sampling_table(report["sampling"], rows["real"])]
+    if report.get("grid"):
+        lines += ["", "## Any style with any lead", "", "Prompts in words that training captions never use.", ""]
+        lines += grid_table(report["grid"])
     for question in QUESTIONS:
         shown = [name for name in ROWS[:4] if name in rows]
         lines += ["", f"## Recognised by {question}", "", f"| {question} | {' | '.join(shown)} |"]
@@ -192,7 +197,13 @@ def write_report(
         folder.mkdir(parents=True, exist_ok=True)
         test, validation = (read_windows(split, CLIP_SECONDS) for split in ("test", "validation"))
         with torch.no_grad():
-            manifest = make_clips(pipe, settings, hand_written, folder, test, validation, arguments.batch_size)
+            count = 4 if arguments.quick else arguments.grid_clips
+            grid = {
+                name: choose_grid(read_windows(split, CLIP_SECONDS), name, count, settings.seed)
+                for split, name in GRID_SPLITS.items()
+            }
+            grid = {name: chosen for name, chosen in grid.items() if chosen}
+            manifest = make_clips(pipe, settings, hand_written, folder, test, validation, arguments.batch_size, grid)
 
     earlier: dict = {}
     if arguments.reuse and (arguments.out / "report.json").is_file():
@@ -203,6 +214,15 @@ def write_report(
         speed = measure_speed(pipe, audio_duration=CLIP_SECONDS, **measured, **settings.call_arguments)
         speed["load_seconds"] = measure_load_seconds(arguments.model)
     sample_rate = pipe.sample_rate
+    grid_rows = {
+        name: grid_figures(
+            manifest[name],
+            judge_row(manifest[name], in_batches(folder, manifest[name], sample_rate), sample_rate, judge, key_judge),
+        )
+        for grid_name in GRID_SPLITS.values()
+        for name in (f"real {grid_name}", grid_name)
+        if name in manifest
+    }
     rows, real_against_real = evaluate_clips(folder, manifest, judge, key_judge, pipe, embeddings)
     sampling: list[dict] = []
     if arguments.compare_steps:
@@ -224,6 +244,7 @@ def write_report(
         "chance": {question: 1 / len(judge.config.labels[question]) for question in QUESTIONS},
         "rows": rows,
         "real_against_real": real_against_real,
+        "grid": grid_rows,
         "reconstruction": measure_reconstruction(folder, manifest["real"], manifest["reconstructed"], pipe.vae),
         "velocity": measure_velocity(folder, manifest["real"], pipe, arguments.batch_size),
         "speed": speed,

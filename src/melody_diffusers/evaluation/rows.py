@@ -157,8 +157,8 @@ def evaluate_clips(
     """
     sample_rate = pipe.sample_rate
     embedded = {
-        name: embed_clips(in_batches(folder, clips, sample_rate), sample_rate, embeddings)
-        for name, clips in tqdm(manifest.items(), desc="embedding")
+        name: embed_clips(in_batches(folder, manifest[name], sample_rate), sample_rate, embeddings)
+        for name in tqdm((*ROWS, "reference"), desc="embedding")
     }
 
     def styled(name: str) -> dict[str, torch.Tensor]:
