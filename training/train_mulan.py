@@ -121,7 +121,7 @@ class TagReader(nn.Module):
 
     Args:
         rows: of the data set.
-        columns: of strings, or of numbers above 0.
+        columns: of strings, of truth values, or of numbers above 0.
         width: E of the embeddings.
     """
 
@@ -131,7 +131,8 @@ class TagReader(nn.Module):
         for column in columns:
             values = [row[column] for row in rows]
             known = torch.tensor([value is not None for value in values])
-            if isinstance(next((value for value in values if value is not None), None), (int, float)):
+            first = next((value for value in values if value is not None), None)
+            if isinstance(first, (int, float)) and not isinstance(first, bool):
                 bins = torch.tensor([value or 1.0 for value in values]).log() / math.log(1.04)
                 centres = torch.arange(int(bins[known].min()), int(bins[known].max()) + 2)
                 near = torch.softmax(-0.5 * (bins[:, None] - centres).square(), dim=1)

@@ -160,6 +160,7 @@ def test_tags_are_asked_of_the_rows_that_have_them(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "training"))
     from train_mulan import TagReader
 
+    assert TagReader([{"drums": True}, {"drums": False}], ["drums"], width=4).targets.tolist() == [[0, 1], [1, 0]]
     rows = [{"key": "A", "bpm": 100}, {"key": "B", "bpm": 104}, {"key": None, "bpm": None}, {"key": "A", "bpm": 150}]
     reader = TagReader(rows, ["key", "bpm"], width=4)
     keys, tempi = reader.targets.split(reader.sizes, dim=1)
