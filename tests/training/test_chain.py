@@ -2,7 +2,9 @@
 
 import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.parquet
 import pytest
@@ -11,7 +13,7 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertTokenizerFast, RobertaTokenizer
 
-from melody_diffusers import MeLoDyPipeline, MuLanModel
+from melody_diffusers import AngleScheduler, MeLoDyPipeline, MuLanModel
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "training" / "configs"
@@ -90,6 +92,18 @@ def test_every_stage_trains_on_the_last_ones_output_and_the_whole_makes_music(da
             ratio = distances.mean() / expected.mean()
             assert ratio > 0 and torch.allclose(distances, ratio * expected, atol=1e-3 * float(distances.max()))
 
+    out = tmp_path / "distilled"
+    run = [
+        *unchanging[:4],
+        encoded[0],
+        *unchanging[-2:],
+        f"run.output_dir={out}",
+        f"data.teacher={stages / 'dual_path'}",
+    ]
+    run_script(monkeypatch, "distill_dual_path.py", "--config", CONFIGS / "dual_path" / "distilled.yaml", "--set", *run)
+    student, teacher = (load_file(next(folder.glob("*.safetensors"))) for folder in (out, stages / "dual_path"))
+    assert student.keys() == teacher.keys() and all(torch.equal(student[key], teacher[key]) for key in student)
+
     for name in ("vae_gan", "mulan", "semantic_encoder", "semantic_lm", "dual_path"):
         recorded = yaml.safe_load((stages / name / "run.yaml").read_text())
         assert recorded["run"]["max_steps"] == 2
@@ -98,6 +112,54 @@ def test_every_stage_trains_on_the_last_ones_output_and_the_whole_makes_music(da
     audio = pipe("a slow waltz", num_inference_steps=2, generator=torch.Generator().manual_seed(0)).audios
     assert audio.shape == (1, 1, 240_000) and abs(audio).max() > 0
     assert "held-out" in capsys.readouterr().out
+
+
+def test_a_student_goes_in_one_step_where_its_teacher_goes_in_two(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "training"))
+    from distill_dual_path import DataConfig, step_angles, teacher_velocity, two_steps
+
+    generator = torch.Generator().manual_seed(0)
+    angle = step_angles(torch.rand(64, 4, generator=generator), num_frames=8, num_steps=3, known_share=0.25)
+    counts = torch.stack([(angle / (torch.pi / 6)).round() == step for step in range(4)]).float().mean((1, 2))
+    torch.testing.assert_close(angle, (angle / (torch.pi / 6)).round() * torch.pi / 6)
+    assert ((counts - 0.25).abs() < 0.08).all()
+
+    music, noise = torch.randn(2, 64, 8, 5, generator=generator)
+    noisy = AngleScheduler().add_noise(music, noise, angle)
+
+    def velocity_of(factor: float) -> Callable:
+        """Of a teacher that believes the music to be `factor` times as loud."""
+
+        def velocity(z: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+            d = d[..., None]
+            return (z * d.cos() - factor * music) / d.sin().clamp(min=1e-6)
+
+        return velocity
+
+    omega = torch.pi / 12
+    true = AngleScheduler().get_velocity(music, noise, angle) * (angle > 0)[..., None]
+    torch.testing.assert_close(two_steps(velocity_of(1.0), noisy, angle, omega), true, atol=1e-4, rtol=1e-4)
+
+    learnt, d = two_steps(velocity_of(0.8), noisy, angle, omega), angle
+    there = AngleScheduler().step(learnt, d, noisy, next_timestep=(d - 2 * omega).clamp(min=0)).prev_sample
+    by_hand = noisy
+    for _ in range(2):
+        after = (d - omega).clamp(min=0)
+        by_hand = AngleScheduler().step(velocity_of(0.8)(by_hand, d), d, by_hand, next_timestep=after).prev_sample
+        d = after
+    known = (angle == 0)[..., None]
+    torch.testing.assert_close(there, torch.where(known, noisy, by_hand), atol=1e-4, rtol=1e-4)
+
+    def network(z: torch.Tensor, d: torch.Tensor, tokens: torch.Tensor) -> SimpleNamespace:
+        assert len(z) == len(d)
+        return SimpleNamespace(
+            sample=torch.cat([torch.full_like(z[: len(tokens)], 2.0), torch.ones_like(z[len(tokens) :])])
+        )
+
+    data = DataConfig(folder="", teacher="", guidance_scale=3.0, guidance_interval=(0.0, 0.85))
+    angles = torch.tensor([[0.1, 1.5]])
+    guided = teacher_velocity(network, torch.zeros(2, 1), data)(torch.zeros(2, 2, 1), angles.expand(2, 2))
+    assert guided[..., 0].tolist() == [[4.0, 2.0]] * 2  # 1 + 3 (2 - 1) within the interval
 
 
 @pytest.fixture(scope="module")

@@ -138,11 +138,13 @@ def guided_velocity(
 ) -> torch.Tensor:
     """Classifier-free guidance, v = v_uncond + s (v_cond - v_uncond), in one forward pass: (B, L, D).
 
-    `network` gives the velocity of latents, angles and semantic tokens, as `DualPathDiffusionModel` does. A scale s for
-    each frame is (1, L, 1); a single 1 halves the work.
+    `network` gives the velocity of latents, angles and semantic tokens, as `DualPathDiffusionModel` does. Angles are
+    (1, L) or (B, L). A scale s for each frame is (1, L, 1) or (B, L, 1); a single 1 halves the work.
     """
     if not isinstance(guidance_scale, torch.Tensor) and guidance_scale == 1:
         return network(latents, angle, semantic_tokens)
+    if angle.ndim == 2 and len(angle) > 1:
+        angle = torch.cat([angle, angle])
     velocity = network(torch.cat([latents, latents]), angle, semantic_tokens)
     conditional, unconditional = velocity.chunk(2)
     return unconditional + guidance_scale * (conditional - unconditional)

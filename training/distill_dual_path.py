@@ -1,0 +1,131 @@
+"""Distils a diffusion model and its guidance into one that needs half the steps and a third of the work of each.
+
+Progressive distillation (Salimans and Ho 2022) in angles: from an angle d the guided teacher takes two steps of omega,
+the student learns the one velocity that goes as far,
+
+    v = (cos(2 omega) z_d - z_{d - 2 omega}) / sin(2 omega),    2 omega = pi / (2 T)        (eq. 9, solved for v)
+
+frame by frame, each chunk of a window at an angle of its own. The student takes T equal steps without guidance. With
+`data.teacher` a student, `data.guidance_scale=1` and half of T, it can be halved again.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from melody_diffusers.data.datasets import EncodedClips
+from melody_diffusers.losses import velocity_loss
+from melody_diffusers.models.dual_path import DualPathDiffusionModel
+from melody_diffusers.pipelines.denoise import guided_velocity
+from melody_diffusers.schedulers.angle import AngleScheduler
+from melody_diffusers.training_utils import OptimConfig, RunConfig, TrainingRun, load_config, parse_args
+from melody_diffusers.training_utils.velocity import chunk_angles
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """What is learnt from.
+
+    Args:
+        folder: output of encode_dataset.py.
+        teacher: folder of the model to distil, which the student begins as.
+        num_steps: T, of the student, all equal; the teacher takes twice as many.
+        guidance_scale, guidance_interval: of the teacher, as in the pipeline; 1 is no guidance.
+        known_share: of the chunks, which stand at angle 0, as the past of a continuation does.
+        num_tokens: semantic tokens of a training window.
+    """
+
+    folder: str
+    teacher: str
+    num_steps: int = 3
+    guidance_scale: float = 2.5
+    guidance_interval: tuple[float, float] = (0.0, 0.85)
+    known_share: float = 0.25
+    num_tokens: int = 250
+    validation_windows: int = 64
+
+
+def step_angles(draws: Tensor, num_frames: int, num_steps: int, known_share: float) -> Tensor:
+    """Angles (B, L) at which a sampler of equal steps asks, one for each chunk, from uniform draws (B, M); 0 in
+    `known_share` of the chunks."""
+    unknown = ((draws - known_share) / (1 - known_share)).clamp(max=1 - 1e-6)  # [0, 1) where it is not negative
+    steps = torch.where(unknown < 0, 0.0, (unknown * num_steps).floor() + 1)
+    return chunk_angles(steps / num_steps, num_frames)
+
+
+def two_steps(velocity: Callable[[Tensor, Tensor], Tensor], z: Tensor, angle: Tensor, omega: float) -> Tensor:
+    """The velocity (B, L, D) that takes latents z at angles (B, L) in one step of 2 omega where `velocity` of latents
+    and angles takes them in two; 0 in frames whose angle is 0."""
+    scheduler, there = AngleScheduler(), z
+    for step in (0, 1):
+        before, after = ((angle - turn * omega).clamp(min=0) for turn in (step, step + 1))
+        there = scheduler.step(velocity(there, before).float(), before, there, next_timestep=after).prev_sample
+    return (math.cos(2 * omega) * z - there) / math.sin(2 * omega) * (angle > 0).unsqueeze(-1)
+
+
+def teacher_velocity(teacher: torch.nn.Module, tokens: Tensor, data: DataConfig) -> Callable[[Tensor, Tensor], Tensor]:
+    """The guided velocity of latents (B, L, D) and angles (B, L)."""
+    lowest, highest = (share * math.pi / 2 for share in data.guidance_interval)
+
+    def velocity(z: Tensor, angle: Tensor) -> Tensor:
+        scale: float | Tensor = data.guidance_scale
+        if scale != 1:
+            within = (angle > lowest - 1e-4) & (angle < highest + 1e-4)
+            scale = torch.where(within, scale, 1.0).unsqueeze(-1)  # (B, L, 1)
+        return guided_velocity(lambda *inputs: teacher(*inputs).sample, z, angle, tokens, scale)
+
+    return velocity
+
+
+def main() -> None:
+    args = parse_args(__doc__)
+    sections = {"data": DataConfig, "optim": OptimConfig, "run": RunConfig}
+    config = load_config(args.config, sections, args.set)
+    data = config.data
+    torch.manual_seed(config.run.seed)
+    model = DualPathDiffusionModel.from_pretrained(data.teacher).float()
+    run = TrainingRun(config.run, models={"dual_path": model}, config=config)
+    teacher = DualPathDiffusionModel.from_pretrained(data.teacher).float().eval().requires_grad_(False).to(run.device)
+    optimizer = run.optimizer(model.parameters(), config.optim)
+    clips = EncodedClips(data.folder, "train", num_tokens=data.num_tokens)
+    loader = DataLoader(clips, batch_size=config.run.batch_size, shuffle=True, num_workers=config.run.num_workers)
+    omega = math.pi / (4 * data.num_steps)
+
+    def distance(z: Tensor, tokens: Tensor, noise: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """Student's velocity and the teacher's of two steps."""
+        angle = step_angles(draws, z.shape[1], data.num_steps, data.known_share)
+        noisy = AngleScheduler().add_noise(z, noise, angle)
+        with torch.no_grad(), run.autocast():
+            target = two_steps(teacher_velocity(teacher, tokens, data), noisy, angle, omega)
+        with run.autocast():
+            velocity = model(noisy, angle, tokens).sample.float()
+        return velocity * (angle > 0).unsqueeze(-1), target
+
+    for batch in run.steps(loader):
+        z, tokens = batch["latents"].float(), batch["semantic_tokens"]  # (B, L, D), (B, S)
+        draws = run.rand("angle", len(z), model.config.num_chunks)
+        loss = velocity_loss(*distance(z, tokens, run.randn("noise", *z.shape), draws))
+        run.backward(loss, optimizer)
+        run.finish_step(velocity=loss)
+    run.save()
+
+    held_out = EncodedClips(data.folder, "validation", num_tokens=data.num_tokens)
+    windows = [held_out[i] for i in range(min(data.validation_windows, len(held_out)))]
+    generator, losses = torch.Generator().manual_seed(0), []
+    with run.averaged_weights(), torch.no_grad():
+        for window in windows:
+            z, tokens = (window[name][None].to(run.device) for name in ("latents", "semantic_tokens"))
+            noise = torch.randn(z.shape, generator=generator).to(run.device)
+            draws = torch.rand(1, model.config.num_chunks, generator=generator).to(run.device)
+            losses.append(float(velocity_loss(*distance(z.float(), tokens, noise, draws))))
+    mean = sum(losses) / max(len(losses), 1)
+    run.log(velocity_to_teacher=mean)
+    print(f"dual_path, {data.num_steps} steps: {mean:.4f} from two steps of its teacher, after {run.step} steps.")
+
+
+if __name__ == "__main__":
+    main()
