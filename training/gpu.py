@@ -4,9 +4,10 @@
     python training/gpu.py --out outputs/gpu --minutes 9.5
 
 Nothing is fetched. Packages that this Python lacks may lie as wheels in --wheels (`make gpu-wheels` fetches them). The
-training goes on from melody-tiny's diffusion model where an encoded data set is at hand or, with --stage vae_gan, from
-the VAE-GAN of --start, against discriminators, on music that is rendered there first. Each part has a time of its own,
-and what fails or runs out of it is noted and costs the others nothing. --device cpu rehearses it all.
+training renders music, encodes it with melody-tiny's own parts if the --stage trains on codes, and goes on from what
+the project ships: the diffusion model, the language model or, with --stage vae_gan, the VAE-GAN of training/weights,
+against discriminators. Each part has a time of its own, and what fails or runs out of it is noted and costs the others
+nothing. --device cpu rehearses it all.
 
 --out then holds at most eight files: summary.json, tests.txt, benchmark.txt, training.txt and the newest weights, in 16
 bits.
@@ -20,8 +21,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
+TINY = ROOT / "src/melody_diffusers/checkpoints/melody-tiny"
+ENCODERS = ("vae", "mulan", "tokenizer", "mulan_quantizer", "semantic_tokenizer")
 PACKAGES = "import accelerate, datasets, diffusers, einops, peft, pydantic, safetensors, soundfile, soxr, transformers"
 BENCHMARK = """
 import sys, torch
@@ -81,19 +85,45 @@ save_file({name: w.half() if w.is_floating_point() else w for name, w in weights
 """
 
 
+class Stage(NamedTuple):
+    """A training: the name of its model, what it goes on from, its configuration, what else is set, and whether it
+    trains on an encoded data set or on the music itself."""
+
+    model: str
+    start: Path
+    config: str = "tiny"
+    sets: tuple[str, ...] = ()
+    is_encoded: bool = True
+
+
+STAGES = {
+    "dual_path": Stage("dual_path", TINY / "dual_path", sets=("run.batch_size=64",)),
+    "semantic_lm": Stage("semantic_lm", TINY / "semantic_lm", sets=("run.batch_size=64", "data.keep_mulan=true")),
+    "vae_gan": Stage(
+        "vae",
+        ROOT / "training/weights/phase_gradient",
+        "phase_gradient",
+        ("loss.adversarial=0.1", "loss.feature_matching=1.0", "run.batch_size=32", "run.num_workers=4"),
+        is_encoded=False,
+    ),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/gpu"), help="folder for the results")
     parser.add_argument("--minutes", type=float, default=9.5, help="for everything (default: 9.5)")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--wheels", type=Path, help="folder of wheels for what this Python lacks")
-    parser.add_argument("--stage", choices=("dual_path", "vae_gan"), default="dual_path", help="what to train")
+    parser.add_argument("--stage", choices=STAGES, default="dual_path", help="what to train (default: dual_path)")
+    parser.add_argument("--start", type=Path, help="folder of a model to go on from (default: what the project ships)")
+    parser.add_argument("--parts", type=Path, default=TINY, help="folder of a pipeline that encodes the music")
     parser.add_argument(
-        "--start", type=Path, default=ROOT / "training/weights/phase_gradient", help="folder of a VAE-GAN to go on from"
+        "--encoded", type=Path, help="encoded data set to train on (default: rendered and encoded here)"
     )
-    parser.add_argument("--hours", type=float, default=10.0, help="of music to render for the VAE-GAN (default: 10)")
+    parser.add_argument("--hours", type=float, default=20.0, help="of music to render (default: 20)")
+    parser.add_argument("--set", nargs="*", default=[], metavar="SECTION.KEY=VALUE", help="for the training")
     parser.add_argument("--train_only", action="store_true", help="leave out tests and benchmarks")
-    parser.add_argument("--encoded", type=Path, default=Path("outputs/tiny/encoded"), help="data set to train on")
     args = parser.parse_args()
     started, parts = time.monotonic(), {}
     args.out.mkdir(parents=True, exist_ok=True)
@@ -137,25 +167,26 @@ def main() -> None:
         part("benchmark, melody-tiny, 10 s", 0.3, *tiny, log="benchmark.txt")
         part("benchmark, melody-tiny, 30 s", 0.3, *tiny, "--duration", "30", log="benchmark.txt")
         part("benchmark, kernel and graphs", 0.5, "-c", BENCHMARK, args.device, log="benchmark.txt")
-    run, data = args.out / "training", args.encoded
-    model, config = {"dual_path": ("dual_path", "tiny"), "vae_gan": ("vae", "phase_gradient")}[args.stage]
-    if args.stage == "vae_gan":
-        data = site.with_name("melody-gpu-music")
-        command = ["training/synthetic/build.py", "--out", data, "--hours", args.hours, "--test_font", "none"]
-        part("music", 0.4, *command, log="training.txt")
-        start = args.start
-    else:
-        start = ROOT / "src/melody_diffusers/checkpoints/melody-tiny/dual_path"
-    if any(data.glob("*")) and left() > 30:
-        command = [f"training/train_{args.stage}.py", "--config", f"training/configs/{args.stage}/{config}.yaml"]
-        command += ["--max_minutes", f"{(left() - 20) / 60:.2f}", "--set", f"data.folder={data}"]
+    stage, run, music = STAGES[args.stage], args.out / "training", site.with_name("melody-gpu-music")
+    data = args.encoded if args.encoded is not None and stage.is_encoded else music
+    if data == music:
+        build = ["training/synthetic/build.py", "--out", music, "--hours", args.hours, "--test_font", "none"]
+        part("music", 0.4, *build, log="training.txt")
+        if stage.is_encoded and any(music.glob("*")):
+            data = site.with_name("melody-gpu-encoded")
+            sets = [f"data.folder={music}", "data.splits=[train]", f"encode.output_dir={data}"]
+            sets += [f"parents.{name}={args.parts / name}" for name in ENCODERS]
+            sets += ["encode.batch_size=32"]
+            encode = ["training/encode_dataset.py", "--config", "training/configs/encode/tiny.yaml", "--set", *sets]
+            part("encoding", 0.5, *encode, log="training.txt")
+    if any(data.glob("*")) and left() > 45:
+        command = [f"training/train_{args.stage}.py", "--config", f"training/configs/{args.stage}/{stage.config}.yaml"]
+        command += ["--max_minutes", f"{(left() - 30) / 60:.2f}", "--set", f"data.folder={data}"]
         command += [f"run.output_dir={run}", "run.max_steps=1000000", "run.keep_checkpoints=1", "run.trackers=[]"]
-        command += [f"data.start={start}"]
-        if args.stage == "vae_gan":
-            command += ["loss.adversarial=0.1", "loss.feature_matching=1.0", "run.batch_size=32", "run.num_workers=4"]
+        command += [f"data.start={args.start or stage.start}", *stage.sets, *args.set]
         part("training", 1.0, *command, log="training.txt")
         for file in sorted(run.glob("checkpoints/step-*"))[-1:]:
-            for name in (f"ema.{model}.safetensors", f"model.{model}.safetensors"):
+            for name in (f"ema.{stage.model}.safetensors", f"model.{stage.model}.safetensors"):
                 part(name, 0.5, "-c", HALVE, file / name, args.out / name, log="training.txt")
             shutil.copy(file / "state.json", args.out)
 
