@@ -10,8 +10,9 @@ synthetic/build.py, its pieces are composed again, to know their notes. `--quick
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -50,12 +51,12 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def written_notes(
-    style: str, seed: int, seconds: float, lead: str | None = None, tunes_file: Path | None = None
-) -> np.ndarray:
+def written_notes(row: Mapping[str, Any], seconds: float, tunes_file: Path | None = None) -> np.ndarray | None:
     """All pitched notes of a piece of synthetic/compose.py, (N, 3): start and end in seconds, MIDI pitch.
 
-    `lead` tells a piece of the split unseen_pairs, `tunes_file` holds the tunes that its data set arranges.
+    None where the composer makes another piece of the row's style and seed than it did when the data set was built.
+
+    `tunes_file` holds the tunes that its data set arranges.
     """
     sys.path.insert(0, str(Path(__file__).parent / "synthetic"))
     from compose import compose
@@ -63,7 +64,10 @@ def written_notes(
     from tunes import load
 
     tunes = load(str(tunes_file)) if tunes_file is not None else ()
-    piece = compose(style, seed, seconds, lead in unseen_leads(style), tunes)
+    is_unseen = row["lead"] in unseen_leads(row["style"])
+    piece = compose(row["style"], row["seed"], seconds, is_unseen, tunes)
+    if any(getattr(piece.tags, name) != row[name] for name in ("lead", "bpm", "key", "mood", "instruments")):
+        return None
     beat = 60 / piece.tags.bpm
     notes = [
         (note.start * beat, (note.start + note.length) * beat, note.pitch)
@@ -86,10 +90,7 @@ def read_windows(data: Path, split: str, seconds: float, sample_rate: int) -> li
         for i, row in enumerate(dataset.rows):
             clip = dataset.clip(i)
             is_composed = {"style", "seed", "piece_id"} <= row.keys()
-            notes = None
-            if is_composed:
-                length = clip.shape[-1] / sample_rate
-                notes = written_notes(row["style"], row["seed"], length, row["lead"], tunes_file)
+            notes = written_notes(row, clip.shape[-1] / sample_rate, tunes_file) if is_composed else None
             clips.append(Window(clip, notes))
     windows, length = [], round(seconds * sample_rate)
     for waveform, notes in clips:

@@ -3,6 +3,7 @@
 import json
 import runpy
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +37,18 @@ def test_a_vae_is_judged_on_a_folder_of_recordings(tmp_path: Path, monkeypatch, 
     assert "3 clips of 1 s" in out and all(f"| {name} | " in out for name in names)
 
 
-def test_written_notes_are_those_of_the_composer() -> None:
+def test_written_notes_are_those_of_the_composer(monkeypatch) -> None:
     pytest.importorskip("scipy")
-    notes = runpy.run_path(str(TRAINING / "evaluate_vae.py"))["written_notes"]("waltz", 3, 20.0)
+    monkeypatch.syspath_prepend(str(TRAINING / "synthetic"))
+    from compose import compose
+
+    written_notes = runpy.run_path(str(TRAINING / "evaluate_vae.py"))["written_notes"]
+    row = asdict(compose("waltz", 3, 20.0).tags)
+    notes = written_notes(row, 20.0)
     assert notes.shape[1] == 3 and len(notes) > 40 and (np.diff(notes[:, 0]) >= 0).all()
     assert (notes[:, 1] > notes[:, 0]).all() and notes[:, 0].max() > 15
     assert ((notes[:, 2] >= 21) & (notes[:, 2] <= 108)).all()
+    assert written_notes({**row, "bpm": row["bpm"] + 1}, 20.0) is None  # a row of another composer
 
 
 def test_recordings_are_twenty_and_their_files_have_names_of_their_own() -> None:

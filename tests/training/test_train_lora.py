@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
+import yaml
 
 from melody_diffusers import MeLoDyPipeline, cli, lora_training
 from melody_diffusers.audio import load_audio
@@ -200,6 +201,8 @@ def test_if_all_would_be_held_out_one_is_trained_on():
     assert choose_sides([recording("0"), recording("1")], 10, 0.2) == {"0" * 8: "held out", "1" * 8: "train"}
 
 
-def test_the_prompts_of_the_package_are_those_that_the_text_tower_is_judged_by():
-    prompts = (TRAINING / "configs" / "mulan" / "prompts.yaml").read_text(encoding="utf-8")
-    assert (Path(lora_training.__file__).with_name("prompts.yaml")).read_text(encoding="utf-8") == prompts
+def test_the_prompts_of_the_package_are_among_those_that_the_text_tower_is_judged_by():
+    """Of the sixteen styles that melody-tiny knows."""
+    judged = yaml.safe_load((TRAINING / "configs" / "mulan" / "prompts.yaml").read_text(encoding="utf-8"))
+    own = yaml.safe_load(Path(lora_training.__file__).with_name("prompts.yaml").read_text(encoding="utf-8"))
+    assert len(own) == 16 and own.items() <= judged.items()

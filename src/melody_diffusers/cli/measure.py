@@ -60,13 +60,11 @@ def evaluate(args: argparse.Namespace) -> int:
     pipe, _ = load_pipeline("MeLoDyPipeline", args)
     if pipe.semantic_tokenizer is None:
         raise ValueError(f"--model {args.model!r} has no semantic_tokenizer, which the row from_tokens needs.")
-    from datasets import get_dataset_split_names
-
-    from ..data.datasets import AudioClips
+    from ..data.datasets import AudioClips, split_names
     from ..evaluation.report import write_report
 
     def read_windows(split: str, seconds: float) -> list[dict[str, Any]]:
-        if split == "unseen_pairs" and split not in get_dataset_split_names(str(args.data)):
+        if split == "unseen_pairs" and split not in split_names(args.data):
             return []
         return AudioClips(args.data, split, None, pipe.sample_rate).windows(seconds)
 

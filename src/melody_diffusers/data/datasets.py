@@ -79,6 +79,11 @@ def read_folder(read: Callable[..., Any], folder: str | os.PathLike, **arguments
         return read(str(folder), cache_dir=str(cache_folder(Path(folder)) / "datasets"), **arguments)
 
 
+def split_names(folder: str | os.PathLike) -> list[str]:
+    """The splits of a data set folder."""
+    return read_folder(datasets.get_dataset_split_names, folder)
+
+
 def _load_split(folder: str | os.PathLike, split: str) -> datasets.Dataset:
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"There is no data set folder at {folder}.")

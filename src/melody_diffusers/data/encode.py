@@ -32,7 +32,7 @@ from ..models.mulan import MuLanModel
 from ..models.residual_quantizer import ResidualQuantizer
 from ..models.semantic_tokenizer import SemanticTokenizer
 from ..timebase import Timebase
-from .datasets import AudioClips, read_folder, tag_list
+from .datasets import AudioClips, split_names, tag_list
 
 
 @dataclass
@@ -188,7 +188,7 @@ def encode_dataset(
                 shutil.rmtree(outdated)
             written.write_text(settings, encoding="utf-8")
     state.wait_for_everyone()  # what is outdated is gone before anybody looks
-    for split in read_folder(datasets.get_dataset_split_names, folder) if splits is None else splits:
+    for split in split_names(folder) if splits is None else splits:
         clips = AudioClips(folder, split, None, encoder.timebase.sample_rate)
         _encode_split(clips, encoder, output, batch_size, rows_per_part, state)
 
