@@ -126,14 +126,15 @@ def test_the_grid_takes_styles_in_turn_and_asks_what_its_prompts_name() -> None:
     def window(piece: int, style: str, named: list[str]) -> dict:
         prompts = [{"text": f"prompt {piece}", "named": ["style", "family", *named]}]
         tags = {"family": "brass", "ensemble": "duo", "drums": False, "bpm": 90, "key": "F", "mode_word": "minor"}
-        return {"piece_id": str(piece), "style": style, "prompts": prompts, "meter": "3/4", **tags}
+        return {"piece_id": str(piece), "style": style, "prompts": prompts, "meter": "4/4", **tags}
 
     windows = [window(piece, "rock", ["drums", "bpm"]) for piece in range(6) for _ in range(2)]
     windows += [window(6, "waltz", ["ensemble", "key"]), {**window(7, "folk", []), "prompts": []}]
-    chosen = [clip for _, clip in choose_grid(windows, "seen pairs", 4, seed=0)]
+    chosen = [clip for _, clip in choose_grid(windows, {"style": {"waltz": {"triple": True}}}, "seen pairs", 4, seed=0)]
     assert [clip.expected["style"] for clip in chosen] == ["rock", "waltz", "rock", "rock"]
     assert len({clip.piece for clip in chosen}) == 4
     rock, waltz = chosen[:2]
+    assert waltz.triple and not rock.triple
     assert rock.expected == {"style": "rock", "family": "brass", "drums": "no drums"} and rock.bpm == 90
     assert waltz.expected == {"style": "waltz", "family": "brass", "ensemble": "several players"}
     assert (waltz.key, waltz.bpm, rock.key) == ("F minor", None, None)

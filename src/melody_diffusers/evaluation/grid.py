@@ -8,13 +8,15 @@ prompts are of are judged beside them: what the judges hear at best.
 import random
 from typing import Any
 
-from melody_diffusers.evaluation.clips import GRID_QUESTIONS, Clip, answer, key_of
+from melody_diffusers.evaluation.clips import GRID_QUESTIONS, Clip, answer, is_triple, key_of
 from melody_diffusers.evaluation.rows import key_hits, recognised, tempo_hits
 
 GRID_SPLITS = {"test": "seen pairs", "unseen_pairs": "unseen pairs"}
 
 
-def choose_grid(windows: list[dict], name: str, count: int, seed: int) -> list[tuple[dict, Clip]]:
+def choose_grid(
+    windows: list[dict], hand_written: dict[str, dict[str, dict]], name: str, count: int, seed: int
+) -> list[tuple[dict, Clip]]:
     """At most `count` windows of as many pieces, the styles taking turns, each with the clip to be made of its prompt.
 
     A clip is asked what its prompt names.
@@ -38,7 +40,7 @@ def choose_grid(windows: list[dict], name: str, count: int, seed: int) -> list[t
             expected={question: said for question, said in answers.items() if said is not None},
             bpm=window["bpm"] if "bpm" in named else None,
             key=key_of(window) if "key" in named else None,
-            triple=window["meter"].startswith("3") or window["style"] == "jazz swing",
+            triple=is_triple(window, hand_written),
             source="prompt",
             piece=window["piece_id"],
             seed=seed + number,

@@ -199,7 +199,7 @@ def write_report(
         with torch.no_grad():
             count = 4 if arguments.quick else arguments.grid_clips
             grid = {
-                name: choose_grid(read_windows(split, CLIP_SECONDS), name, count, settings.seed)
+                name: choose_grid(read_windows(split, CLIP_SECONDS), hand_written, name, count, settings.seed)
                 for split, name in GRID_SPLITS.items()
             }
             grid = {name: chosen for name, chosen in grid.items() if chosen}
