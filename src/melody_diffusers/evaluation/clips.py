@@ -10,10 +10,9 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -185,8 +184,8 @@ def make_clips(
     folder: Path,
     test: list[dict],
     validation: list[dict],
+    grid: dict[str, list[tuple[dict, Clip]]],
     batch_size: int = 8,
-    grid: Mapping[str, list[tuple[dict, Clip]]] = MappingProxyType({}),
 ) -> dict[str, list[Clip]]:
     """Writes the audio of every row, and of the reference set for Frechet distances, and a manifest beside it.
 

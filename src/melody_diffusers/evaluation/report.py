@@ -203,7 +203,7 @@ def write_report(
                 for split, name in GRID_SPLITS.items()
             }
             grid = {name: chosen for name, chosen in grid.items() if chosen}
-            manifest = make_clips(pipe, settings, hand_written, folder, test, validation, arguments.batch_size, grid)
+            manifest = make_clips(pipe, settings, hand_written, folder, test, validation, grid, arguments.batch_size)
 
     earlier: dict = {}
     if arguments.reuse and (arguments.out / "report.json").is_file():
