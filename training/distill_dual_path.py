@@ -1,4 +1,4 @@
-"""Distils a diffusion model and its guidance into one that needs half the steps and a third of the work of each.
+"""Distils a diffusion model and its guidance into one that needs half the steps, each at half the work.
 
 Progressive distillation (Salimans and Ho 2022) in angles: from an angle d the guided teacher takes two steps of omega,
 the student learns the one velocity that goes as far,
