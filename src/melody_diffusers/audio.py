@@ -19,7 +19,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .sound_files import FORMATS, SOFTWARE, open_sound
+from .sound_files import (
+    FORMATS,
+    MAX_COMMENT_BYTES,
+    MAX_OPUS_COMMENT_BYTES,
+    SOFTWARE,
+    WAV_COMMENT_BYTES,
+    append_wav_comment,
+    open_sound,
+)
 
 AudioInput: TypeAlias = str | os.PathLike | bytes | BinaryIO | np.ndarray | Tensor | Sequence | Mapping
 """Sound as people hold it: a file by its path, its bytes, or open; an array, tensor or list, (T,), (C, T) or (1, C, T);
@@ -209,10 +217,12 @@ def save_audio(
         waveform: (T,) or (C, T); or sound in any other form, see `AudioInput`.
         sample_rate: of an array that comes without its rate; 24000 by default.
         format: "wav" and so on; by default the path's suffix says it.
-        comment: goes into the file's tags, beside the name of this software.
+        comment: goes into the file's tags, beside the name of this software. Where it is long, a WAV has its first line
+            in the header, which every program reads, and all of it behind the sound.
 
     Raises:
-        ValueError: no such format, or no sound that can be written; nothing has been written then.
+        ValueError: no such format, a comment that does not fit into it, or no sound that can be written; nothing has
+            been written then.
     """
     name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else getattr(path, "name", "the given file")
     suffix = Path(str(name)).suffix.lower() if format is None else f".{format.lower().lstrip('.')}"
@@ -220,6 +230,10 @@ def save_audio(
         raise ValueError(
             f"Audio is written as {', '.join(FORMATS)}; got {Path(str(name)).name if not format else format!r}."
         )
+    most = MAX_OPUS_COMMENT_BYTES if suffix == ".opus" else MAX_COMMENT_BYTES
+    note = f"{SOFTWARE} {comment or ''}".strip()
+    if len(note.encode()) > most:
+        raise ValueError(f"A comment in {suffix} has at most {most} bytes; got {len(note.encode())}. Shorten it.")
     waveform = file_within(waveform)
     if is_encoded(waveform):
         waveform = load_audio(waveform, sample_rate or DEFAULT_RATE, mono=False)
@@ -229,28 +243,33 @@ def save_audio(
         raise AudioError(error.allowed, error.got, f"{error.advice} {name} was not written.") from None
     rate = rate or sample_rate or DEFAULT_RATE
     if not isinstance(path, (str, os.PathLike)):
-        _write(path, samples, rate, suffix, comment)
+        _write(path, samples, rate, suffix, note)
         return
     place = Path(path)
     aside = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
     try:
-        _write(aside, samples, rate, suffix, comment)
+        _write(aside, samples, rate, suffix, note)
         os.replace(aside, place)
     finally:
         with contextlib.suppress(FileNotFoundError):
             aside.unlink()
 
 
-def _write(target: Path | BinaryIO, waveform: Tensor, rate: int, suffix: str, comment: str | None) -> None:
+def _write(target: Path | BinaryIO, waveform: Tensor, rate: int, suffix: str, note: str) -> None:
+    is_long = suffix == ".wav" and len(note.encode()) > WAV_COMMENT_BYTES
     container, encoding = FORMATS[suffix]
     options = {} if encoding == "PCM_16" else {"compression_level": LOSSY_LEVEL}
     with soundfile.SoundFile(target, "w", rate, len(waveform), encoding, format=container, **options) as file:
-        file.comment = f"{SOFTWARE} {comment or ''}".strip()
+        first_line = note.partition("\n")[0].encode()[:WAV_COMMENT_BYTES].decode(errors="ignore")
+        file.comment = first_line if is_long else note
         for block in waveform.split(BLOCK_SAMPLES, dim=1):  # Vorbis overflows on more
             samples = block.numpy().T  # (T, C)
             if encoding == "PCM_16":  # the inverse of reading
                 samples = np.clip(np.round(samples * 32768.0), -32768, 32767).astype(np.int16)
             file.write(np.ascontiguousarray(samples))
+    if is_long:
+        with open(target, "r+b") if isinstance(target, Path) else contextlib.nullcontext(target) as written:
+            append_wav_comment(written, note)
 
 
 def to_mono(waveform: Tensor) -> Tensor:

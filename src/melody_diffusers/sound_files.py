@@ -29,6 +29,10 @@ FORMATS = {  # suffix -> libsndfile's names of container and encoding
 UNKNOWN_LENGTH = 1 << 62  # and more is what the header of a FLAC says that was written to a pipe
 HEADER_BYTES = 1 << 16
 MP3_SPARE_SAMPLES = 4 * 1152  # which encoders announce and then leave out
+MAX_COMMENT_BYTES = 1 << 20  # of a comment that is read
+MAX_OPUS_COMMENT_BYTES = 50_000  # from 51,201 on libsndfile writes an Opus file that nothing opens
+WAV_COMMENT_BYTES = 2000  # from 2,047 on libsndfile does not read what is in the header, from some 50,000 on it drops it
+MAX_CHUNKS = 10_000
 CHUNKS = (b"fmt ", b"data", b"fact", b"LIST", b"bext", b"smpl", b"cue ", b"inst", b"id3 ")  # of a WAV
 NEEDS_PYAV = {  # where in a file, which bytes, of what
     "an MPEG-4 file, such as M4A": (4, b"ftyp"),
@@ -91,7 +95,7 @@ class SoundFile:
         rate: samples a second. channels: how many.
         frames: samples of each channel that its header promises; None where it does not say.
         format: container and encoding, such as "WAV PCM_16".
-        genre: as its tags say, or "".
+        genre: as its tags say, or "". comment: likewise.
         notes: what libsndfile noted about the header.
         spare: samples that may be missing at the end of a file that is whole.
     """
@@ -101,6 +105,7 @@ class SoundFile:
     frames: int | None
     format: str
     genre: str = ""
+    comment: str = ""
     notes: str = ""
     spare: int = 0
 
@@ -118,7 +123,8 @@ class _ByLibsndfile(SoundFile):
         is_known = all(part.frames < UNKNOWN_LENGTH for part in parts)
         self.frames = sum(part.frames for part in parts) if is_known else None
         self.format = f"{first.format} {first.subtype}"
-        self.genre, self.notes = first.copy_metadata().get("genre", ""), first.extra_info
+        tags = first.copy_metadata()
+        self.genre, self.comment, self.notes = tags.get("genre", ""), tags.get("comment", ""), first.extra_info
         self.spare = MP3_SPARE_SAMPLES * len(parts) if first.format in ("MP3", "MPEG") else 0
 
     def blocks(self, num_samples: int) -> Iterator[np.ndarray]:
@@ -136,7 +142,7 @@ class _ByPyAV(SoundFile):
         # what it says about time is not exact to the sample, so it serves as an estimate and not as a promise
         self.frames = None if duration is None else int(duration * self._stream.time_base * self.rate)
         self.format = f"{container.format.name} {self._stream.codec_context.name}"
-        self.genre = container.metadata.get("genre", "")
+        self.genre, self.comment = container.metadata.get("genre", ""), container.metadata.get("comment", "")
         self.spare = self.rate
 
     def blocks(self, num_samples: int) -> Iterator[np.ndarray]:
@@ -172,6 +178,62 @@ def open_sound(source: str | os.PathLike | bytes | BinaryIO) -> Iterator[SoundFi
         except soundfile.LibsndfileError as error:
             sound = _open_by_pyav(file, stack, error)
         yield sound
+
+
+def read_comment(source: str | os.PathLike | bytes | BinaryIO) -> str:
+    """The comment in the tags of a sound file; "" where there is none, or one of more than `MAX_COMMENT_BYTES`.
+
+    Raises:
+        As `open_sound`.
+    """
+    with contextlib.ExitStack() as stack:
+        if isinstance(source, (str, os.PathLike)):
+            file: BinaryIO = stack.enter_context(open(source, "rb"))
+        else:
+            file = source if hasattr(source, "read") and source.seekable() else io.BytesIO(source)
+        comment = _wav_comment(file)
+        if comment is None:
+            file.seek(0)
+            with open_sound(source if isinstance(source, (str, os.PathLike)) else file) as sound:
+                comment = sound.comment
+    return comment if len(comment) <= MAX_COMMENT_BYTES else ""
+
+
+def _wav_comment(file: BinaryIO) -> str | None:
+    """The longest comment in the INFO lists of a WAV; None of any other file, or where there is none."""
+    size, found = file.seek(0, os.SEEK_END), None
+    file.seek(0)
+    head, place = file.read(12), 12
+    if head[:4] not in (b"RIFF", b"RF64", b"BW64") or head[8:] != b"WAVE":
+        return None
+    for _ in range(MAX_CHUNKS):
+        file.seek(place)
+        name, length = file.read(4), int.from_bytes(file.read(4), "little")
+        if place + 8 >= size:
+            break
+        place += 8 + length + length % 2
+        if name != b"LIST" or length > MAX_COMMENT_BYTES or file.read(4) != b"INFO":
+            continue
+        tags, start = file.read(max(0, length - 4)), 0
+        while start + 8 < len(tags):
+            end = start + 8 + int.from_bytes(tags[start + 4 : start + 8], "little")
+            if tags[start : start + 4] == b"ICMT":
+                text = tags[start + 8 : end].rstrip(b"\0").decode("utf-8", "replace")
+                found = text if len(text) > len(found or "") else found
+            start = end + end % 2
+    return found
+
+
+def append_wav_comment(file: BinaryIO, comment: str) -> None:
+    """Puts a comment of any length behind the sound of a WAV that is open for writing, in an INFO list of its own."""
+    text = comment.encode() + b"\0"
+    text = b"ICMT" + len(text).to_bytes(4, "little") + text + b"\0" * (len(text) % 2)
+    file.seek(0, os.SEEK_END)
+    file.write(b"LIST" + (4 + len(text)).to_bytes(4, "little") + b"INFO" + text)
+    length = file.tell() - 8
+    file.seek(4)
+    file.write(min(length, 0xFFFFFFFF).to_bytes(4, "little"))
+    file.seek(0, os.SEEK_END)
 
 
 def _open_by_libsndfile(file: BinaryIO, source: Any, stack: contextlib.ExitStack) -> SoundFile:
