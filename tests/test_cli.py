@@ -172,7 +172,9 @@ def test_interruption_ends_in_one_line(monkeypatch, capsys, tmp_path):
     assert capsys.readouterr().err.endswith("melody: interrupted\n")
 
 
-@pytest.mark.parametrize("command", ["generate", "inpaint", "data build", "data encode", "benchmark", "evaluate"])
+@pytest.mark.parametrize(
+    "command", ["generate", "inpaint", "plan edit", "data build", "data encode", "benchmark", "evaluate"]
+)
 def test_every_command_explains_itself(command, capsys):
     assert run(*command.split(), "--help") == 0
     assert f"melody {command}" in capsys.readouterr().out

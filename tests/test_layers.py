@@ -19,6 +19,7 @@ LAYERS = {
     "devices": 1,
     "compiled": 1,
     "graphs": 1,
+    "plans": 1,
     "hf": 1,
     "losses": 2,
     "schedulers": 2,

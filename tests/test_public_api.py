@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[1]
 PUBLIC = """
     AngleScheduler AudioVAEGAN AudioVAEGANConfig DualPathDiffusionModel MELODY_TINY MeLoDyInpaintPipeline
     MeLoDyInputError MeLoDyPipeline MuLanConfig MuLanModel MultiPeriodDiscriminator MultiResolutionDiscriminator
-    ResidualQuantizer SemanticLM SemanticLMConfig SemanticTokenizer SemanticTokenizerConfig Timebase __version__
-    register
+    MusicPlan ResidualQuantizer SemanticLM SemanticLMConfig SemanticTokenizer SemanticTokenizerConfig Timebase
+    __version__ register
 """
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # for type checkers; a test holds it to the registry
     from .pipelines.checks import MeLoDyInputError as MeLoDyInputError
     from .pipelines.inpaint import MeLoDyInpaintPipeline as MeLoDyInpaintPipeline
     from .pipelines.text_to_music import MeLoDyPipeline as MeLoDyPipeline
+    from .plans import MusicPlan as MusicPlan
     from .schedulers.angle import AngleScheduler as AngleScheduler
     from .timebase import Timebase as Timebase
 

@@ -31,7 +31,9 @@ HEADER_BYTES = 1 << 16
 MP3_SPARE_SAMPLES = 4 * 1152  # which encoders announce and then leave out
 MAX_COMMENT_BYTES = 1 << 20  # of a comment that is read
 MAX_OPUS_COMMENT_BYTES = 50_000  # from 51,201 on libsndfile writes an Opus file that nothing opens
-WAV_COMMENT_BYTES = 2000  # from 2,047 on libsndfile does not read what is in the header, from some 50,000 on it drops it
+WAV_COMMENT_BYTES = (
+    2000  # from 2,047 on libsndfile does not read what is in the header, from some 50,000 on it drops it
+)
 MAX_CHUNKS = 10_000
 CHUNKS = (b"fmt ", b"data", b"fact", b"LIST", b"bext", b"smpl", b"cue ", b"inst", b"id3 ")  # of a WAV
 NEEDS_PYAV = {  # where in a file, which bytes, of what

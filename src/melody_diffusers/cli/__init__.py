@@ -1,4 +1,4 @@
-"""The `melody` command: generate, inpaint, data, lora, benchmark, evaluate.
+"""The `melody` command: generate, inpaint, plan, data, lora, benchmark, evaluate.
 
 Heavy imports stay inside the handlers, so that help and a mistyped argument answer at once. Whatever goes wrong ends in
 one line on stderr, which speaks of the command's own flags.
@@ -23,6 +23,7 @@ FLAGS = {  # argument of a pipeline -> what says it here
     "lm_guidance_scale": "--lm-guidance",
     "continuation": "--continuation",
     "fade_seconds": "--fade",
+    "semantic_tokens": "the plan",
     "audio": "the recording",
     "regions": "--start and --end",
     "regions[0][0]": "--start",

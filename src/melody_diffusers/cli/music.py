@@ -16,6 +16,8 @@ from .pipeline import load_pipeline
 if TYPE_CHECKING:
     import torch
 
+    from ..plans import MusicPlan
+
 TO_PIPE = Path("-")
 PIECES_AT_ONCE = 8
 
@@ -27,9 +29,11 @@ def generate(args: argparse.Namespace) -> int:
     if count > 1 and args.spectrogram is not None:
         raise ValueError(f"--spectrogram draws one piece of music; this makes {count}.")
     outputs = _outputs(args.output, count)
-    _check_outputs(args, [*outputs, *([args.spectrogram] if args.spectrogram else [])], [args.audio_prompt])
-    seed = _announce_seed(args)
-    pipe, load_seconds = _load_pipeline("MeLoDyPipeline", args)
+    check_outputs(args, [*outputs, *([args.spectrogram] if args.spectrogram else [])], [args.audio_prompt])
+    seed = announce_seed(args)
+    pipe, load_seconds = load_with_adapters("MeLoDyPipeline", args)
+    from ..pipelines.plan import plan_of
+
     for start in range(0, count, PIECES_AT_ONCE):
         pieces = range(start, min(start + PIECES_AT_ONCE, count))
         texts = [prompts[piece // args.count] for piece in pieces] if prompts else None
@@ -45,9 +49,10 @@ def generate(args: argparse.Namespace) -> int:
         )
         seconds = time.perf_counter() - started
         for row, piece in enumerate(pieces):
-            prompt = texts[row] if texts else f"like {args.audio_prompt}"
-            _write(args, outputs[piece], output, row, pipe.sample_rate, seeds[row], prompt)
-        _summarise(args, output, pipe.sample_rate, seeds, seconds, load_seconds)
+            comment = f"seed {seeds[row]}: {texts[row] if texts else f'like {args.audio_prompt}'}"
+            plan = None if args.no_plan else plan_of(pipe, output, row)
+            write_piece(args, outputs[piece], output.audios[row].cpu(), pipe.sample_rate, comment, plan)
+        summarise(args, output, pipe.sample_rate, seeds, seconds, load_seconds)
     return 0
 
 
@@ -55,10 +60,10 @@ def inpaint(args: argparse.Namespace) -> int:
     """`melody inpaint`: fill a region of a recording, or continue it."""
     if (args.start is None) != (args.end is None):
         raise ValueError("--start and --end belong together: they name the region to fill.")
-    _check_outputs(args, [args.output, *([args.spectrogram] if args.spectrogram else [])], [args.input])
+    check_outputs(args, [args.output, *([args.spectrogram] if args.spectrogram else [])], [args.input])
     args.count = 1
-    seed = _announce_seed(args)
-    pipe, load_seconds = _load_pipeline("MeLoDyInpaintPipeline", args)
+    seed = announce_seed(args)
+    pipe, load_seconds = load_with_adapters("MeLoDyInpaintPipeline", args)
     started = time.perf_counter()
     output = pipe(
         audio=args.input,
@@ -69,8 +74,9 @@ def inpaint(args: argparse.Namespace) -> int:
         **_sampling(args),
     )
     seconds = time.perf_counter() - started
-    _write(args, args.output, output, 0, pipe.sample_rate, seed, args.prompt or f"like {args.input}")
-    _summarise(args, output, pipe.sample_rate, [seed], seconds, load_seconds)
+    comment = f"seed {seed}: {args.prompt or f'like {args.input}'}"
+    write_piece(args, args.output, output.audios[0].cpu(), pipe.sample_rate, comment)
+    summarise(args, output, pipe.sample_rate, [seed], seconds, load_seconds)
     return 0
 
 
@@ -123,7 +129,7 @@ def _outputs(output: Path, count: int) -> list[Path]:
     return [output.with_stem(f"{output.stem}-{number:0{digits}d}") for number in range(1, count + 1)]
 
 
-def _check_outputs(args: argparse.Namespace, outputs: list[Path], inputs: list[str | None]) -> None:
+def check_outputs(args: argparse.Namespace, outputs: list[Path], inputs: list[str | None]) -> None:
     """Complain before minutes of work, not after: what cannot be written, and what must not be overwritten."""
     from ..sound_files import FORMATS
 
@@ -173,7 +179,7 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
-def _announce_seed(args: argparse.Namespace) -> int:
+def announce_seed(args: argparse.Namespace) -> int:
     """The first seed, printed before anything can go wrong."""
     seed = secrets.randbelow(2**31) if args.seed is None else args.seed
     if seed + args.count > 2**64:
@@ -182,7 +188,7 @@ def _announce_seed(args: argparse.Namespace) -> int:
     return seed
 
 
-def _load_pipeline(class_name: str, args: argparse.Namespace) -> tuple[Any, float]:
+def load_with_adapters(class_name: str, args: argparse.Namespace) -> tuple[Any, float]:
     """The pipeline, with the adapters that --lora names."""
     pipe, seconds = load_pipeline(class_name, args)
     started, scales = time.perf_counter(), {}
@@ -217,13 +223,25 @@ def _generators(seeds: list[int]) -> list["torch.Generator"]:
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
-def _write(
-    args: argparse.Namespace, path: Path, output: Any, row: int, sample_rate: int, seed: int, prompt: str
+def write_piece(
+    args: argparse.Namespace,
+    path: Path,
+    waveform: "torch.Tensor",
+    sample_rate: int,
+    comment: str,
+    plan: "MusicPlan | None" = None,
 ) -> None:
-    """One piece of the output to its file; where that fails at the last moment, to another place, and says so."""
+    """One piece, (1, T), to its file, its plan being the comment's last line; where that fails at the last moment, to
+    another place, and says so."""
     from ..audio import save_audio
+    from ..sound_files import MAX_OPUS_COMMENT_BYTES
 
-    waveform, comment = output.audios[row].cpu(), f"seed {seed}: {prompt}"  # (1, T)
+    if plan is not None:
+        whole = f"{' '.join(comment.split())}\n{plan.to_text()}"
+        if path.suffix.lower() == ".opus" and len(whole.encode()) > MAX_OPUS_COMMENT_BYTES - 100:
+            _warn(f"{path} has no room for a plan this long; .ogg, .flac and .wav do.")
+        else:
+            comment = whole
     if path == TO_PIPE:
         with tempfile.TemporaryFile() as file:  # libsndfile seeks, which a pipe cannot
             save_audio(file, waveform, sample_rate, format="wav", comment=comment)
@@ -246,6 +264,10 @@ def _write(
     _tell(args, f"wrote {path}" + (f" and {args.spectrogram}" if args.spectrogram else ""))
 
 
+def _warn(line: str) -> None:
+    print(f"melody: warning: {line}", file=sys.stderr, flush=True)
+
+
 def _tell(args: argparse.Namespace, line: str) -> None:
     """Prints where the sound does not go; when nobody reads it, the work goes on."""
     try:
@@ -258,7 +280,7 @@ def _close_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _summarise(
+def summarise(
     args: argparse.Namespace, output: Any, sample_rate: int, seeds: list[int], seconds: float, load_seconds: float
 ) -> None:
     """What was made, and how fast."""

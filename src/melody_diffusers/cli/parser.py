@@ -11,6 +11,7 @@ from .data import build_data, encode_data
 from .lora import train_adapter
 from .measure import benchmark, evaluate
 from .music import generate, inpaint
+from .plan import audit, edit, render, show
 
 EPILOG = """melody-tiny, the model that comes with the package, plays short instrumental pieces in sixteen styles: lo-fi
 hip hop, house, techno, ambient, rock, jazz swing, bossa nova, waltz, march, folk, baroque chorale, string quartet, solo
@@ -47,6 +48,21 @@ def _count(text: str) -> int:
     if not re.fullmatch(r"[1-9]\d{0,5}", text):
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 999999; got {text!r}")
     return int(text)
+
+
+class _Edit(argparse.Action):
+    """Keeps edits of different kinds in the order in which they were given."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        name = self.option_strings[0].lstrip("-")
+        try:
+            if name == "splice":
+                edit = (name, _seconds(values[0]), Path(values[1]))
+            else:
+                edit = (name, *map(_seconds, values[:2]), *map(_count, values[2:]))
+        except argparse.ArgumentTypeError as error:
+            parser.error(f"argument {option_string}: {error}")
+        namespace.edits = [*namespace.edits, edit]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -96,6 +112,8 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--duration", metavar="TIME", type=_seconds, default=10.0, help="of music, as 30, 30s or 1:30 (default: 10)"
     )
+    what = "do not write into the file what `melody plan render` needs to make it again"
+    command.add_argument("--no-plan", action="store_true", help=what)
     command.set_defaults(handler=generate)
 
     command = commands.add_parser("inpaint", parents=[model, sampling], help="fill or continue a recording")
@@ -107,6 +125,8 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--extend", type=_seconds, default=0.0, metavar="TIME", help="music to add after the end")
     command.add_argument("--prompt", help="what the new part should be (default: like the recording)")
     command.set_defaults(handler=inpaint)
+
+    _add_plan(commands, place)
 
     command = commands.add_parser("benchmark", parents=[model], help="how fast this machine is, by stage")
     command.add_argument(
@@ -189,3 +209,47 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--card", type=Path, help="Markdown about the model: with the report it becomes its README.md")
     command.set_defaults(handler=evaluate, dtype="float32")
     return top
+
+
+def _add_plan(commands: argparse._SubParsersAction, place: argparse.ArgumentParser) -> None:
+    plan = commands.add_parser("plan", help="show, edit and render the plan that a sound file holds")
+    kinds = plan.add_subparsers(metavar="command", required=True)
+    source = _Parser(add_help=False)
+    source.add_argument("input", type=Path, metavar="FILE", help="a sound file of `melody generate`, or a .melody file")
+
+    command = kinds.add_parser("show", parents=[source], help="what is in a plan")
+    command.add_argument("--tokens", action="store_true", help="and its tokens, a second a line")
+    command.set_defaults(handler=show)
+
+    when = "Times are seconds, or as 0:30, to the nearest token, 40 ms. Each edit is made on what those before it left."
+    command = kinds.add_parser(
+        "edit", parents=[source], help="cut, keep, repeat and splice to another plan", epilog=when
+    )
+    command.add_argument("--cut", nargs=2, action=_Edit, dest="edits", metavar=("START", "END"), help="leave this out")
+    command.add_argument("--keep", nargs=2, action=_Edit, dest="edits", metavar=("START", "END"), help="only this")
+    names, what = ("START", "END", "TIMES"), "let this be heard so often"
+    command.add_argument("--repeat", nargs=3, action=_Edit, dest="edits", metavar=names, help=what)
+    what = "put in another file's plan, of the same model"
+    command.add_argument("--splice", nargs=2, action=_Edit, dest="edits", metavar=("AT", "FILE"), help=what)
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help=".melody file to write")
+    command.add_argument("--overwrite", action="store_true", help="replace it if it is there")
+    command.set_defaults(handler=edit, edits=[])
+
+    command = kinds.add_parser("render", parents=[source, place], help="a plan to sound")
+    dtypes = ["float32", "bfloat16", "float16"]
+    command.add_argument("--dtype", choices=dtypes, help="of the weights (default: the plan's)")
+    command.add_argument("--steps", type=int, help="reverse steps of the diffusion (default: the plan's)")
+    command.add_argument("--guidance", type=float, help="classifier-free guidance (default: the plan's)")
+    command.add_argument("--seed", type=_seed, help="for other noise (default: the plan's)")
+    what = "LoRA adapter to play with, of which :0.5 takes half; may be repeated"
+    command.add_argument("--lora", action="append", default=[], metavar="FOLDER[:SCALE]", help=what)
+    command.add_argument("--spectrogram", type=Path, metavar="PNG", help="draw a mel spectrogram of the result, too")
+    where = "file to write: .wav, .flac, .ogg, .opus or .mp3; - writes WAV to a pipe"
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help=where)
+    command.add_argument("--overwrite", action="store_true", help="replace files that are not this command's own")
+    command.set_defaults(handler=render)
+
+    command = kinds.add_parser("audit", parents=[source], help="the longest run of a plan that stands in training data")
+    command.add_argument("--data", type=Path, required=True, help="folder that `melody data encode` wrote")
+    command.add_argument("--split", default="train", help="(default: train)")
+    command.set_defaults(handler=audit)

@@ -297,6 +297,18 @@ def _column_of_tensors(dataset: datasets.Dataset, name: str) -> list[Tensor]:
     return rows
 
 
+def encoded_plans(folder: str | os.PathLike, split: str) -> list[np.ndarray]:
+    """The semantic tokens (S,) of each clip of a folder that `encode_dataset` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such split.
+    """
+    place = Path(folder) / split
+    if not place.is_dir():
+        raise FileNotFoundError(f"There is no encoded split {split!r} in {folder}; `melody data encode` writes one.")
+    return [tokens.numpy() for tokens in _column_of_tensors(datasets.load_from_disk(str(place)), "semantic_tokens")]
+
+
 class EncodedClips(Dataset):
     """Crops of the clips that `encode_dataset` wrote: latents and semantic tokens of one stretch, and a condition.
 

@@ -51,6 +51,7 @@ CLASSES: dict[str, Entry] = {
     ),
     "MultiPeriodDiscriminator": Entry(".models.discriminators"),
     "MultiResolutionDiscriminator": Entry(".models.discriminators"),
+    "MusicPlan": Entry(".plans"),
     "ResidualQuantizer": Entry(".models.residual_quantizer", "mulan_quantizer", "diffusers"),
     "SemanticLM": Entry(
         *(".models.semantic_lm", "semantic_lm", "transformers"),

@@ -185,6 +185,21 @@ def check_generators(
     return generators
 
 
+def fresh_seeds(generators: list[torch.Generator] | None, batch_size: int) -> list[int | None]:
+    """The seed that makes each generator again as it is now; None where none does, since numbers were drawn from it
+    before, it is on a GPU or it serves several samples."""
+    if generators is None or len(set(map(id, generators))) < batch_size:
+        return [None] * batch_size
+    return [_fresh_seed(each) for each in generators]
+
+
+def _fresh_seed(generator: torch.Generator) -> int | None:
+    if generator.device.type != "cpu":
+        return None
+    seed = generator.initial_seed()
+    return seed if torch.Generator().manual_seed(seed).get_state().equal(generator.get_state()) else None
+
+
 def check_tensor(name: str, value: Any, shape: tuple[int | None, ...], high: int | None = None) -> torch.Tensor:
     """A tensor of this shape (None: any), of an array or of lists, too: int64 in [0, high) for tokens, else float."""
     wanted = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"

@@ -17,6 +17,7 @@ from .checks import (
     check_number,
     check_prompt,
     check_tensor,
+    fresh_seeds,
     split_clips,
 )
 from .denoise import Continuation
@@ -48,12 +49,12 @@ class Request:
 
     Attributes:
         sampling: how the language model draws.
-        generator: one for each waveform, or None.
+        generator: one for each waveform, or None. seeds: those that make them again, see `fresh_seeds`.
         fade_samples: over which the music fades in and out.
         batch_size: waveforms that will be made.
         num_samples: T of each.
-        num_frames: latent frames of the timeline: whole tokens, and where a plan is to be made at least one chunk, for
-            a plan needs some time to be music.
+        num_frames: latent frames of the timeline: whole tokens, and at least one chunk, for a plan needs some time to
+            be music; or what is given of a plan, where that is less.
     """
 
     num_inference_steps: int
@@ -64,6 +65,7 @@ class Request:
     num_waveforms_per_prompt: int
     batch_size: int
     generator: list[torch.Generator] | None
+    seeds: list[int | None]
     fade_samples: int
     output_type: OutputType
     return_dict: bool
@@ -72,6 +74,10 @@ class Request:
     attention_kwargs: dict[str, Any] | None
     num_samples: int
     num_frames: int
+
+    def record(self) -> dict[str, Any] | None:
+        """What a plan says of how it was made and rendered; None where a plan alone would not give the sound again."""
+        return None
 
 
 def check_common(
@@ -116,6 +122,7 @@ def check_common(
             raise MeLoDyInputError(name, callback, "be a function or None")
     num_waveforms_per_prompt = check_number("num_waveforms_per_prompt", num_waveforms_per_prompt, 1, 64, integer=True)
     batch_size = num_prompts * num_waveforms_per_prompt
+    generators = check_generators(generator, batch_size)
     return {
         "num_inference_steps": chosen["num_inference_steps"],
         "guidance_scale": chosen["guidance_scale"],
@@ -124,7 +131,8 @@ def check_common(
         "sampling": Sampling(chosen["temperature"], chosen["top_k"], chosen["top_p"], chosen["lm_guidance_scale"]),
         "num_waveforms_per_prompt": num_waveforms_per_prompt,
         "batch_size": batch_size,
-        "generator": check_generators(generator, batch_size),
+        "generator": generators,
+        "seeds": fresh_seeds(generators, batch_size),
         "fade_samples": pipe.timebase.seconds_to_samples(fade_seconds),
         "output_type": output_type,
         "return_dict": return_dict,
@@ -157,6 +165,31 @@ class GenerationRequest(Request):
     mulan_tokens: torch.Tensor | None
     semantic_tokens: torch.Tensor | None
     latents: torch.Tensor | None
+
+    def record(self) -> dict[str, Any]:
+        """Numbers and words alone: an output that is kept keeps no tensors of its request."""
+        prompts = self.prompt or [None] * (self.batch_size // self.num_waveforms_per_prompt)
+        return {
+            "prompts": [prompt for prompt in prompts for _ in range(self.num_waveforms_per_prompt)],
+            "seeds": self.seeds if self.latents is None else [None] * self.batch_size,
+            "is_drawn": self.semantic_tokens is None and self.sampling.temperature > 0,
+            "num_samples": self.num_samples,
+            "num_frames": self.num_frames,
+            "fade_samples": self.fade_samples,
+            "attention_kwargs": self.attention_kwargs,
+            "sampling": {
+                "temperature": self.sampling.temperature,
+                "top_k": self.sampling.top_k,
+                "top_p": self.sampling.top_p,
+                "lm_guidance_scale": self.sampling.guidance_scale,
+            },
+            "rendering": {
+                "num_inference_steps": self.num_inference_steps,
+                "guidance_scale": self.guidance_scale,
+                "guidance_interval": self.guidance_interval,
+                "continuation": self.continuation,
+            },
+        }
 
     @classmethod
     def check(
@@ -207,12 +240,16 @@ class GenerationRequest(Request):
         audio_duration = check_number("audio_duration", audio_duration, 0, MAX_SECONDS, exclusive_low=True)
         num_samples = max(1, timebase.seconds_to_samples(audio_duration))
         num_frames = timebase.whole_token_frames(timebase.samples_to_frames(num_samples))
+        renderer = pipe.dual_path.config
+        chunk = timebase.whole_token_frames(renderer.num_frames // renderer.num_chunks)
         if semantic_tokens is None:
-            renderer = pipe.dual_path.config
-            num_frames = max(num_frames, timebase.whole_token_frames(renderer.num_frames // renderer.num_chunks))
+            num_frames = max(num_frames, chunk)
         elif (needed := timebase.frames_to_tokens(num_frames)) > semantic_tokens.shape[1]:
             allowed = f"cover `audio_duration`: {audio_duration:g} s need {needed} tokens"
             raise MeLoDyInputError("semantic_tokens", semantic_tokens, allowed, str(semantic_tokens.shape[1]))
+        elif num_frames < chunk:  # as when the plan was made, so that a short piece comes out the same again
+            whole = semantic_tokens.shape[1] // timebase.token_alignment * timebase.frame_alignment
+            num_frames = max(num_frames, min(chunk, whole))
         if latents is not None:
             latents = check_tensor("latents", latents, (fields["batch_size"], num_frames, pipe.vae.latent_dim))
         return cls(num_samples=num_samples, num_frames=num_frames, latents=latents, **conditions, **fields)

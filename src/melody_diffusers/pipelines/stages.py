@@ -14,7 +14,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from copy import copy, deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -58,11 +58,15 @@ class MeLoDyPipelineOutput(BaseOutput):
         audios: (B, 1, T) float32 in [-1, 1], NumPy or PyTorch; the latents (B, L, D) for `output_type="latent"`.
         gains: (B,) gain the limiter applied to each waveform, 1 where it did nothing; None for latents.
         semantic_tokens: (B, S) the plan that was rendered; give it back to render the same piece again.
+
+    `plan.plan_of` makes a plan to save of it, with what was asked, which is kept in `asked`.
     """
 
     audios: np.ndarray | torch.Tensor
     gains: torch.Tensor | None
     semantic_tokens: torch.Tensor
+
+    asked: ClassVar[dict[str, Any] | None] = None  # no field, for outputs are unpacked into three
 
 
 class Stages(Pipeline):
@@ -347,6 +351,7 @@ class Stages(Pipeline):
         self.maybe_free_model_hooks()
         made = audios.cpu().numpy() if request.output_type == "np" else audios
         output = MeLoDyPipelineOutput(audios=made, gains=gains, semantic_tokens=semantic_tokens)
+        output.asked = request.record()
         return output if request.return_dict else (made, gains, semantic_tokens)
 
 
