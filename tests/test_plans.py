@@ -191,7 +191,8 @@ def test_edits_are_on_the_grid_of_tokens():
     assert plan.repeat(3.96, 4, 1) == plan
     other = plan_with(10)
     assert plan.splice(4.0, other).tokens == tokens + other.tokens
-    assert plan.splice(0.5, other).tokens == tokens[:12] + other.tokens + tokens[12:]
+    assert plan.splice(0.5, other).tokens == tokens[:13] + other.tokens + tokens[13:]
+    assert [len(plan.keep(start / 50, start / 50 + 1).tokens) for start in range(10)] == [25] * 10
     assert plan.cut(1, 2).seconds == 3.0 and plan.cut(1, 2).seed == plan.seed
 
 

@@ -159,6 +159,8 @@ class MusicPlan:
         if self.seconds * self.token_rate > len(tokens) + 1e-6:
             _refuse("seconds", f"be covered by {len(tokens)} tokens, {len(tokens) / self.token_rate:g} s", self.seconds)
         object.__setattr__(self, "tokens", tuple(tokens))
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in self.rendering.items()}
+        object.__setattr__(self, "rendering", plain)  # as JSON gives it back
 
     @classmethod
     def from_text(cls, text: str) -> "MusicPlan":
@@ -282,7 +284,8 @@ class MusicPlan:
         return self.tokens[: math.ceil(self.seconds * self.token_rate - 1e-6)]
 
     def _token(self, seconds: float, most: int) -> int:
-        place = round(seconds * self.token_rate) if _is_number(seconds) else -1
+        # halves go up: stretches of one length then hold as many tokens, wherever they are
+        place = math.floor(seconds * self.token_rate + 0.5) if _is_number(seconds) else -1
         if not 0 <= place <= most:
             raise PlanError(f"A time must lie from 0 to {most / self.token_rate:g} s, within the plan; got {seconds}.")
         return place

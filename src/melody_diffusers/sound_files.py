@@ -191,8 +191,10 @@ def read_comment(source: str | os.PathLike | bytes | BinaryIO) -> str:
     with contextlib.ExitStack() as stack:
         if isinstance(source, (str, os.PathLike)):
             file: BinaryIO = stack.enter_context(open(source, "rb"))
+        elif isinstance(source, (bytes, bytearray, memoryview)):
+            file = io.BytesIO(source)
         else:
-            file = source if hasattr(source, "read") and source.seekable() else io.BytesIO(source)
+            file = source if source.seekable() else io.BytesIO(source.read())
         comment = _wav_comment(file)
         if comment is None:
             file.seek(0)

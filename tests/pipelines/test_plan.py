@@ -97,6 +97,19 @@ def test_other_weights_versions_and_tokens_are_told_of(tiny_components, tiny_pip
         render_plan(tiny_pipeline, replace(plan, codebook_size=64))
 
 
+def test_adapters_are_part_of_the_digest(tiny_components):
+    peft = pytest.importorskip("peft")
+    pipe = MeLoDyPipeline(**tiny_components)
+    digests = [model_digest(pipe)]
+    pipe.dual_path.add_adapter(peft.LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False), "one")
+    digests.append(model_digest(pipe))
+    pipe.dual_path.set_adapters(["one"], [0.5])
+    digests.append(model_digest(pipe))
+    assert len(set(digests)) == 3
+    pipe.dual_path.disable_adapters()
+    assert model_digest(pipe) == digests[0]
+
+
 def test_an_edited_plan_is_rendered(tiny_pipeline):
     plan = plan_of(tiny_pipeline, tiny_pipeline("a waltz", audio_duration=2.0, generator=seeded(), **QUICK))
     longer = plan.repeat(0, 2, 2)

@@ -57,7 +57,7 @@ class _Edit(argparse.Action):
         name = self.option_strings[0].lstrip("-")
         try:
             if name == "splice":
-                edit = (name, _seconds(values[0]), Path(values[1]))
+                edit: tuple[object, ...] = (name, _seconds(values[0]), Path(values[1]))
             else:
                 edit = (name, *map(_seconds, values[:2]), *map(_count, values[2:]))
         except argparse.ArgumentTypeError as error:

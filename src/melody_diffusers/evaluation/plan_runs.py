@@ -90,7 +90,7 @@ def chance_of_run(num_tokens: int, plans: Sequence[Sequence[int] | np.ndarray], 
     places = max(0, num_tokens - length + 1) * sum(max(0, len(plan) - length + 1) for plan in arrays)
     every = np.concatenate(arrays)
     size = int(every.max()) + 1
-    squares = (np.bincount(every, minlength=size) / len(every)) ** 2  # (C,)
+    squares: np.ndarray = (np.bincount(every, minlength=size) / len(every)) ** 2  # (C,)
     pairs = [plan[:-1] * size + plan[1:] for plan in arrays]
     pair, count = np.unique(np.concatenate(pairs), return_counts=True)
     before, after = np.divmod(pair, size)

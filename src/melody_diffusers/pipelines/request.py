@@ -168,7 +168,8 @@ class GenerationRequest(Request):
 
     def record(self) -> dict[str, Any]:
         """Numbers and words alone: an output that is kept keeps no tensors of its request."""
-        prompts = self.prompt or [None] * (self.batch_size // self.num_waveforms_per_prompt)
+        prompts: list[str | None] = [None] * (self.batch_size // self.num_waveforms_per_prompt)
+        prompts = [*self.prompt] if self.prompt else prompts
         return {
             "prompts": [prompt for prompt in prompts for _ in range(self.num_waveforms_per_prompt)],
             "seeds": self.seeds if self.latents is None else [None] * self.batch_size,

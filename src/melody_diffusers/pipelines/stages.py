@@ -14,7 +14,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from copy import copy, deepcopy
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -66,7 +66,7 @@ class MeLoDyPipelineOutput(BaseOutput):
     gains: torch.Tensor | None
     semantic_tokens: torch.Tensor
 
-    asked: ClassVar[dict[str, Any] | None] = None  # no field, for outputs are unpacked into three
+    asked = cast(dict[str, Any] | None, None)  # no field, for outputs are unpacked into three
 
 
 class Stages(Pipeline):
