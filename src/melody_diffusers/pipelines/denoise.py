@@ -112,21 +112,58 @@ def _next_run(unknown: torch.Tensor) -> tuple[int, int]:
     return first, first + (len(rest) if rest.all() else int(rest.int().argmin()))
 
 
+class Diagonal(NamedTuple):
+    """How chunks follow one another on the diagonal, for as long as one likes.
+
+    Args:
+        window: frames L of the model's window.
+        chunk: frames of a chunk, whole tokens.
+        abreast: chunks on their way in a window; the rest of it is known.
+        calls: of the network, from one chunk's setting out to the next one's.
+    """
+
+    window: int
+    chunk: int
+    abreast: int
+    calls: int
+
+    @classmethod
+    def plan(cls, window: int, chunk: int, num_steps: int, alignment: int) -> "Diagonal":
+        """The diagonal of chunks of about `chunk` frames, multiples of `alignment`, that replaces `num_steps` steps."""
+        chunk = max(alignment, chunk // alignment * alignment)
+        abreast = max(1, (window - chunk) // chunk)
+        return cls(window, chunk, abreast, max(1, round(DIAGONAL_STEPS * num_steps / abreast)))
+
+    @property
+    def total(self) -> int:
+        """Calls from a chunk's setting out to its end."""
+        return self.abreast * self.calls
+
+    def calls_until(self, num_chunks: int) -> int:
+        """Calls after which so many chunks, 1 or more, are done."""
+        return self.calls * (num_chunks - 1) + self.total
+
+    def start(self, oldest: int) -> int:
+        """First frame of the window while this chunk is the oldest on its way; below 0 in the beginning."""
+        return oldest * self.chunk - (self.window - self.abreast * self.chunk)
+
+    def angles(self, num_calls: int, start: int, num_frames: int) -> torch.Tensor:
+        """Angles (num_frames,) float64, from frame `start` on, after so many calls."""
+        index = torch.arange(start, start + num_frames) // self.chunk
+        left = self.total - (num_calls - index * self.calls).clamp(0, self.total)
+        return math.pi / 2 * left.double() / self.total
+
+
 def _diagonal(
     angles: torch.Tensor, first: int, stop: int, window: int, chunk: int, num_steps: int, alignment: int
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Starts of windows and the angles (F,) after them, for the frames from `first` to `stop`."""
-    chunk = max(alignment, chunk // alignment * alignment)
-    abreast = max(1, (window - chunk) // chunk)  # chunks on their way; the rest of a window is known already
-    calls = max(1, round(DIAGONAL_STEPS * num_steps / abreast))  # from one chunk's setting out to the next one's
-    total, num_chunks = abreast * calls, -(-(stop - first) // chunk)
-    for call in range(calls * (num_chunks - 1) + total):
-        oldest = max(0, (call - total) // calls + 1)
+    diagonal = Diagonal.plan(window, chunk, num_steps, alignment)
+    for call in range(diagonal.calls_until(-(-(stop - first) // diagonal.chunk))):
+        oldest = max(0, (call - diagonal.total) // diagonal.calls + 1)
         after = angles.clone()
-        for index in range(oldest, min(num_chunks, call // calls + 1)):
-            left = total - (call - index * calls) - 1
-            after[first + index * chunk : min(first + (index + 1) * chunk, stop)] = math.pi / 2 * left / total
-        yield first + oldest * chunk - (window - abreast * chunk), after
+        after[first:stop] = diagonal.angles(call + 1, 0, stop - first)
+        yield first + diagonal.start(oldest), after
 
 
 def guided_velocity(
