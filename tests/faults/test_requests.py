@@ -52,7 +52,7 @@ BAD_CALLS = [
     ({"prompt": ["a"] * 65}, "prompt", "a list of 65"),
     ({"prompt": ["a", None]}, "prompt[1]", "got None"),
     ({"prompt": ["a", ""]}, "prompt[1]", "not be empty"),
-    ({"prompt": {"text": "a"}}, "prompt", "a dict"),
+    ({"prompt": {"text": "a"}}, "prompt['text']", "got 'a'"),
     ({"prompt": "a \ud800"}, "prompt", "a lone surrogate"),
     ({}, "prompt", "none of them"),
     ({"prompt": "a", "mulan_tokens": tokens(1, 2)}, "prompt", "prompt and mulan_tokens"),

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from ..audio import AudioInput, fade_, limit_peak
 from .checks import names_others_arguments
+from .conditions import Prompt
 from .denoise import Continuation
 from .request import InpaintRequest, OutputType, Regions
 from .stages import MeLoDyPipelineOutput
@@ -31,7 +32,11 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
         audio_sampling_rate: int | None = None,
         regions: Regions = (),
         extend_seconds: float = 0.0,
-        prompt: str | None = None,
+        prompt: Prompt | None = None,
+        audio_prompt: AudioInput | None = None,
+        audio_prompt_sampling_rate: int | None = None,
+        audio_prompt_weight: float | None = None,
+        negative_prompt: Prompt | None = None,
         semantic_source: Literal["lm", "audio"] = "lm",
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
@@ -61,7 +66,7 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
             audio_sampling_rate: samples a second of an array that comes without its rate.
             regions: (start, end) in seconds, each within the recording.
             extend_seconds: music to add at the end.
-            prompt: what the new parts should be. By default they follow the recording's own sound.
+            prompt, audio_prompt: what the new parts should be. By default they follow the recording's own sound.
             semantic_source: "lm" lets the language model continue the plan; "audio" estimates the missing plan from
                 both sides, for gaps of a second or two that should not bring anything new.
             num_waveforms_per_prompt: variations.
@@ -88,8 +93,8 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
         waveform = F.pad(recording, (0, len(missing) - recording.shape[1]))
         waveform = torch.where(missing, 0.0, waveform)[None]  # (1, 1, T): nothing to be filled leaks into the models
 
-        if request.prompt is not None:
-            mulan_tokens = self.encode_prompt(request.prompt)
+        if request.prompt is not None or request.audio_prompt is not None:
+            mulan_tokens = self.encode_prompt(request.prompt, request.audio_prompt, request.audio_prompt_weight)
         else:
             mulan_tokens = self.encode_prompt(audio_prompt=[recording[:, ~unknown[: recording.shape[1]]]])
         semantic_tokens = self._read_plan(waveform, missing_tokens if request.semantic_source == "audio" else None)
@@ -103,6 +108,7 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
                 sampling=request.sampling,
                 generator=request.generator,
                 callback_on_token_end=request.callback_on_token_end,
+                negative_tokens=self.encode_negative(request),
             )
         if self._interrupt:
             return self._output(request, self._nothing(request), None, semantic_tokens)

@@ -1,6 +1,6 @@
 """The four stages of which every task is made, and the components they work with.
 
-    encode_prompt             prompt           -> MuLan tokens      mulan, mulan_quantizer
+    encode_prompt             prompts          -> MuLan tokens      mulan, mulan_quantizer
     generate_semantic_tokens  MuLan tokens     -> semantic tokens   semantic_lm
     denoise_latents           semantic tokens  -> latents           dual_path, scheduler
     decode_latents            latents          -> waveform          vae
@@ -11,7 +11,7 @@ Shapes: B batch, N MuLan tokens, S semantic tokens, L latent frames, D latent ch
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +34,8 @@ from ..models.semantic_tokenizer import SemanticTokenizer
 from ..schedulers.angle import AngleScheduler
 from ..timebase import Timebase
 from .checks import check_prompt
-from .denoise import Continuation, denoise, plan_passes, window_and_chunk
+from .conditions import EVEN, Prompt, mix
+from .denoise import Continuation, Pass, denoise, plan_passes, window_and_chunk
 from .request import SAMPLING_DEFAULTS, Request
 
 logger = logging.get_logger(__name__)
@@ -169,36 +170,68 @@ class Stages(Pipeline):
         return self._num_timesteps
 
     def encode_prompt(
-        self, prompt: str | list[str] | None = None, audio_prompt: list[torch.Tensor] | None = None
+        self,
+        prompt: Prompt | Sequence[Prompt] | None = None,
+        audio_prompt: list[torch.Tensor] | None = None,
+        audio_prompt_weight: float = EVEN,
     ) -> torch.Tensor:
-        """MuLan tokens (B, N) of texts, or of clips (1, T) at the pipeline's sample rate."""
-        device = self._execution_device
-        if audio_prompt is not None:
-            clips = [self.mulan.get_audio_features(clip[None].to(device, self.mulan.dtype)) for clip in audio_prompt]
-            embeddings = torch.cat(clips)
-        else:
-            prompts = check_prompt(prompt)
-            for text, lost in zip(prompts, self.mulan.lost_words(self.tokenizer, prompts)):
-                if lost.unread:
-                    logger.warning(
-                        f"The prompt {_short(text)} is too long for the text model, which does not read its "
-                        f"end, {_short(lost.unread)}: put what matters first."
-                    )
-                if lost.mostly_strange:
-                    logger.warning(
-                        f"The text model does not know most words of the prompt {_short(text)}: "
-                        f"{_listed(lost.strange)}. Describe the music by its style, instrument, mood or tempo, in "
-                        "English, as in 'a slow solo piano piece'; else it may be any music."
-                    )
-                elif lost.unknown:
-                    logger.warning(
-                        f"Of the prompt {_short(text)} the text model knows no part of "
-                        f"{_listed(lost.unknown)}, and the music will not follow that."
-                    )
-            inputs = self.mulan.tokenize(self.tokenizer, prompts)
-            embeddings = self.mulan.get_text_features(**{name: tokens.to(device) for name, tokens in inputs.items()})
-        _require_finite(embeddings, "MuLan embedding")
+        """MuLan tokens (B, N) of what `embed_prompt` takes."""
+        return self.quantize_prompt(self.embed_prompt(prompt, audio_prompt, audio_prompt_weight))
+
+    def encode_negative(self, request: Request) -> torch.Tensor | None:
+        """MuLan tokens (B, N) of the request's negative prompts, one row a waveform; None without any."""
+        if request.negative_prompt is None:
+            return None
+        return self.encode_prompt(request.negative_prompt).repeat_interleave(request.num_waveforms_per_prompt, 0)
+
+    def quantize_prompt(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """MuLan embeddings (B, E) -> MuLan tokens (B, N)."""
+        require_finite(embeddings, "MuLan embedding")
         return self.mulan_quantizer.encode(embeddings.to(self.mulan_quantizer.dtype))
+
+    def embed_prompt(
+        self,
+        prompt: Prompt | Sequence[Prompt] | None = None,
+        audio_prompt: list[torch.Tensor] | None = None,
+        audio_prompt_weight: float = EVEN,
+    ) -> torch.Tensor:
+        """MuLan embeddings (B, E), of length 1, of texts that may be mixtures, of clips (1, T) at the pipeline's sample
+        rate, or of each text with its clip, which counts `audio_prompt_weight`, 0 to 1."""
+        parts, weights = [], [1 - audio_prompt_weight, audio_prompt_weight]
+        if prompt is not None or audio_prompt is None:
+            prompts = check_prompt(prompt)
+            texts = [list(each) if isinstance(each, Mapping) else [each] for each in prompts]
+            embeddings = self._embed_texts([text for several in texts for text in several])
+            pieces = embeddings.split([len(several) for several in texts])
+            mixed = [mix(p, list(of.values()) if isinstance(of, Mapping) else [1.0]) for p, of in zip(pieces, prompts)]
+            parts.append(torch.stack(mixed))
+        if audio_prompt is not None:
+            clips = [clip[None].to(self._execution_device, self.mulan.dtype) for clip in audio_prompt]
+            parts.append(torch.cat([self.mulan.get_audio_features(clip) for clip in clips]))
+        return torch.stack([mix(torch.stack(each), weights) for each in zip(*parts)])
+
+    def _embed_texts(self, prompts: list[str]) -> torch.Tensor:
+        """MuLan embeddings (B, E) of texts; warns of words that do not count."""
+        for text, lost in zip(prompts, self.mulan.lost_words(self.tokenizer, prompts)):
+            if lost.unread:
+                logger.warning(
+                    f"The prompt {_short(text)} is too long for the text model, which does not read its "
+                    f"end, {_short(lost.unread)}: put what matters first."
+                )
+            if lost.mostly_strange:
+                logger.warning(
+                    f"The text model does not know most words of the prompt {_short(text)}: "
+                    f"{_listed(lost.strange)}. Describe the music by its style, instrument, mood or tempo, in "
+                    "English, as in 'a slow solo piano piece'; else it may be any music."
+                )
+            elif lost.unknown:
+                logger.warning(
+                    f"Of the prompt {_short(text)} the text model knows no part of "
+                    f"{_listed(lost.unknown)}, and the music will not follow that."
+                )
+        inputs = self.mulan.tokenize(self.tokenizer, prompts)
+        tensors = {name: tokens.to(self._execution_device) for name, tokens in inputs.items()}
+        return self.mulan.get_text_features(**tensors)
 
     def generate_semantic_tokens(
         self,
@@ -210,6 +243,7 @@ class Stages(Pipeline):
         sampling: Sampling = Sampling(),
         generator: list[torch.Generator] | None = None,
         callback_on_token_end: Callable[..., None] | None = None,
+        negative_tokens: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The plan, (B, num_tokens), of any length: past the first window the oldest tokens are dropped and
         ceil(window / M) new ones follow (Algorithm 2). When it is interrupted, the plan as far as it is.
@@ -221,9 +255,11 @@ class Stages(Pipeline):
             known: bool, (S,); the language model continues whatever precedes an unknown run.
             sampling: how the language model draws.
             generator, callback_on_token_end: as in `__call__`.
+            negative_tokens: (B, N), MuLan tokens in place of the absent condition of the language model's guidance.
         """
         device = self._execution_device
         mulan_tokens = mulan_tokens.to(device)
+        negative_tokens = None if negative_tokens is None else negative_tokens.to(device)
         window = self.timebase.frames_to_tokens(self.dual_path.config.num_frames)
         step = -(-window // self.dual_path.config.num_chunks)
         tokens = torch.zeros(len(mulan_tokens), num_tokens, dtype=torch.long, device=device)
@@ -253,6 +289,7 @@ class Stages(Pipeline):
                     sampling=sampling,
                     generator=generator,
                     callback=on_token,
+                    negative_tokens=negative_tokens,
                 )
                 tokens[:, position : position + made.shape[1]] = made
                 position += made.shape[1]
@@ -279,11 +316,13 @@ class Stages(Pipeline):
         continuation: Continuation = "diagonal",
         attention_kwargs: dict[str, Any] | None = None,
         callback_on_step_end: Callable[..., dict] | None = None,
+        passes: list[Pass] | None = None,
     ) -> torch.Tensor:
         """Render the plan: noise (B, L, D) and semantic tokens (B, S) -> latents (B, L, D).
 
         Args:
             unknown: bool, (L,): frames to render; `latents` holds clean latents in the others. By default all.
+            passes: of the network, in place of those that render all of the unknown frames.
             (The other arguments are those of `__call__`.)
         """
         device, call = self._execution_device, copy(self)  # what a callback sets on its pipeline stays in this call
@@ -291,7 +330,8 @@ class Stages(Pipeline):
         scheduler.set_timesteps(num_inference_steps)
         unknown = torch.ones(latents.shape[1], dtype=torch.bool) if unknown is None else unknown.cpu()
         window, chunk = window_and_chunk(self.dual_path.config, len(unknown))
-        passes = plan_passes(unknown, window, chunk, scheduler, self.timebase.frame_alignment, continuation)
+        if passes is None:
+            passes = plan_passes(unknown, window, chunk, scheduler, self.timebase.frame_alignment, continuation)
         call._guidance_scale, call._num_timesteps = guidance_scale, len(passes)
         step = itertools.count()
         with self.progress_bar(total=call._num_timesteps) as bar:
@@ -317,7 +357,7 @@ class Stages(Pipeline):
                 lambda: self._interrupt or call._interrupt,
             )
         self._guidance_scale, self._num_timesteps = call._guidance_scale, call._num_timesteps
-        _require_finite(latents, "diffusion")
+        require_finite(latents, "diffusion")
         return latents
 
     def decode_latents(
@@ -329,7 +369,7 @@ class Stages(Pipeline):
             waveform = self.vae.decode(latents.to(self._execution_device, self.vae.dtype)).sample.float()
             bar.update(1)
         waveform = waveform[..., :num_samples]
-        _require_finite(waveform, "decoder")
+        require_finite(waveform, "decoder")
         level = rms_db(waveform)
         if (level < SILENCE_DB).any():
             logger.warning(f"A generated waveform is silent ({level.min():.0f} dB); try another seed or prompt.")
@@ -373,7 +413,8 @@ def _listed(words: list[str], most: int = 10) -> str:
     return ", ".join(map(repr, words[:most])) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 
-def _require_finite(tensor: torch.Tensor, stage: str) -> None:
+def require_finite(tensor: torch.Tensor, stage: str) -> None:
+    """A FloatingPointError that names the stage, where it made NaN or infinity."""
     if not torch.isfinite(torch.stack(tensor.aminmax())).all():  # which keep NaN, and need no copy of a long piece
         raise FloatingPointError(
             f"The {stage} produced NaN or infinity. Check the weights; in float16, try bfloat16 or float32."

@@ -17,6 +17,7 @@ import torch
 
 from ..audio import AudioInput, fade_
 from .checks import names_others_arguments
+from .conditions import Prompt
 from .denoise import Continuation
 from .request import GenerationRequest, OutputType
 from .stages import MeLoDyPipelineOutput, Stages
@@ -29,9 +30,11 @@ class MeLoDyPipeline(Stages):
     @torch.no_grad()
     def __call__(
         self,
-        prompt: str | list[str] | None = None,
+        prompt: Prompt | list[Prompt] | None = None,
         audio_prompt: AudioInput | list[AudioInput] | None = None,
         audio_prompt_sampling_rate: int | None = None,
+        audio_prompt_weight: float | None = None,
+        negative_prompt: Prompt | list[Prompt] | None = None,
         audio_duration: float | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
@@ -57,10 +60,15 @@ class MeLoDyPipeline(Stages):
         """Generate music (Algorithm 1).
 
         Args:
-            prompt: what to play, or a list of such texts.
-            audio_prompt: instead of a text, a clip that sounds as the music should: a file, an array, (rate, array) and
-                so on (`audio.AudioInput`); or a list of clips, or an array (B, C, T) as this pipeline returns.
+            prompt: what to play: a text, or several with weights, `{"a waltz": 2, "techno": 1}`, of which the ratio
+                counts; or a list of these.
+            audio_prompt: instead of a text, or beside it, a clip that sounds as the music should: a file, an array,
+                (rate, array) and so on (`audio.AudioInput`); or a list of clips, or an array (B, C, T) as this pipeline
+                returns.
             audio_prompt_sampling_rate: samples a second of prompts that come without their rate.
+            audio_prompt_weight: how much a clip counts beside its text, 0 to 1; 0.5 by default.
+            negative_prompt: what the music should not be: the language model's guidance leads away from it, rather than
+                from what it would play without any prompt. One, or one for each prompt.
             audio_duration: seconds of music, above 0 and up to an hour. By default 10, or what `semantic_tokens` cover.
             num_inference_steps: reverse steps of the diffusion, 1 to 1000. None takes the checkpoint's own default, as
                 for the next seven.
@@ -69,8 +77,8 @@ class MeLoDyPipeline(Stages):
             temperature: of the language model; 0 always takes the likeliest token.
             top_k: sample among the k likeliest tokens; 0 among all.
             top_p: sample among the likeliest tokens whose probabilities sum to p; 0, as 1, among all.
-            lm_guidance_scale: classifier-free guidance of the language model, 0 to 30; 1 switches it off, and a model
-                that was trained without `null_condition` allows nothing else.
+            lm_guidance_scale: classifier-free guidance of the language model, 0 to 30; 1 switches it off, and without a
+                negative prompt a model that was trained without `null_condition` allows nothing else.
             continuation: how what is longer than the model's window is rendered: on the "diagonal", where chunks stand
                 at staggered angles and share the calls of the network, each with half of the steps; or in "windows",
                 chunk after chunk (Algorithm 2), which takes about six times as long.
@@ -105,13 +113,14 @@ class MeLoDyPipeline(Stages):
         if semantic_tokens is None:
             mulan_tokens = request.mulan_tokens
             if mulan_tokens is None:
-                mulan_tokens = self.encode_prompt(request.prompt, request.audio_prompt)
+                mulan_tokens = self.encode_prompt(request.prompt, request.audio_prompt, request.audio_prompt_weight)
             semantic_tokens = self.generate_semantic_tokens(
                 mulan_tokens.repeat_interleave(request.num_waveforms_per_prompt, 0),
                 self.timebase.frames_to_tokens(request.num_frames),
                 sampling=request.sampling,
                 generator=request.generator,
                 callback_on_token_end=request.callback_on_token_end,
+                negative_tokens=self.encode_negative(request),
             )
         else:
             semantic_tokens = semantic_tokens.repeat_interleave(request.num_waveforms_per_prompt, 0)
