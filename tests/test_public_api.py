@@ -18,9 +18,9 @@ ROOT = Path(__file__).parents[1]
 
 PUBLIC = """
     AngleScheduler AudioVAEGAN AudioVAEGANConfig DualPathDiffusionModel MELODY_TINY MeLoDyInpaintPipeline
-    MeLoDyInputError MeLoDyPipeline MuLanConfig MuLanModel MultiPeriodDiscriminator MultiResolutionDiscriminator
-    ResidualQuantizer SemanticLM SemanticLMConfig SemanticTokenizer SemanticTokenizerConfig Timebase __version__
-    register
+    MeLoDyInputError MeLoDyPipeline MeLoDyStreamPipeline MuLanConfig MuLanModel MultiPeriodDiscriminator
+    MultiResolutionDiscriminator ResidualQuantizer SemanticLM SemanticLMConfig SemanticTokenizer
+    SemanticTokenizerConfig StreamState Timebase __version__ register
 """
 
 
