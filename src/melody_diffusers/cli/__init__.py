@@ -1,4 +1,4 @@
-"""The `melody` command: generate, inpaint, data, lora, benchmark, evaluate.
+"""The `melody` command: generate, inpaint, stream, data, lora, benchmark, evaluate.
 
 Heavy imports stay inside the handlers, so that help and a mistyped argument answer at once. Whatever goes wrong ends in
 one line on stderr, which speaks of the command's own flags.
@@ -14,6 +14,9 @@ from .parser import parser
 FLAGS = {  # argument of a pipeline -> what says it here
     "prompt": "the prompt",
     "audio_prompt": "--audio-prompt",
+    "audio_prompt_weight": "--audio-weight",
+    "negative_prompt": "--negative-prompt",
+    "crossfade_seconds": "--crossfade",
     "audio_duration": "--duration",
     "num_inference_steps": "--steps",
     "guidance_scale": "--guidance",

@@ -22,14 +22,14 @@ PIECES_AT_ONCE = 8
 
 def generate(args: argparse.Namespace) -> int:
     """`melody generate`: prompts, or a clip as prompt, to files of music."""
-    prompts = _prompts(args)
+    prompts = prompts_of(args)
     count = max(1, len(prompts)) * args.count
     if count > 1 and args.spectrogram is not None:
         raise ValueError(f"--spectrogram draws one piece of music; this makes {count}.")
     outputs = _outputs(args.output, count)
-    _check_outputs(args, [*outputs, *([args.spectrogram] if args.spectrogram else [])], [args.audio_prompt])
-    seed = _announce_seed(args)
-    pipe, load_seconds = _load_pipeline("MeLoDyPipeline", args)
+    check_outputs(args, [*outputs, *([args.spectrogram] if args.spectrogram else [])], [args.audio_prompt])
+    seed = announce_seed(args)
+    pipe, load_seconds = load("MeLoDyPipeline", args)
     for start in range(0, count, PIECES_AT_ONCE):
         pieces = range(start, min(start + PIECES_AT_ONCE, count))
         texts = [prompts[piece // args.count] for piece in pieces] if prompts else None
@@ -38,10 +38,11 @@ def generate(args: argparse.Namespace) -> int:
         output = pipe(
             prompt=texts,
             audio_prompt=args.audio_prompt,
+            audio_prompt_weight=args.audio_weight,
             audio_duration=args.duration,
             num_waveforms_per_prompt=1 if texts else len(pieces),
-            generator=_generators(seeds),
-            **_sampling(args),
+            generator=generators(seeds),
+            **sampling_of(args),
         )
         seconds = time.perf_counter() - started
         for row, piece in enumerate(pieces):
@@ -55,18 +56,18 @@ def inpaint(args: argparse.Namespace) -> int:
     """`melody inpaint`: fill a region of a recording, or continue it."""
     if (args.start is None) != (args.end is None):
         raise ValueError("--start and --end belong together: they name the region to fill.")
-    _check_outputs(args, [args.output, *([args.spectrogram] if args.spectrogram else [])], [args.input])
+    check_outputs(args, [args.output, *([args.spectrogram] if args.spectrogram else [])], [args.input])
     args.count = 1
-    seed = _announce_seed(args)
-    pipe, load_seconds = _load_pipeline("MeLoDyInpaintPipeline", args)
+    seed = announce_seed(args)
+    pipe, load_seconds = load("MeLoDyInpaintPipeline", args)
     started = time.perf_counter()
     output = pipe(
         audio=args.input,
         regions=[] if args.start is None else [(args.start, args.end)],
         extend_seconds=args.extend,
         prompt=args.prompt,
-        generator=_generators([seed]),
-        **_sampling(args),
+        generator=generators([seed]),
+        **sampling_of(args),
     )
     seconds = time.perf_counter() - started
     _write(args, args.output, output, 0, pipe.sample_rate, seed, args.prompt or f"like {args.input}")
@@ -87,11 +88,11 @@ def write_spectrogram(path: Path, waveform: "torch.Tensor", sample_rate: int) ->
     image.resize((image.width, 3 * image.height), Image.Resampling.BILINEAR).save(path, format="PNG", pnginfo=notes)
 
 
-def _prompts(args: argparse.Namespace) -> list[str]:
+def prompts_of(args: argparse.Namespace) -> list[str]:
     """What is asked for; empty where a clip is the prompt."""
-    given = [bool(args.prompt), args.prompts is not None, args.audio_prompt is not None]
-    if sum(given) != 1:
-        raise ValueError("Give a prompt, or --prompts FILE, or --audio-prompt FILE, and only one of them.")
+    given = [bool(args.prompt), args.prompts is not None]
+    if sum(given) > 1 or not any(given) and args.audio_prompt is None:
+        raise ValueError("Give a prompt, or --prompts FILE, or --audio-prompt FILE; a clip may also mix with either.")
     if args.prompts is not None:
         lines = [line.strip() for line in _read_text(args.prompts).splitlines()]
         prompts = [line for line in lines if line and not line.startswith("#")]
@@ -123,7 +124,7 @@ def _outputs(output: Path, count: int) -> list[Path]:
     return [output.with_stem(f"{output.stem}-{number:0{digits}d}") for number in range(1, count + 1)]
 
 
-def _check_outputs(args: argparse.Namespace, outputs: list[Path], inputs: list[str | None]) -> None:
+def check_outputs(args: argparse.Namespace, outputs: list[Path], inputs: list[str | None]) -> None:
     """Complain before minutes of work, not after: what cannot be written, and what must not be overwritten."""
     from ..sound_files import FORMATS
 
@@ -173,7 +174,7 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
-def _announce_seed(args: argparse.Namespace) -> int:
+def announce_seed(args: argparse.Namespace) -> int:
     """The first seed, printed before anything can go wrong."""
     seed = secrets.randbelow(2**31) if args.seed is None else args.seed
     if seed + args.count > 2**64:
@@ -182,7 +183,7 @@ def _announce_seed(args: argparse.Namespace) -> int:
     return seed
 
 
-def _load_pipeline(class_name: str, args: argparse.Namespace) -> tuple[Any, float]:
+def load(class_name: str, args: argparse.Namespace) -> tuple[Any, float]:
     """The pipeline, with the adapters that --lora names."""
     pipe, seconds = load_pipeline(class_name, args)
     started, scales = time.perf_counter(), {}
@@ -196,7 +197,7 @@ def _load_pipeline(class_name: str, args: argparse.Namespace) -> tuple[Any, floa
     return pipe, seconds + time.perf_counter() - started
 
 
-def _sampling(args: argparse.Namespace) -> dict[str, Any]:
+def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
     """The arguments that generate and inpaint have in common, by the pipelines' names."""
     return {
         "num_inference_steps": args.steps,
@@ -205,13 +206,14 @@ def _sampling(args: argparse.Namespace) -> dict[str, Any]:
         "top_k": args.top_k,
         "top_p": args.top_p,
         "lm_guidance_scale": args.lm_guidance,
+        "negative_prompt": args.negative_prompt,
         "continuation": args.continuation,
         "fade_seconds": args.fade,
         "output_type": "pt",
     }
 
 
-def _generators(seeds: list[int]) -> list["torch.Generator"]:
+def generators(seeds: list[int]) -> list["torch.Generator"]:
     import torch
 
     return [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -232,7 +234,7 @@ def _write(
                 shutil.copyfileobj(file, sys.stdout.buffer)
                 sys.stdout.buffer.flush()
             except BrokenPipeError:
-                _close_stdout()
+                close_stdout()
                 raise OSError("-o -: the pipe was closed before all of the sound was written.") from None
     else:
         try:
@@ -243,18 +245,18 @@ def _write(
             raise OSError(f"{path} could not be written ({error}); the music is in {rescued}") from error
     if args.spectrogram is not None:
         write_spectrogram(args.spectrogram, waveform, sample_rate)
-    _tell(args, f"wrote {path}" + (f" and {args.spectrogram}" if args.spectrogram else ""))
+    tell(args, f"wrote {path}" + (f" and {args.spectrogram}" if args.spectrogram else ""))
 
 
-def _tell(args: argparse.Namespace, line: str) -> None:
+def tell(args: argparse.Namespace, line: str) -> None:
     """Prints where the sound does not go; when nobody reads it, the work goes on."""
     try:
         print(line, file=sys.stderr if args.output == TO_PIPE else sys.stdout, flush=True)
     except BrokenPipeError:
-        _close_stdout()
+        close_stdout()
 
 
-def _close_stdout() -> None:
+def close_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -272,4 +274,4 @@ def _summarise(
         "limiter gain": f"{gain:.3f}" + (" (the peak was within full scale)" if gain == 1 else ""),
     }
     for name, value in lines.items():
-        _tell(args, f"  {name:<18}{value}")
+        tell(args, f"  {name:<18}{value}")
