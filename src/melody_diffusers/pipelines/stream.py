@@ -59,7 +59,7 @@ RECOVERY = 1.06  # by which it may rise from one chunk to the next, half a decib
 MAX_SECONDS = 1e9
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class StreamState:
     """Everything a stream remembers between two chunks: a value of constant size, on the CPU, that nothing changes.
 
@@ -119,12 +119,12 @@ class StreamState:
                 about = file.metadata() or {}
                 if about.get("format") != FORMAT:
                     raise ValueError("its notes do not say so")
-                settings = json.loads(about["settings"])
+                settings = dict(json.loads(about["settings"]))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
             chunk, num_samples, seed = tensors.pop("counters").tolist()
             gain = float(tensors.pop("gain"))
             parts = {name: tensors.pop(name) for name in ("times", "embeddings", "latents", "semantic_tokens")}
-        except (SafetensorError, KeyError, ValueError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{os.fspath(path)!r} is no stream that `StreamState.save` wrote in this version: {error}."
             ) from error
@@ -152,7 +152,7 @@ class StreamState:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class StreamChunk:
     """A chunk of music.
 
@@ -247,7 +247,7 @@ class StreamRequest:
             "lm_guidance_scale": sampling.guidance_scale,
         }
         check_choice("output_type", output_type, ("np", "pt"))
-        check_generators(generator, 1)
+        generators = check_generators(generator, 1)
         callbacks = {"callback_on_step_end": callback_on_step_end, "callback_on_token_end": callback_on_token_end}
         for name, callback in callbacks.items():
             if callback is not None and not callable(callback):
@@ -257,7 +257,7 @@ class StreamRequest:
             state=state,
             crossfade_seconds=check_number("crossfade_seconds", crossfade_seconds, 0, 3600),
             settings=settings,
-            generator=generator,
+            generator=None if generators is None else generators[0],
             output_type=output_type,
             attention_kwargs=attention_kwargs,
             **prompts,
