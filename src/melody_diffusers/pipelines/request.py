@@ -180,8 +180,8 @@ class GenerationRequest(Request):
             "semantic_tokens": semantic_tokens,
         }
         given = [name for name, value in conditions.items() if value is not None]
-        if len(given) != 1:
-            allowed = "be given, or else one of `audio_prompt`, `mulan_tokens`, `semantic_tokens`, and only one"
+        if not given or len(given) - (semantic_tokens is not None) > 1:
+            allowed = "be given, or else `audio_prompt` or `mulan_tokens`, and only one, or `semantic_tokens`, or both"
             raise MeLoDyInputError("prompt", prompt, allowed, " and ".join(given) or "none of them")
         lm, timebase = pipe.semantic_lm.config, pipe.timebase
         if prompt is not None:
@@ -196,10 +196,13 @@ class GenerationRequest(Request):
         elif mulan_tokens is not None:
             shape = (None, lm.num_mulan_codebooks)
             conditions["mulan_tokens"] = check_tensor("mulan_tokens", mulan_tokens, shape, lm.mulan_codebook_size)
-        else:
+        if semantic_tokens is not None:
             semantic_tokens = check_tensor("semantic_tokens", semantic_tokens, (None, None), lm.semantic_codebook_size)
             conditions["semantic_tokens"] = semantic_tokens
-        fields = check_common(pipe, len(conditions[given[0]]), **common)
+            if (count := len(conditions[given[0]])) not in (1, len(semantic_tokens)):
+                allowed = f"hold one plan for each of the {count} prompts"
+                raise MeLoDyInputError("semantic_tokens", semantic_tokens, allowed, str(len(semantic_tokens)))
+        fields = check_common(pipe, len(conditions[given[-1]]), **common)
 
         if audio_duration is None:
             has_plan = semantic_tokens is not None
