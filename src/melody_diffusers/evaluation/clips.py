@@ -229,13 +229,13 @@ def make_clips(
             (folder / clip.file).parent.mkdir(parents=True, exist_ok=True)
             save_audio(folder / clip.file, waveform.float().cpu(), sample_rate=sample_rate)
 
-    manifest |= more_prompts | {name: [clip for _, clip in pairs] for name, pairs in more_windows.items()}
-    windows: dict[str, list[dict]] = {
-        name: [row for row, _ in pairs]
-        for name, pairs in [("real", chosen), ("reference", reference), *more_windows.items()]
-    }
-    for name, rows_of_set in windows.items():
-        for clip, row in zip(manifest[name], tqdm(rows_of_set, desc=name), strict=True):
+    manifest |= more_prompts
+    windows = {"real": [row for row, _ in chosen], "reference": [row for row, _ in reference]}
+    for name, pairs in more_windows.items():
+        manifest[name] = [clip for _, clip in pairs]
+        windows[name] = [row for row, _ in pairs]
+    for name, of_row in windows.items():
+        for clip, row in zip(manifest[name], tqdm(of_row, desc=name), strict=True):
             write([clip], window_audio(row, sample_rate, clip.seconds).unsqueeze(0))
 
     def generators(clips: list[Clip]) -> list[torch.Generator]:

@@ -105,7 +105,7 @@ def section_contrast(waveform: torch.Tensor, *, sample_rate: int = 24000) -> tor
     self-similarity matrix, half the mean similarity within both sides less that across. The similarity of two seconds
     is the mean of two correlations, of their twelve pitch classes and of their 40 log-mel bands. 0 where both sides
     are alike on average, as in a loop that is repeated within eight seconds; 1 where each side is one sound throughout
-    and the two have nothing in common.
+    and the two are uncorrelated, and 2 if one has exactly what the other lacks.
 
     Raises:
         ValueError: shorter than two seconds.
