@@ -50,6 +50,8 @@ def test_the_contrast_is_of_the_music_and_not_of_its_level() -> None:
     piece = torch.cat([looped(chords(C_MAJOR), 10), looped(chords(B_MAJOR), 10)])[None, None]
     torch.testing.assert_close(section_contrast(0.5 * piece), section_contrast(piece), atol=0.02, rtol=0)
     assert section_contrast(torch.zeros(1, 1, 20 * RATE)) == 0
+    noise = 0.1 * torch.randn(1, 1, 20 * RATE, generator=torch.Generator().manual_seed(0))
+    assert section_contrast(noise) < 0.02  # no sections, and no pitch to compare
 
 
 def test_a_cut_a_fade_and_a_last_chord() -> None:

@@ -103,9 +103,9 @@ def section_contrast(waveform: torch.Tensor, *, sample_rate: int = 24000) -> tor
 
     Foote's novelty (2000) at its highest: a checkerboard kernel of 2 x 8 seconds along the diagonal of the
     self-similarity matrix, half the mean similarity within both sides less that across. The similarity of two seconds
-    is the mean of two correlations, of their twelve pitch classes and of their 40 log-mel bands. 0 where both sides
-    are alike on average, as in a loop that is repeated within eight seconds; 1 where each side is one sound throughout
-    and the two are uncorrelated, and 2 if one has exactly what the other lacks.
+    is the mean of the cosine of their twelve pitch classes and the correlation of their 40 log-mel bands. 0 where both
+    sides are alike on average, as in a loop that is repeated within eight seconds; 1 where each side is one sound
+    throughout, the two share no pitch class and their bands are uncorrelated.
 
     Raises:
         ValueError: shorter than two seconds.
@@ -117,10 +117,11 @@ def section_contrast(waveform: torch.Tensor, *, sample_rate: int = 24000) -> tor
     hop = sample_rate // 50
     mel = log_mel_spectrogram(waveform[:, 0], sample_rate=sample_rate, hop_length=hop, num_mels=40, floor=1e-3)
     novelties = []
-    for frames, rate in ((chromagram(waveform, sample_rate=sample_rate), 25), (mel, 50)):
+    # noise without its mean is chance: so pitch classes keep theirs, and bands flat within 1.4 dB count less
+    mel = mel - mel.mean(-1, keepdim=True)
+    for frames, rate, least in ((chromagram(waveform, sample_rate=sample_rate), 25, 1e-9), (mel, 50, 1.0)):
         x = frames[:, : num_seconds * rate].unflatten(1, (num_seconds, rate)).mean(2)  # (B, N, F)
-        x = x - x.mean(-1, keepdim=True)
-        x = x / x.norm(dim=-1, keepdim=True).clamp_min(1e-9)  # a product of two is their correlation
+        x = x / x.norm(dim=-1, keepdim=True).clamp_min(least)
         means = x.unfold(1, block, 1).mean(-1)  # (B, N - block + 1, F)
         # multiplied out, this is the kernel's sum: both sides with themselves, less one with the other
         novelties.append((means[:, block:] - means[:, :-block]).square().sum(-1) / 2)
