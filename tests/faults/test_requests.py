@@ -56,7 +56,7 @@ BAD_CALLS = [
     ({"prompt": "a \ud800"}, "prompt", "a lone surrogate"),
     ({}, "prompt", "none of them"),
     ({"prompt": "a", "mulan_tokens": tokens(1, 2)}, "prompt", "prompt and mulan_tokens"),
-    ({"prompt": "a", "semantic_tokens": tokens(1, 250)}, "prompt", "prompt and semantic_tokens"),
+    ({"prompt": ["a", "b"], "semantic_tokens": tokens(3, 250)}, "semantic_tokens", "each of the 2 prompts; got 3"),
     (of_prompt(audio_duration=0), "audio_duration", "got 0 (int)"),
     (of_prompt(audio_duration=-1.0), "audio_duration", "got -1.0"),
     (of_prompt(audio_duration=NAN), "audio_duration", "got nan"),

@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import pytest
 import torch
-from tiny import CENTROIDS, LATENT_DIM, make_attentive, make_tiny_components
+from tiny import CENTROIDS, LATENT_DIM, MULAN_CODEBOOKS, MULAN_CODES, make_attentive, make_tiny_components
 
 from melody_diffusers import (
     DualPathDiffusionModel,
@@ -40,7 +40,10 @@ def make_pipe() -> MeLoDyStreamPipeline:
         num_coarse_layers=1,
         mlp_size=32,
         angle_embedding_size=8,
+        num_mulan_codebooks=MULAN_CODEBOOKS,
+        mulan_codebook_size=MULAN_CODES,
     )
+    torch.nn.init.normal_(small.mulan_embedding.weight)
     return MeLoDyStreamPipeline(**(make_attentive(make_tiny_components()) | {"dual_path": small.eval()}))
 
 
@@ -84,9 +87,8 @@ def test_a_stream_equals_a_piece_rendered_at_once_from_the_same_noise(pipe, step
     assert noise.shape[1] == 2 * plan.shape[1] == (count - 1) * CHUNK - (WINDOW - ABREAST * CHUNK) + WINDOW
     offline = MeLoDyPipeline(**pipe.components)
     offline.set_progress_bar_config(disable=True)
-    latents = offline(
-        semantic_tokens=plan, latents=noise, num_inference_steps=steps, fade_seconds=0, output_type="latent"
-    ).audios
+    quick = {"num_inference_steps": steps, "fade_seconds": 0, "output_type": "latent"}
+    latents = offline("a waltz", semantic_tokens=plan, latents=noise, **quick).audios
     done = [chunk.state.latents[:, : CHUNK if i == 0 else 2 * CHUNK][:, -CHUNK:] for i, chunk in enumerate(chunks)]
     streamed, alike = torch.cat(done, 1), (count - ABREAST) * CHUNK  # the end of a piece has nothing after it
     assert torch.equal(streamed[:, :alike], latents[:, :alike])

@@ -50,6 +50,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _count_or_none(text: str) -> int:
+    if not re.fullmatch(r"0|[1-9]\d{0,5}", text):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 999999; got {text!r}")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     top = _Parser(prog="melody", description="Music from a text, from a clip of music, or around one.")
     top.add_argument("--version", action="version", version=f"melody-diffusers {__version__}")
@@ -199,6 +205,10 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--clips-per-class", type=_count, default=10, help="(default: 10)")
     which = "of any style with any lead, for seen and for unseen pairs each, where the data set has them (default: 96)"
     command.add_argument("--grid-clips", type=_count, default=96, help=which)
+    which = "of a minute, asked for sections, an ending and drift; 0 leaves them out (default: 8)"
+    command.add_argument("--long-pieces", type=_count_or_none, default=8, metavar="COUNT", help=which)
+    which = "with which one prompt is asked, a cheerful solo piano waltz; 0 leaves it out (default: 12)"
+    command.add_argument("--seeds-prompt", type=_count_or_none, default=12, metavar="SEEDS", help=which)
     for name in ("--num-inference-steps", "--top-k"):
         command.add_argument(name, type=int, help="(default: the model's own)")
     for name in ("--guidance-scale", "--temperature", "--top-p", "--lm-guidance-scale"):
@@ -207,7 +217,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--batch-size", type=_count, default=8, help="clips at a time (default: 8)")
     command.add_argument("--num-threads", type=_count, default=2, help="of the CPU when speed is measured (default: 2)")
     command.add_argument("--reuse", action="store_true", help="judge the clips of an earlier run in --out again")
-    command.add_argument("--quick", action="store_true", help="two clips a class and two timed runs: a smoke test")
+    command.add_argument("--quick", action="store_true", help="two clips a class, two timed runs: a smoke test")
     command.add_argument("--card", type=Path, help="Markdown about the model: with the report it becomes its README.md")
     command.set_defaults(handler=evaluate, dtype="float32")
     return top

@@ -97,11 +97,12 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
             mulan_tokens = self.encode_prompt(request.prompt, request.audio_prompt, request.audio_prompt_weight)
         else:
             mulan_tokens = self.encode_prompt(audio_prompt=[recording[:, ~unknown[: recording.shape[1]]]])
+        mulan_tokens = mulan_tokens.repeat_interleave(request.batch_size, 0)
         semantic_tokens = self._read_plan(waveform, missing_tokens if request.semantic_source == "audio" else None)
         semantic_tokens = semantic_tokens.repeat_interleave(request.batch_size, 0)
         if request.semantic_source == "lm":
             semantic_tokens = self.generate_semantic_tokens(
-                mulan_tokens.repeat_interleave(request.batch_size, 0),
+                mulan_tokens,
                 num_tokens,
                 known_tokens=semantic_tokens,
                 known=~missing_tokens,
@@ -111,13 +112,14 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
                 negative_tokens=self.encode_negative(request),
             )
         if self._interrupt:
-            return self._output(request, self._nothing(request), None, semantic_tokens)
+            return self._output(request, self._nothing(request), None, semantic_tokens, mulan_tokens)
         known_latents = self.vae.encode(waveform.to(self._execution_device, self.vae.dtype)).latent_dist.mode()
         noise = self.prepare_latents(request.batch_size, request.num_frames, request.generator)
         latents = torch.where(missing_frames[:, None].to(noise.device), noise, known_latents.to(noise.dtype))
         latents = self.denoise_latents(
             latents,
             semantic_tokens,
+            mulan_tokens=mulan_tokens,
             unknown=missing_frames,
             num_inference_steps=request.num_inference_steps,
             guidance_scale=request.guidance_scale,
@@ -127,13 +129,13 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
             callback_on_step_end=request.callback_on_step_end,
         )
         if request.output_type == "latent":
-            return self._output(request, latents, None, semantic_tokens)
+            return self._output(request, latents, None, semantic_tokens, mulan_tokens)
         generated, _ = self.decode_latents(latents, request.num_samples)
         num_samples, num_added = generated.shape[-1], request.num_samples - recording.shape[1]  # fewer if interrupted
         generated = fade_(generated, 0, min(request.fade_samples, num_added))
         original = F.pad(recording, (0, num_added)).to(generated.device)[:, :num_samples]
         audios, gains = limit_peak(self._splice(original, generated, unknown[:num_samples]), ceiling=1.0)
-        return self._output(request, audios, gains, semantic_tokens)
+        return self._output(request, audios, gains, semantic_tokens, mulan_tokens)
 
     def _read_plan(self, waveform: torch.Tensor, missing_tokens: torch.Tensor | None) -> torch.Tensor:
         """Semantic tokens (1, S) of (1, 1, T); those that `missing_tokens`, (S,), names are estimated."""

@@ -189,8 +189,12 @@ class GenerationRequest(Request):
             "semantic_tokens": semantic_tokens,
         }
         given = [name for name, value in conditions.items() if value is not None]
-        if len(given) != 1 and given != ["prompt", "audio_prompt"]:
-            allowed = "be given, or `audio_prompt`, or both, which mix; or one of `mulan_tokens`, `semantic_tokens`"
+        prompts_given = [name for name in given if name != "semantic_tokens"]
+        if not given or (len(prompts_given) > 1 and prompts_given != ["prompt", "audio_prompt"]):
+            allowed = (
+                "be given, or `audio_prompt`, or both, which mix; or `mulan_tokens`; and with or without one of these, "
+                "`semantic_tokens`"
+            )
             raise MeLoDyInputError("prompt", prompt, allowed, " and ".join(given) or "none of them")
         if semantic_tokens is not None and negative_prompt is not None:
             allowed = "be left out for a plan, `semantic_tokens`, which is rendered as it is"
@@ -210,6 +214,11 @@ class GenerationRequest(Request):
             semantic_tokens = check_tensor("semantic_tokens", semantic_tokens, (None, None), lm.semantic_codebook_size)
         parts = (prompts["prompt"], prompts["audio_prompt"], mulan_tokens, semantic_tokens)
         num_prompts = len(next(part for part in parts if part is not None))
+        if semantic_tokens is not None:
+            if num_prompts not in (1, len(semantic_tokens)):
+                allowed = f"hold one plan for each of the {num_prompts} prompts"
+                raise MeLoDyInputError("semantic_tokens", semantic_tokens, allowed, str(len(semantic_tokens)))
+            num_prompts = len(semantic_tokens)
         fields = check_common(pipe, num_prompts, negative_prompt=negative_prompt, **common)
 
         if audio_duration is None:

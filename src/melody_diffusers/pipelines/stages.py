@@ -47,6 +47,8 @@ FITTING = (  # sizes that have to be equal for one component to read what the ot
     ("semantic_lm.num_mulan_codebooks", "mulan_quantizer.num_codebooks"),
     ("semantic_lm.mulan_codebook_size", "mulan_quantizer.codebook_size"),
     ("semantic_lm.semantic_codebook_size", "dual_path.semantic_codebook_size"),
+    ("dual_path.num_mulan_codebooks", "mulan_quantizer.num_codebooks"),
+    ("dual_path.mulan_codebook_size", "mulan_quantizer.codebook_size"),
     ("semantic_lm.semantic_codebook_size", "semantic_tokenizer.num_centroids"),
 )
 
@@ -59,11 +61,13 @@ class MeLoDyPipelineOutput(BaseOutput):
         audios: (B, 1, T) float32 in [-1, 1], NumPy or PyTorch; the latents (B, L, D) for `output_type="latent"`.
         gains: (B,) gain the limiter applied to each waveform, 1 where it did nothing; None for latents.
         semantic_tokens: (B, S) the plan that was rendered; give it back to render the same piece again.
+        mulan_tokens: (B, N) what the prompt became, to be given back beside it; None where there was no prompt.
     """
 
     audios: np.ndarray | torch.Tensor
     gains: torch.Tensor | None
     semantic_tokens: torch.Tensor
+    mulan_tokens: torch.Tensor | None
 
 
 class Stages(Pipeline):
@@ -309,6 +313,7 @@ class Stages(Pipeline):
         latents: torch.Tensor,
         semantic_tokens: torch.Tensor,
         *,
+        mulan_tokens: torch.Tensor | None = None,
         unknown: torch.Tensor | None = None,
         num_inference_steps: int = 10,
         guidance_scale: float = 2.5,
@@ -321,6 +326,7 @@ class Stages(Pipeline):
         """Render the plan: noise (B, L, D) and semantic tokens (B, S) -> latents (B, L, D).
 
         Args:
+            mulan_tokens: (B, N), for a diffusion model that hears the prompt as well; others leave them unheard.
             unknown: bool, (L,): frames to render; `latents` holds clean latents in the others. By default all.
             passes: of the network, in place of those that render all of the unknown frames.
             (The other arguments are those of `__call__`.)
@@ -333,7 +339,7 @@ class Stages(Pipeline):
         if passes is None:
             passes = plan_passes(unknown, window, chunk, scheduler, self.timebase.frame_alignment, continuation)
         call._guidance_scale, call._num_timesteps = guidance_scale, len(passes)
-        step = itertools.count()
+        step, hears_prompt = itertools.count(), getattr(self.dual_path.config, "num_mulan_codebooks", 0) > 0
         with self.progress_bar(total=call._num_timesteps) as bar:
             bar.set_description("diffusion steps")
 
@@ -355,6 +361,7 @@ class Stages(Pipeline):
                 attention_kwargs,
                 on_step,
                 lambda: self._interrupt or call._interrupt,
+                mulan_tokens.to(device) if mulan_tokens is not None and hears_prompt else None,
             )
         self._guidance_scale, self._num_timesteps = call._guidance_scale, call._num_timesteps
         require_finite(latents, "diffusion")
@@ -381,13 +388,20 @@ class Stages(Pipeline):
         return torch.zeros(request.batch_size, *shape, device=self._execution_device)
 
     def _output(
-        self, request: Request, audios: torch.Tensor, gains: torch.Tensor | None, semantic_tokens: torch.Tensor
+        self,
+        request: Request,
+        audios: torch.Tensor,
+        gains: torch.Tensor | None,
+        semantic_tokens: torch.Tensor,
+        mulan_tokens: torch.Tensor | None,
     ) -> MeLoDyPipelineOutput | tuple:
         """The answer in the form that was asked for; models that were offloaded go back."""
         self.maybe_free_model_hooks()
         made = audios.cpu().numpy() if request.output_type == "np" else audios
-        output = MeLoDyPipelineOutput(audios=made, gains=gains, semantic_tokens=semantic_tokens)
-        return output if request.return_dict else (made, gains, semantic_tokens)
+        output = MeLoDyPipelineOutput(
+            audios=made, gains=gains, semantic_tokens=semantic_tokens, mulan_tokens=mulan_tokens
+        )
+        return output if request.return_dict else (made, gains, semantic_tokens, mulan_tokens)
 
 
 def _check_sizes(components: Mapping[str, Any]) -> None:
@@ -396,10 +410,11 @@ def _check_sizes(components: Mapping[str, Any]) -> None:
     def size(name: str) -> int | None:
         component, _, attribute = name.partition(".")
         part = components[component]  # None, as from_pretrained(..., vae=None) leaves it
-        return getattr(getattr(part, "config", None), attribute, None) or getattr(part, attribute, None)
+        value = getattr(getattr(part, "config", None), attribute, None)
+        return getattr(part, attribute, None) if value is None else value
 
     for left, right in FITTING:
-        if None not in (size(left), size(right)) and size(left) != size(right):
+        if size(left) and size(right) and size(left) != size(right):  # 0 where a model does without
             raise ValueError(f"Components do not fit together: {left} is {size(left)} but {right} is {size(right)}.")
 
 

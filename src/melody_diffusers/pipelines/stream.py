@@ -442,9 +442,11 @@ class MeLoDyStreamPipeline(Stages):
         noise = call.prepare_latents(1, num_new, generator)
         calls = range(diagonal.calls_until(state.chunk) if state.chunk else 0, diagonal.calls_until(state.chunk + 1))
         angles = [diagonal.angles(n, start, diagonal.window).float() for n in (*calls, calls.stop)]
+        middle = start + diagonal.window - diagonal.abreast * diagonal.chunk // 2  # of the chunks on their way
         latents = call.denoise_latents(
             torch.cat([state.latents[:, num_new:].to(noise), noise], dim=1),
             tokens,
+            mulan_tokens=self.quantize_prompt(state.embedding_at(timebase.frames_to_seconds(middle))[None]),
             passes=[Pass(0, *pair) for pair in zip(angles, angles[1:])],
             guidance_scale=request.guidance_scale,
             guidance_interval=request.guidance_interval,

@@ -88,7 +88,8 @@ class MeLoDyPipeline(Stages):
             latents: noise to start from, (B, L, D) with L the frames of the duration in whole tokens, at least one
                 chunk (a quarter of the model's window).
             mulan_tokens: (B, N), instead of a prompt.
-            semantic_tokens: (B, S), a plan to render instead of one from the language model.
+            semantic_tokens: (B, S), a plan to render instead of one from the language model. Beside a prompt or
+                `mulan_tokens`, of which one may serve all plans, for a diffusion model that hears these as well.
             fade_seconds: the music fades in and out over so long, since it begins and ends within sounds; 0 leaves the
                 cuts.
             output_type: "np" or "pt" for waveforms, "latent" for latents.
@@ -109,13 +110,14 @@ class MeLoDyPipeline(Stages):
         arguments = {name: value for name, value in locals().items() if name != "self"}
         request = GenerationRequest.check(self, **arguments)
         self._interrupt = False
-        semantic_tokens = request.semantic_tokens
+        mulan_tokens, semantic_tokens = request.mulan_tokens, request.semantic_tokens
+        if request.prompt is not None or request.audio_prompt is not None:
+            mulan_tokens = self.encode_prompt(request.prompt, request.audio_prompt, request.audio_prompt_weight)
+        if mulan_tokens is not None:
+            mulan_tokens = mulan_tokens.repeat_interleave(request.batch_size // len(mulan_tokens), 0)
         if semantic_tokens is None:
-            mulan_tokens = request.mulan_tokens
-            if mulan_tokens is None:
-                mulan_tokens = self.encode_prompt(request.prompt, request.audio_prompt, request.audio_prompt_weight)
             semantic_tokens = self.generate_semantic_tokens(
-                mulan_tokens.repeat_interleave(request.num_waveforms_per_prompt, 0),
+                mulan_tokens,
                 self.timebase.frames_to_tokens(request.num_frames),
                 sampling=request.sampling,
                 generator=request.generator,
@@ -125,13 +127,14 @@ class MeLoDyPipeline(Stages):
         else:
             semantic_tokens = semantic_tokens.repeat_interleave(request.num_waveforms_per_prompt, 0)
         if self._interrupt:
-            return self._output(request, self._nothing(request), None, semantic_tokens)
+            return self._output(request, self._nothing(request), None, semantic_tokens, mulan_tokens)
         latents = request.latents
         if latents is None:
             latents = self.prepare_latents(request.batch_size, request.num_frames, request.generator)
         latents = self.denoise_latents(
             latents,
             semantic_tokens,
+            mulan_tokens=mulan_tokens,
             num_inference_steps=request.num_inference_steps,
             guidance_scale=request.guidance_scale,
             guidance_interval=request.guidance_interval,
@@ -140,6 +143,7 @@ class MeLoDyPipeline(Stages):
             callback_on_step_end=request.callback_on_step_end,
         )
         if request.output_type == "latent":
-            return self._output(request, latents, None, semantic_tokens)
+            return self._output(request, latents, None, semantic_tokens, mulan_tokens)
         audios, gains = self.decode_latents(latents, request.num_samples)
-        return self._output(request, fade_(audios, request.fade_samples, request.fade_samples), gains, semantic_tokens)
+        audios = fade_(audios, request.fade_samples, request.fade_samples)
+        return self._output(request, audios, gains, semantic_tokens, mulan_tokens)

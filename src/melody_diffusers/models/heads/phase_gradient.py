@@ -162,7 +162,8 @@ def join_phases(
     if state is None:
         state = torch.zeros_like(magnitude[:, 0]), torch.ones_like(magnitude[:, 0], dtype=torch.complex64)
     last, phase = state
-    if _may_be_compiled(magnitude.cpu()):  # of a GPU's too: each frame waits for the one before, which a CPU is good at
+    # of a GPU's too: each frame waits for the one before, which a CPU is good at
+    if not magnitude.is_meta and _may_be_compiled(magnitude.cpu()):
         from .phase_gradient_cpu import solve
 
         phases = solve(magnitude.cpu(), onward.cpu(), last.cpu(), phase.cpu(), coupling).to(magnitude.device)
