@@ -9,7 +9,17 @@ import soundfile
 import torch
 
 from melody_diffusers import audio
-from melody_diffusers.audio import crop_or_pad, limit_peak, load_audio, resample, rms_db, save_audio, to_mono
+from melody_diffusers.audio import (
+    crop_or_pad,
+    growing_audio,
+    limit_peak,
+    load_audio,
+    resample,
+    rms_db,
+    save_audio,
+    to_mono,
+)
+from melody_diffusers.sound_files import read_comment
 
 
 def sine(frequency: float, seconds: float = 1.0, sample_rate: int = 24000) -> torch.Tensor:
@@ -117,6 +127,24 @@ def test_a_refused_save_leaves_the_old_file(tmp_path):
     with pytest.raises(ValueError, match=r"written as \.wav, \.flac, \.ogg, \.opus, \.mp3; got .a\.m4a"):
         save_audio(tmp_path / "a.m4a", torch.zeros(10))
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg"])
+def test_a_growing_file_keeps_what_came_before_a_failure(tmp_path, suffix):
+    path, parts = tmp_path / f"growing{suffix}", (torch.rand(1, 5000) - 0.5).split(1200, dim=1)
+    with pytest.raises(KeyboardInterrupt):
+        with growing_audio(path, 24000, "half of it " * 300) as add:
+            for part in parts[:3]:
+                add(part)
+            assert not path.exists()
+            raise KeyboardInterrupt
+    assert load_audio(path).shape == (1, 3600)
+    assert read_comment(path).count("half of it") == 300
+    if suffix != ".ogg":
+        torch.testing.assert_close(load_audio(path), torch.cat(parts[:3], dim=1), rtol=0, atol=0.51 / 32768)
+    with growing_audio(tmp_path / "none.wav", 24000):
+        pass
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
 def test_resampling_keeps_a_tone_and_its_length():

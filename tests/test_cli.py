@@ -8,7 +8,8 @@ import soundfile
 import torch
 from PIL import Image
 
-from melody_diffusers import cli
+from melody_diffusers import MeLoDyStreamPipeline, cli
+from melody_diffusers.audio import load_audio
 from melody_diffusers.cli import music
 
 RATE = 24000
@@ -64,6 +65,69 @@ def test_generate_from_a_clip(tiny_folder, tmp_path, song):
     flags = ["--duration", 1, "--steps", 1, "--model", tiny_folder, "-o", out]
     assert run("generate", "--audio-prompt", song, *flags) == 0
     assert soundfile.info(out).frames == RATE
+
+
+def test_a_clip_and_a_text_mix_and_a_negative_prompt_leads_away(tiny_folder, tmp_path, song):
+    out = tmp_path / "mixed.wav"
+    flags = ["--audio-prompt", song, "--audio-weight", 0.3, "--negative-prompt", "rock", "--lm-guidance", 2]
+    assert run("generate", "a waltz", *flags, "--duration", 1, "--steps", 1, "--model", tiny_folder, "-o", out) == 0
+    assert soundfile.info(out).frames == RATE
+
+
+STREAM = ["--steps", 1, "--seed", 3, "--fade", 0]
+
+
+def test_stream_with_every_flag_writes_what_it_says(tiny_folder, tmp_path, song, capsys):
+    out = tmp_path / "evening.wav"
+    flags = ["--duration", "5s", "--steps", 2, "--guidance", 1.5, "--temperature", 0.9, "--top-k", 10, "--top-p", 0.95]
+    flags += ["--then", "0:20", "rock", "--crossfade", 4, "--audio-prompt", song, "--audio-weight", 0.3, "--seed", 7]
+    flags += ["--lm-guidance", 2, "--negative-prompt", "techno", "--model", tiny_folder, "--device", "cpu", "-o", out]
+    assert run("stream", "a happy waltz", *flags) == 0
+    printed = summary(capsys.readouterr().out)
+    samples, rate = soundfile.read(out)
+    assert (rate, samples.shape) == (RATE, (5 * RATE,))
+    assert soundfile.SoundFile(out).comment.endswith("seed 7: a happy waltz")
+    assert samples[0] == 0 and abs(samples[-1]) < abs(samples).max() / 100  # faded
+    assert printed["audio"] == "5.00 s, 24000 Hz, mono" and printed["seed"] == "7"
+    assert [path.name for path in tmp_path.iterdir() if path != song] == ["evening.wav"]
+
+
+def test_a_stream_to_a_pipe_is_a_wav_or_raw_samples(tiny_folder, tmp_path, capsysbinary):
+    arguments = ["stream", "a waltz", "--duration", 3, *STREAM, "--model", tiny_folder]
+    assert run(*arguments, "-o", tmp_path / "a.wav") == 0
+    capsysbinary.readouterr()
+    assert run(*arguments, "-o", "-") == 0
+    piped = capsysbinary.readouterr().out
+    assert run(*arguments, "-o", "-", "--raw") == 0
+    raw = capsysbinary.readouterr().out
+    expected = soundfile.read(tmp_path / "a.wav", dtype="int16")[0]
+    assert np.array_equal(np.frombuffer(raw, "<i2"), expected)
+    (tmp_path / "piped.wav").write_bytes(piped)
+    assert np.array_equal(soundfile.read(tmp_path / "piped.wav", dtype="int16")[0], expected)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "-"])
+def test_ctrl_c_keeps_what_was_streamed_by_then(name, tiny_folder, tmp_path, monkeypatch, capsysbinary):
+    monkeypatch.chdir(tmp_path)
+    following, asked = MeLoDyStreamPipeline._next_chunk, []
+
+    def interrupted(*arguments):
+        asked.append(arguments)
+        if len(asked) > 2:
+            raise KeyboardInterrupt
+        return following(*arguments)
+
+    monkeypatch.setattr(MeLoDyStreamPipeline, "_next_chunk", interrupted)
+    assert run("stream", "a waltz", *STREAM, "--model", tiny_folder, "-o", name) == 0
+    out, err = capsysbinary.readouterr()
+    assert b"stopped" in (err if name == "-" else out)
+    if name == "-":  # a header that leaves the end open
+        (tmp_path / "a.wav").write_bytes(out)
+    samples = load_audio(tmp_path / "a.wav")
+    assert samples.shape[1] / RATE == pytest.approx(2 * 2.48, abs=0.2)
+    asked[:] = [None] * 3
+    assert run("stream", "a waltz", *STREAM, "--model", tiny_folder, "-o", tmp_path / "none.wav") == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
 
 
 def test_inpaint_with_every_flag_changes_the_region_alone(tiny_folder, tmp_path, song, capsys):
@@ -122,6 +186,9 @@ MISTAKES = {
         ["generate", "a waltz", "-o", "a.wav", "--duration", "long"],
         "--duration: must be a time, as 30, 30s, 1:30 or 2m; got 'long'",
     ),
+    "raw file": (["stream", "a waltz", "--raw", "-o", "a.wav"], "--raw is for -o -"),
+    "nothing before": (["stream", "--audio-prompt", "a.wav", "--then", "3", "rock", "-o", "b.wav"], "--then needs a"),
+    "then when": (["stream", "a waltz", "--then", "soon", "rock", "-o", "a.wav"], "must be a time"),
     "half a region": (["inpaint", "a.wav", "--start", "1", "-o", "b.wav"], "--start and --end belong together"),
     "no data command": (["data"], "required: command"),
     "no data": (["data", "encode", "--data", "nowhere", "--out", "out"], "--data 'nowhere' is no folder"),
@@ -135,6 +202,10 @@ MISTAKES_OF_THE_PIPELINE = {
     "empty prompt": (["generate", " "], "prompt 1 must not be empty"),
     "duration": (["generate", "a waltz", "--duration", "0"], "--duration must be a number above 0"),
     "steps": (["generate", "a waltz", "--steps", "0"], "--steps must be a whole number"),
+    "weight": (["generate", "a", "--audio-weight", "0.5"], "--audio-weight must be left out unless a text, the prompt"),
+    "negative": (["generate", "a", "--negative-prompt", "b"], "Give --lm-guidance a value above 1"),
+    "no stream": (["stream"], "Give a prompt"),
+    "crossfade": (["stream", "a waltz", "--crossfade", "2h"], "--crossfade must be a number from 0 to 3600"),
     "no clip": (["generate", "--audio-prompt", "none.wav"], "no audio file at none.wav"),
     "no recording": (["inpaint", "none.wav", "--extend", "1"], "no audio file at none.wav"),
 }
@@ -173,7 +244,7 @@ def test_interruption_ends_in_one_line(monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", ["generate", "inpaint", "plan edit", "data build", "data encode", "benchmark", "evaluate"]
+    "command", ["generate", "inpaint", "stream", "plan edit", "data build", "data encode", "benchmark", "evaluate"]
 )
 def test_every_command_explains_itself(command, capsys):
     assert run(*command.split(), "--help") == 0

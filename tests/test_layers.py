@@ -50,6 +50,7 @@ BY_UNIT = {  # and a unit besides: it is there for that, or an extra installs it
     "evaluation": {"basic_pitch", "librosa", "matplotlib", "mir_eval", "onnxruntime", "visqol"},
     "lora_training": {"peft", "safetensors"},
     "models": {"triton"},
+    "pipelines": {"safetensors"},
     "sound_files": {"av"},
     "spectra": {"transformers"},
     "training_utils": {"accelerate", "psutil", "pydantic", "safetensors"},

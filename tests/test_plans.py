@@ -42,6 +42,13 @@ def test_a_plan_file_holds_the_plan(num_tokens, tmp_path):
     assert len(plan.to_text()) < 5 * num_tokens + 700
 
 
+def test_a_plan_keeps_what_the_prompt_became_if_it_had_one(tmp_path):
+    plan = plan_with(50, mulan_tokens=[5, 65535, 0])
+    plan.save(tmp_path / "a.melody")
+    assert MusicPlan.load(tmp_path / "a.melody") == plan and plan.mulan_tokens == (5, 65535, 0)
+    assert MusicPlan.from_text(changed(mulan_tokens=...)).mulan_tokens is None
+
+
 def test_a_plan_file_is_not_overwritten_unasked(tmp_path):
     plan, other = plan_with(5), plan_with(6)
     plan.save(tmp_path / "a.melody")
@@ -132,6 +139,11 @@ BROKEN = {
     "a huge draw": (changed(drawn_tokens=10**15), "`drawn_tokens` must be"),
     "a wrong seed": (changed(seed="7"), "`seed` must be a whole number from 0 to"),
     "a long prompt": (changed(prompt="x" * 5000), "`prompt` must be a text of at most 2000"),
+    "no MuLan tokens": (changed(mulan_tokens=[]), "`mulan_tokens` must be a list of 1 to 64 whole numbers"),
+    "many MuLan tokens": (changed(mulan_tokens=[0] * 65), "`mulan_tokens` must be a list of 1 to 64"),
+    "a MuLan token too high": (changed(mulan_tokens=[0, 65536]), "below 65536, or null; got \\[0, 65536\\]"),
+    "a MuLan token of text": (changed(mulan_tokens="12"), "`mulan_tokens` must be"),
+    "a MuLan token that is a truth": (changed(mulan_tokens=[True]), "`mulan_tokens` must be"),
     "steps": (changed(rendering={"num_inference_steps": 10**9}), "`rendering.num_inference_steps` must be"),
     "an unknown argument": (changed(rendering={"callback_on_step_end": "f"}), "got \\['callback_on_step_end'\\]"),
     "an interval": (changed(rendering={"guidance_interval": [1, 0]}), "`rendering.guidance_interval` must be two"),
@@ -194,6 +206,9 @@ def test_edits_are_on_the_grid_of_tokens():
     assert plan.splice(0.5, other).tokens == tokens[:13] + other.tokens + tokens[13:]
     assert [len(plan.keep(start / 50, start / 50 + 1).tokens) for start in range(10)] == [25] * 10
     assert plan.cut(1, 2).seconds == 3.0 and plan.cut(1, 2).seed == plan.seed
+    heard, other = plan_with(100, mulan_tokens=(1, 2)), plan_with(10, mulan_tokens=(3, 4))
+    edits = [heard.cut(0, 1), heard.keep(0, 1), heard.repeat(0, 1, 2), heard.splice(1, other)]
+    assert [edited.mulan_tokens for edited in edits] == [(1, 2)] * 4
 
 
 def test_what_lies_past_the_music_is_no_part_of_an_edit():

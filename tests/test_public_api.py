@@ -18,9 +18,9 @@ ROOT = Path(__file__).parents[1]
 
 PUBLIC = """
     AngleScheduler AudioVAEGAN AudioVAEGANConfig DualPathDiffusionModel MELODY_TINY MeLoDyInpaintPipeline
-    MeLoDyInputError MeLoDyPipeline MuLanConfig MuLanModel MultiPeriodDiscriminator MultiResolutionDiscriminator
-    MusicPlan ResidualQuantizer SemanticLM SemanticLMConfig SemanticTokenizer SemanticTokenizerConfig Timebase
-    __version__ register
+    MeLoDyInputError MeLoDyPipeline MeLoDyStreamPipeline MuLanConfig MuLanModel MultiPeriodDiscriminator
+    MultiResolutionDiscriminator MusicPlan ResidualQuantizer SemanticLM SemanticLMConfig SemanticTokenizer
+    SemanticTokenizerConfig StreamState Timebase __version__ register
 """
 
 
@@ -97,7 +97,7 @@ def test_the_shipped_checkpoint_is_small_and_complete():
     assert (folder / "model_index.json").is_file() and (folder / "README.md").is_file()
     weights = list(folder.rglob("*.safetensors"))
     assert len(weights) == 6
-    assert sum(os.path.getsize(file) for file in weights) <= 24e6
+    assert sum(os.path.getsize(file) for file in weights) <= 40e6
 
 
 @pytest.fixture

@@ -24,6 +24,15 @@ LATENT_DIM, EMBEDDING_DIM, CENTROIDS, MULAN_CODEBOOKS, MULAN_CODES = 8, 16, 32, 
 WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] a the and slow fast happy sad waltz rock techno piano violin solo".split()
 
 
+@torch.no_grad()
+def make_attentive(components: dict[str, Any]) -> dict[str, Any]:
+    """The same, with weights that let words decide the MuLan tokens, and those what the language model draws."""
+    components["mulan"].get_input_embeddings().weight.mul_(50)
+    for weight in components["semantic_lm"].parameters():
+        weight.mul_(10 if weight.ndim == 2 else 1)
+    return components
+
+
 def make_tiny_components() -> dict[str, Any]:
     """A new set of a pipeline's components: 24 kHz, hop 480, windows of 10 s; the same weights each time."""
     with torch.random.fork_rng(devices=[]):

@@ -67,8 +67,10 @@ def two_steps(velocity: Callable[[Tensor, Tensor], Tensor], z: Tensor, angle: Te
     return (math.cos(2 * omega) * z - there) / math.sin(2 * omega) * (angle > 0).unsqueeze(-1)
 
 
-def teacher_velocity(teacher: torch.nn.Module, tokens: Tensor, data: DataConfig) -> Callable[[Tensor, Tensor], Tensor]:
-    """The guided velocity of latents (B, L, D) and angles (B, L)."""
+def teacher_velocity(
+    teacher: torch.nn.Module, condition: tuple[Tensor, ...], data: DataConfig
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The guided velocity of latents (B, L, D) and angles (B, L), after semantic tokens and MuLan tokens."""
     lowest, highest = (share * math.pi / 2 for share in data.guidance_interval)
 
     def velocity(z: Tensor, angle: Tensor) -> Tensor:
@@ -76,7 +78,7 @@ def teacher_velocity(teacher: torch.nn.Module, tokens: Tensor, data: DataConfig)
         if scale != 1:
             within = (angle > lowest - 1e-4) & (angle < highest + 1e-4)
             scale = torch.where(within, scale, 1.0).unsqueeze(-1)  # (B, L, 1)
-        return guided_velocity(lambda *inputs: teacher(*inputs).sample, z, angle, tokens, scale)
+        return guided_velocity(lambda *inputs: teacher(*inputs).sample, z, angle, condition, scale)
 
     return velocity
 
@@ -95,20 +97,20 @@ def main() -> None:
     loader = DataLoader(clips, batch_size=config.run.batch_size, shuffle=True, num_workers=config.run.num_workers)
     omega = math.pi / (4 * data.num_steps)
 
-    def distance(z: Tensor, tokens: Tensor, noise: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+    def distance(batch: dict[str, Tensor], noise: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Student's velocity and the teacher's of two steps."""
+        z, condition = batch["latents"].float(), (batch["semantic_tokens"], batch["mulan_tokens"])
         angle = step_angles(draws, z.shape[1], data.num_steps, data.known_share)
         noisy = AngleScheduler().add_noise(z, noise, angle)
         with torch.no_grad(), run.autocast():
-            target = two_steps(teacher_velocity(teacher, tokens, data), noisy, angle, omega)
+            target = two_steps(teacher_velocity(teacher, condition, data), noisy, angle, omega)
         with run.autocast():
-            velocity = model(noisy, angle, tokens).sample.float()
+            velocity = model(noisy, angle, *condition).sample.float()
         return velocity * (angle > 0).unsqueeze(-1), target
 
     for batch in run.steps(loader):
-        z, tokens = batch["latents"].float(), batch["semantic_tokens"]  # (B, L, D), (B, S)
-        draws = run.rand("angle", len(z), model.config.num_chunks)
-        loss = velocity_loss(*distance(z, tokens, run.randn("noise", *z.shape), draws))
+        draws = run.rand("angle", len(batch["latents"]), model.config.num_chunks)
+        loss = velocity_loss(*distance(batch, run.randn("noise", *batch["latents"].shape), draws))
         run.backward(loss, optimizer)
         run.finish_step(velocity=loss)
     run.save()
@@ -118,10 +120,11 @@ def main() -> None:
     generator, losses = torch.Generator().manual_seed(0), []
     with run.averaged_weights(), torch.no_grad():
         for window in windows:
-            z, tokens = (window[name][None].to(run.device) for name in ("latents", "semantic_tokens"))
-            noise = torch.randn(z.shape, generator=generator).to(run.device)
+            names = ("latents", "semantic_tokens", "mulan_tokens")
+            batch = {name: window[name][None].to(run.device) for name in names}
+            noise = torch.randn(batch["latents"].shape, generator=generator).to(run.device)
             draws = torch.rand(1, model.config.num_chunks, generator=generator).to(run.device)
-            losses.append(float(velocity_loss(*distance(z.float(), tokens, noise, draws))))
+            losses.append(float(velocity_loss(*distance(batch, noise, draws))))
     mean = sum(losses) / max(len(losses), 1)
     run.log(velocity_to_teacher=mean)
     print(f"dual_path, {data.num_steps} steps: {mean:.4f} from two steps of its teacher, after {run.step} steps.")

@@ -86,12 +86,11 @@ save_file({name: w.half() if w.is_floating_point() else w for name, w in weights
 
 
 class Stage(NamedTuple):
-    """A training: the name of its model, what it goes on from, its configuration, what else is set, and whether it
-    trains on an encoded data set or on the music itself."""
+    """A training: the name of its model, what it goes on from, what else is set, and whether it trains on an encoded
+    data set or on the music itself."""
 
     model: str
     start: Path
-    config: str = "tiny"
     sets: tuple[str, ...] = ()
     is_encoded: bool = True
 
@@ -101,9 +100,8 @@ STAGES = {
     "semantic_lm": Stage("semantic_lm", TINY / "semantic_lm", sets=("run.batch_size=64", "data.keep_mulan=true")),
     "vae_gan": Stage(
         "vae",
-        ROOT / "training/weights/phase_gradient",
-        "phase_gradient",
-        ("loss.adversarial=0.1", "loss.feature_matching=1.0", "run.batch_size=32", "run.num_workers=4"),
+        TINY / "vae",
+        sets=("loss.gan_start_step=0", "run.batch_size=32", "run.num_workers=4"),
         is_encoded=False,
     ),
 }
@@ -180,7 +178,7 @@ def main() -> None:
             encode = ["training/encode_dataset.py", "--config", "training/configs/encode/tiny.yaml", "--set", *sets]
             part("encoding", 0.5, *encode, log="training.txt")
     if any(data.glob("*")) and left() > 45:
-        command = [f"training/train_{args.stage}.py", "--config", f"training/configs/{args.stage}/{stage.config}.yaml"]
+        command = [f"training/train_{args.stage}.py", "--config", f"training/configs/{args.stage}/tiny.yaml"]
         command += ["--max_minutes", f"{(left() - 30) / 60:.2f}", "--set", f"data.folder={data}"]
         command += [f"run.output_dir={run}", "run.max_steps=1000000", "run.keep_checkpoints=1", "run.trackers=[]"]
         command += [f"data.start={args.start or stage.start}", *stage.sets, *args.set]

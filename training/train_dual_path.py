@@ -1,7 +1,9 @@
 """Trains the dual-path diffusion model on cached latents and semantic tokens (paper, section 4.1, eq. 7).
 
 Each window is cut into M chunks, each chunk has an angle of its own in [0, pi/2], and the network predicts the
-velocities of all chunks at once. With probability `drop_tokens` a sample hears no token (classifier-free guidance).
+velocities of all chunks at once. Some windows may have what generation has: one angle for all chunks of a single
+window, angles that rise from chunk to chunk where a long piece goes on. With probability `drop_tokens` a sample hears
+no token (classifier-free guidance).
 """
 
 from dataclasses import dataclass
@@ -19,22 +21,29 @@ from melody_diffusers.training_utils.velocity import chunk_angles, multi_chunk_l
 @dataclass(kw_only=True)
 class DataConfig:
     """`folder`: output of encode_dataset.py. `start`: folder or name of a model of these sizes to go on from.
-    `num_tokens`: semantic tokens of a training window.
+    `num_tokens`: semantic tokens of a training window. `drop_tokens`: share of samples that hear nothing.
+    `drop_prompt`: share that hears the plan alone, `text_share`: share of the others whose MuLan tokens are those of a
+    text; both for a model with `num_mulan_codebooks`. `equal_angles`, `rising_angles`: shares of windows with such.
     """
 
     folder: str
     start: str | None = None
     num_tokens: int = 250
     drop_tokens: float = 0.1
+    drop_prompt: float = 0.1
+    text_share: float = 0.5
+    equal_angles: float = 0.0
+    rising_angles: float = 0.0
     validation_windows: int = 128
 
 
 def held_out_windows(data: DataConfig, device: torch.device) -> list[dict[str, torch.Tensor]]:
-    """Validation windows by eights: `latents` (B, L, D) and `semantic_tokens` (B, S)."""
+    """Validation windows by eights: `latents` (B, L, D), `semantic_tokens` (B, S) and `mulan_tokens` (B, N)."""
     clips = EncodedClips(data.folder, "validation", num_tokens=data.num_tokens)
     windows = [clips[i] for i in range(min(data.validation_windows, len(clips)))]
+    keys = ("latents", "semantic_tokens", "mulan_tokens")
     return [
-        {key: torch.stack([w[key] for w in windows[i : i + 8]]).to(device) for key in ("latents", "semantic_tokens")}
+        {key: torch.stack([w[key] for w in windows[i : i + 8]]).to(device) for key in keys}
         for i in range(0, len(windows), 8)
     ]
 
@@ -46,19 +55,25 @@ def main() -> None:
     torch.manual_seed(config.run.seed)
     model = DualPathDiffusionModel(**config.model)
     if config.data.start is not None:
-        model.load_state_dict(DualPathDiffusionModel.from_pretrained(config.data.start).state_dict())
+        begun = DualPathDiffusionModel.from_pretrained(config.data.start).state_dict()
+        model.load_state_dict({name: begun.get(name, value) for name, value in model.state_dict().items()})
     run = TrainingRun(config.run, models={"dual_path": model}, config=config)
     optimizer = run.optimizer(model.parameters(), config.optim)
-    clips = EncodedClips(config.data.folder, "train", num_tokens=config.data.num_tokens)
+    clips = EncodedClips(config.data.folder, "train", config.data.num_tokens, text_share=config.data.text_share)
     loader = DataLoader(clips, batch_size=config.run.batch_size, shuffle=True, num_workers=config.run.num_workers)
 
     for batch in run.steps(loader):
         z, tokens = batch["latents"].float(), batch["semantic_tokens"]  # (B, L, D), (B, S)
         drops = run.rand("drop", len(z), device="cpu") < config.data.drop_tokens
-        angle = chunk_angles(run.rand("angle", len(z), model.config.num_chunks), z.shape[1])  # (B, L)
+        draws, kind = run.rand("angle", len(z), model.config.num_chunks), run.rand("kind of angles", len(z), 1)
+        draws = torch.where(kind < config.data.equal_angles, draws[:, :1], draws)
+        draws = torch.where(kind > 1 - config.data.rising_angles, draws.sort(dim=1).values, draws)
+        angle = chunk_angles(draws, z.shape[1])  # (B, L)
         noise = run.randn("noise", *z.shape)
+        unheard = run.rand("prompt", len(z), 1) < config.data.drop_prompt
+        prompt = batch["mulan_tokens"].masked_fill(unheard, -1)
         with run.autocast():
-            loss = multi_chunk_loss(model, z, tokens, noise, angle, drops, is_split=config.run.fsdp)
+            loss = multi_chunk_loss(model, z, tokens, noise, angle, drops, prompt, is_split=config.run.fsdp)
         run.backward(loss, optimizer)
         run.finish_step(velocity=loss)
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # for type checkers; a test holds it to the registry
     from .models.semantic_tokenizer import SemanticTokenizerConfig as SemanticTokenizerConfig
     from .pipelines.checks import MeLoDyInputError as MeLoDyInputError
     from .pipelines.inpaint import MeLoDyInpaintPipeline as MeLoDyInpaintPipeline
+    from .pipelines.stream import MeLoDyStreamPipeline as MeLoDyStreamPipeline
+    from .pipelines.stream import StreamState as StreamState
     from .pipelines.text_to_music import MeLoDyPipeline as MeLoDyPipeline
     from .plans import MusicPlan as MusicPlan
     from .schedulers.angle import AngleScheduler as AngleScheduler

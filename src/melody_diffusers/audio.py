@@ -8,7 +8,7 @@ import math
 import numbers
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -230,10 +230,7 @@ def save_audio(
         raise ValueError(
             f"Audio is written as {', '.join(FORMATS)}; got {Path(str(name)).name if not format else format!r}."
         )
-    most = MAX_OPUS_COMMENT_BYTES if suffix == ".opus" else MAX_COMMENT_BYTES
-    note = f"{SOFTWARE} {comment or ''}".strip()
-    if len(note.encode()) > most:
-        raise ValueError(f"A comment in {suffix} has at most {most} bytes; got {len(note.encode())}. Shorten it.")
+    note = _note(suffix, comment)
     waveform = file_within(waveform)
     if is_encoded(waveform):
         waveform = load_audio(waveform, sample_rate or DEFAULT_RATE, mono=False)
@@ -255,21 +252,75 @@ def save_audio(
             aside.unlink()
 
 
+def _note(suffix: str, comment: str | None) -> str:
+    """The comment of a file of this kind, which begins with the name of this software; an error if it is too long."""
+    most = MAX_OPUS_COMMENT_BYTES if suffix == ".opus" else MAX_COMMENT_BYTES
+    note = f"{SOFTWARE} {comment or ''}".strip()
+    if len(note.encode()) > most:
+        raise ValueError(f"A comment in {suffix} has at most {most} bytes; got {len(note.encode())}. Shorten it.")
+    return note
+
+
 def _write(target: Path | BinaryIO, waveform: Tensor, rate: int, suffix: str, note: str) -> None:
+    with _opened(target, rate, len(waveform), suffix, note) as write:
+        write(waveform)
+
+
+@contextlib.contextmanager
+def _opened(
+    target: Path | BinaryIO, rate: int, channels: int, suffix: str, note: str
+) -> Iterator[Callable[[Tensor], None]]:
+    """A file that takes waveforms (C, T), one after the other, and gets its comment however that ends."""
     is_long = suffix == ".wav" and len(note.encode()) > WAV_COMMENT_BYTES
     container, encoding = FORMATS[suffix]
     options = {} if encoding == "PCM_16" else {"compression_level": LOSSY_LEVEL}
-    with soundfile.SoundFile(target, "w", rate, len(waveform), encoding, format=container, **options) as file:
+    with soundfile.SoundFile(target, "w", rate, channels, encoding, format=container, **options) as file:
         first_line = note.partition("\n")[0].encode()[:WAV_COMMENT_BYTES].decode(errors="ignore")
         file.comment = first_line if is_long else note
-        for block in waveform.split(BLOCK_SAMPLES, dim=1):  # Vorbis overflows on more
-            samples = block.numpy().T  # (T, C)
-            if encoding == "PCM_16":  # the inverse of reading
-                samples = np.clip(np.round(samples * 32768.0), -32768, 32767).astype(np.int16)
-            file.write(np.ascontiguousarray(samples))
-    if is_long:
-        with open(target, "r+b") if isinstance(target, Path) else contextlib.nullcontext(target) as written:
-            append_wav_comment(written, note)
+
+        def write(waveform: Tensor) -> None:
+            for block in waveform.split(BLOCK_SAMPLES, dim=1):  # Vorbis overflows on more
+                file.write(pcm16(block) if encoding == "PCM_16" else np.ascontiguousarray(block.numpy().T))
+
+        try:
+            yield write
+        finally:
+            if is_long:
+                file.close()
+                with open(target, "r+b") if isinstance(target, Path) else contextlib.nullcontext(target) as written:
+                    append_wav_comment(written, note)
+
+
+@contextlib.contextmanager
+def growing_audio(
+    path: str | os.PathLike, sample_rate: int, comment: str | None = None
+) -> Iterator[Callable[[Tensor], None]]:
+    """A function that adds (1, T) to a file of sound, which takes its place at the end, however that comes.
+
+    Unlike `save_audio` it keeps what there is when something fails in between. Without any sound there is no file.
+    """
+    place = Path(path)
+    note = _note(place.suffix.lower(), comment)
+    aside, made = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}"), 0
+    try:
+        with _opened(aside, sample_rate, 1, place.suffix.lower(), note) as write:
+
+            def add(waveform: Tensor) -> None:
+                nonlocal made
+                write(waveform)
+                made += waveform.shape[1]
+
+            yield add
+    finally:
+        if made:
+            os.replace(aside, place)
+        aside.unlink(missing_ok=True)
+
+
+def pcm16(waveform: Tensor) -> np.ndarray:
+    """(C, T) as 16-bit samples (T, C), little-endian: the inverse of reading."""
+    samples = np.round(waveform.numpy().T * 32768.0)
+    return np.ascontiguousarray(np.clip(samples, -32768, 32767).astype("<i2"))
 
 
 def to_mono(waveform: Tensor) -> Tensor:

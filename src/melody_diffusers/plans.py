@@ -25,6 +25,7 @@ from .sound_files import MAX_COMMENT_BYTES, read_comment
 FORMAT = "melody plan 1"
 SUFFIX = ".melody"
 MAX_TOKENS = 100_000  # an hour has 90,000
+MAX_MULAN_TOKENS = 64
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -79,6 +80,15 @@ _RENDERING = {  # how the plan becomes sound
 }
 _FIELDS = {
     "prompt": _or_none(_text(2000)),
+    "mulan_tokens": (
+        f"be a list of 1 to {MAX_MULAN_TOKENS} whole numbers below 65536, or null",
+        lambda value: (
+            value is None
+            or isinstance(value, (list, tuple))
+            and 1 <= len(value) <= MAX_MULAN_TOKENS
+            and all(map(_whole(0, 65535)[1], value))
+        ),
+    ),
     "seed": _or_none(_whole(0, 2**64 - 1)),
     "drawn_tokens": _whole(0, MAX_TOKENS),
     "seconds": _number(1e-9, 3600),
@@ -102,7 +112,8 @@ class MusicPlan:
         seconds: of music; the last tokens may lie past them, for nothing shorter than a chunk is planned.
         token_rate: tokens a second.
         codebook_size: tokens are below it.
-        prompt: that the plan was made for; None where that was no text.
+        prompt: that the plan was made for, as it reads; None where that was no text.
+        mulan_tokens: what MuLan made of prompt or clip, for a diffusion model that hears it; None where there was none.
         seed: of the generator on the CPU that drew the plan and then the noise; None where that is not known.
         drawn_tokens: how many tokens the language model drew from that generator before the noise, a uniform number for
             each entry of the codebook.
@@ -122,6 +133,7 @@ class MusicPlan:
     codebook_size: int
     token_rate: int = 25
     prompt: str | None = None
+    mulan_tokens: tuple[int, ...] | None = None
     seed: int | None = None
     drawn_tokens: int = 0
     sampling: Mapping[str, Any] = field(default_factory=dict)
@@ -159,6 +171,8 @@ class MusicPlan:
         if self.seconds * self.token_rate > len(tokens) + 1e-6:
             _refuse("seconds", f"be covered by {len(tokens)} tokens, {len(tokens) / self.token_rate:g} s", self.seconds)
         object.__setattr__(self, "tokens", tuple(tokens))
+        if self.mulan_tokens is not None:
+            object.__setattr__(self, "mulan_tokens", tuple(self.mulan_tokens))
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in self.rendering.items()}
         object.__setattr__(self, "rendering", plain)  # as JSON gives it back
 

@@ -6,6 +6,7 @@ Shapes: B batch, T samples, N frames, F frequency bins.
 import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from transformers.audio_utils import mel_filter_bank
 
 SPECTROGRAM_COLOURS = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))  # quiet to loud
 SPECTROGRAM_RANGE_DB = 80.0
+
+Memory: TypeAlias = dict[str, Tensor]
+"""What a computation that takes its input in parts needs of those before; empty at the beginning."""
 
 
 @lru_cache(maxsize=64)
@@ -277,21 +281,32 @@ def griffin_lim_tiles(
     Partials run on from tile to tile, and what is given has been worked on with as many frames around it as the
     iterations reach; so each piece ends as many frames before its tile.
     """
-    turns: Tensor | float = 0.0
-    magnitude = phase = None
-    given = 0  # frames of `magnitude` whose waveform has been given
+    memory: Memory = {}
     for tile, is_last in with_last(tiles):
-        tile = tile.float()
-        new, turns = _phase_of_partials(tile, hop_length, turns)
-        magnitude = tile if magnitude is None else torch.cat([magnitude, tile], dim=1)
-        phase = new if phase is None else torch.cat([phase, new], dim=1)
-        reach = (num_iterations + 1) * (2 * (tile.shape[-1] - 1) // hop_length)
-        end = magnitude.shape[1] - (0 if is_last else reach)
-        if end > given:
-            waveform = _griffin_lim(magnitude, phase, hop_length, num_iterations, momentum)
-            yield waveform[:, given * hop_length : end * hop_length]
-            first = max(0, end - reach)
-            magnitude, phase, given = magnitude[:, first:], phase[:, first:], end - first
+        piece, memory = griffin_lim_next(tile, memory, is_last, hop_length, num_iterations, momentum)
+        if piece.shape[-1]:
+            yield piece
+
+
+def griffin_lim_next(
+    tile: Tensor, memory: Memory, is_last: bool, hop_length: int, num_iterations: int = 16, momentum: float = 0.99
+) -> tuple[Tensor, Memory]:
+    """One step of `griffin_lim_tiles`: the piece that a tile (B, n, F) lets be known, and what the next one needs."""
+    magnitude = tile.float()
+    phase, turns = _phase_of_partials(magnitude, hop_length, memory.get("turns", 0.0))
+    reach = (num_iterations + 1) * (2 * (tile.shape[-1] - 1) // hop_length)
+    given = 0  # frames of `magnitude` whose waveform is out
+    if memory:
+        given = max(0, memory["magnitude"].shape[1] - reach)
+        magnitude = torch.cat([memory["magnitude"], magnitude], dim=1)
+        phase = torch.cat([memory["phase"], phase], dim=1)
+    end = magnitude.shape[1] - (0 if is_last else reach)
+    if end <= given:
+        return magnitude.new_empty(len(magnitude), 0), {"magnitude": magnitude, "phase": phase, "turns": turns}
+    waveform = _griffin_lim(magnitude, phase, hop_length, num_iterations, momentum)
+    first = max(0, end - reach)
+    memory = {"magnitude": magnitude[:, first:], "phase": phase[:, first:], "turns": turns}
+    return waveform[:, given * hop_length : end * hop_length], memory
 
 
 def with_last(items: Iterable[Tensor]) -> Iterator[tuple[Tensor, bool]]:

@@ -41,7 +41,8 @@ def scan_in_one(projected: Tensor, x: Tensor, cell_weight: Tensor, gate_bias: Te
 def test_a_guided_pass_of_the_renderer_is_five_hundred(device, monkeypatch):
     monkeypatch.setattr(sru, "fused_scan", lambda projected: scan_in_one)
     model = DualPathDiffusionModel.from_pretrained(MELODY_TINY, subfolder="dual_path")
-    inputs = torch.randn(2, 500, 16), torch.rand(1, 500), torch.arange(250)[None]
+    frames, width = model.config.num_frames, model.config.latent_dim
+    inputs = torch.randn(2, frames, width), torch.rand(1, frames), torch.arange(250)[None]
     expected = model(*inputs).sample
     model, inputs = model.to("fake"), [each.to("fake") for each in inputs]
     device.launches.clear()

@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 
 from melody_diffusers import cli
 from melody_diffusers.evaluation.clips import NAMED_BPM, QUESTIONS, Clip, choose_prompts, choose_windows
-from melody_diffusers.evaluation.grid import choose_grid, grid_figures, grid_table
+from melody_diffusers.evaluation.grid import choose_grid, grid_figures, grid_table, seeds_of_one_prompt
 from melody_diffusers.evaluation.judges import ClipJudge
 from melody_diffusers.evaluation.key import KeyJudge
 from melody_diffusers.evaluation.rows import key_hits, recognised, tempo_hits
@@ -151,6 +151,15 @@ def test_the_grid_takes_styles_in_turn_and_asks_what_its_prompts_name() -> None:
     )
 
 
+def test_seeds_of_one_prompt_differ_in_nothing_else() -> None:
+    clips = seeds_of_one_prompt(3, seed=5)
+    assert [clip.seed for clip in clips] == [5, 6, 7] and len({clip.file for clip in clips}) == 3
+    assert {clip.text for clip in clips} == {"a cheerful solo piano waltz"}
+    heard = {"style": ["waltz", "waltz", "solo piano"], "family": ["piano", "strings", "piano"]}
+    figures = grid_figures(clips, heard | {"bpm": [None] * 3, "key": ["C major"] * 3})
+    assert [round(3 * figures[name]["share"]) for name in ("style", "family", "both")] == [2, 2, 1]
+
+
 @pytest.mark.timeout(600)
 def test_the_command_makes_judges_and_rejudges(tiny_folder: str, data: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
@@ -171,7 +180,7 @@ def test_the_command_makes_judges_and_rejudges(tiny_folder: str, data: Path, tmp
         "--out",
         str(tmp_path / "out"),
     ]
-    assert cli.main([*command, "--compare-steps", "1"]) == 0
+    assert cli.main([*command, "--compare-steps", "1", "--long-pieces", "3", "--seeds-prompt", "1"]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert list(report["rows"]) == ["real", "reconstructed", "from_tokens", "generated", "silence", "noise"]
     for row in report["rows"].values():
@@ -193,6 +202,13 @@ def test_the_command_makes_judges_and_rejudges(tiny_folder: str, data: Path, tmp
     assert report["speed"]["language_model_evaluations"] == 250
     assert list(report["reconstruction"]["rows"])[0] == "reconstructed" and report["reconstruction"]["row_clips"] == 4
     assert "\n| reconstructed | " in (tmp_path / "out" / "report.md").read_text()
+    assert report["seeds"]["both"]["clips"] == 1
+    assert list(report["long_pieces"]) == ["real long pieces", "long pieces"]
+    for pieces in report["long_pieces"].values():  # noise has no sections, does not end and does not drift
+        assert pieces["clips"] == 1 and pieces["seconds"] == 20 and pieces["first"].keys() == pieces["last"].keys()
+    real = report["long_pieces"]["real long pieces"]
+    assert real["section_contrast"] < 0.2 and real["closes"] == 0 and abs(real["loudness_slope"]) < 1
+    assert "\n| long pieces, 1 | " in (tmp_path / "out" / "report.md").read_text()
     assert report["velocity"]["clips"] == 4 and report["velocity"]["velocity_mse"] > 0
     assert report["rows"]["real"]["key"]["clips"] == 4 and report["rows"]["generated"]["key"]["clips"] >= 4
     assert report["speed"]["model_evaluations"] >= 2 and report["speed"]["real_time_factor"] > 0
@@ -213,6 +229,7 @@ def test_the_command_makes_judges_and_rejudges(tiny_folder: str, data: Path, tmp
     assert cli.main([*command, "--reuse", "--card", str(tmp_path / "about.md")]) == 0
     again = json.loads((tmp_path / "out" / "report.json").read_text())
     assert again["rows"] == report["rows"] and again["reconstruction"] == report["reconstruction"]
+    assert again["long_pieces"] == report["long_pieces"]
     card = ModelCard.load(model / "README.md")
     assert card.data.license == "mit" and card.data.model_name == "tiny"
     metrics = {result.metric_name: result.metric_value for result in card.data.eval_results}
@@ -226,6 +243,7 @@ def test_the_command_makes_judges_and_rejudges(tiny_folder: str, data: Path, tmp
         (["--judges", "nowhere"], "train_judges.py"),
         (["--card", "nowhere.md"], "--card is a Markdown file"),
         (["--compare_steps", "0"], "--compare-steps: must be a whole number from 1"),
+        (["--long-pieces", "-1"], "--long-pieces: must be a whole number from 0"),
     ],
 )
 def test_the_command_says_what_is_missing(arguments, message, capsys: pytest.CaptureFixture[str]) -> None:

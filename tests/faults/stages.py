@@ -32,6 +32,7 @@ TOWER = ["hidden_size=16", "num_hidden_layers=1", "num_attention_heads=2", "inte
 OVERRIDES = {
     "vae_gan": [  # with discriminators from the start
         "model.head=istft",
+        "model.istft_hop=480",
         "model.latent_dim=4",
         "model.istft_width=8",
         "model.istft_encoder_layers=1",
@@ -43,8 +44,8 @@ OVERRIDES = {
         "data.crop_seconds=0.25",
         "data.statistics_clips=2",
         "data.heldout_clips=1",
-        "loss.adversarial=0.1",
-        "loss.feature_matching=1.0",
+        "data.components_clips=0",
+        "loss.gan_start_step=0",
         "loss.fft_sizes=[256]",
         "loss.window_sizes=[256]",
         "loss.hop_sizes=[64]",

@@ -68,7 +68,8 @@ def test_every_stage_equals_the_cpus(here, dtype):
     mulan, plan = torch.arange(8)[None] * 20, torch.arange(50)[None] * 17
     scores = [p.semantic_lm.semantic_logits(mulan.to(p.device), plan.to(p.device)) for p in (there, here)]
     assert apart(*scores) < tolerance
-    latents, angle = torch.randn(1, 500, 16, generator=seeded()), torch.rand(1, 500, generator=seeded()) * 1.5
+    frames, width = there.dual_path.config.num_frames, there.vae.latent_dim
+    latents, angle = torch.randn(1, frames, width, generator=seeded()), torch.rand(1, frames, generator=seeded()) * 1.5
     plan = torch.arange(250)[None] * 4
     velocities = [
         p.dual_path(latents.to(p.device, p.dual_path.dtype), angle.to(p.device), plan.to(p.device)).sample

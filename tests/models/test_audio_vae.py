@@ -141,6 +141,26 @@ def test_tiled_equals_untiled(vae):
     assert torch.equal(vae.decode(whole.mode()).sample, sound)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("head", ["hifigan", "istft", "magnitude", "phase_gradient"])
+def test_decoding_part_by_part_gives_the_same_sound_and_remembers_no_more_with_time(head):
+    torch.manual_seed(0)
+    spectra = ISTFT | dict(head=head, istft_hop=64, istft_n_fft=256)
+    vae = AudioVAEGAN(AudioVAEGANConfig(**(HIFIGAN if head == "hifigan" else spectra))).eval()
+    latents, size = noise(1, 700, 4), 100 * vae.hop_samples
+    whole = vae.decode(latents).sample
+    memory, pieces, shapes = None, [], []
+    for part in latents.split(100, dim=1):
+        piece, memory = vae.decode_next(part, memory)
+        pieces.append(piece)
+        shapes.append({name: tensor.shape for name, tensor in memory.items()})
+    sound = torch.cat(pieces, dim=-1)
+    assert whole.shape[-1] - size < sound.shape[-1] < whole.shape[-1]
+    torch.testing.assert_close(sound, whole[..., : sound.shape[-1]], atol=1e-4, rtol=0)
+    assert shapes[2:] == shapes[2:3] * 5
+    assert [piece.shape[-1] for piece in pieces[1:]] == [size] * 6
+
+
 def test_context_covers_the_receptive_field(vae):
     """A gradient from one output frame reaches inputs within `context_frames`, so no tile can show a seam."""
     hop, frames, middle = vae.hop_samples, 401, 200

@@ -50,6 +50,39 @@ def test_a_batch_equals_its_single_samples_conditional_or_not():
 
 
 @torch.no_grad()
+def test_split_frames_are_the_frames_of_a_network_of_narrower_latents():
+    """Whose two halves of a wide frame are two frames, if each half is projected as those are."""
+    narrow, (latents, angle, tokens) = tiny_model(latent_dim=4), inputs()
+    wide, weights = tiny_model(latent_dim=8, num_frames=20, split_frames=2), narrow.state_dict()
+    for name in ("proj_in.weight", "proj_out.weight"):
+        weights[name] = torch.block_diag(weights[name], weights[name])
+    for name in ("proj_in.bias", "proj_out.bias"):
+        weights[name] = weights[name].repeat(2)
+    wide.load_state_dict(weights)
+    angle = angle[:, ::2]
+    expected = narrow(latents, angle.repeat_interleave(2, 1), tokens).sample
+    made = wide(latents.unflatten(1, (-1, 2)).flatten(2), angle, tokens).sample
+    torch.testing.assert_close(made.unflatten(-1, (2, 4)).flatten(1, 2), expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_mulan_tokens_begin_unheard_and_each_sample_hears_its_own():
+    model, (latents, angle, tokens) = tiny_model(num_mulan_codebooks=2, mulan_codebook_size=4), inputs()
+    mulan_tokens = torch.tensor([[0, 3], [1, 2]])
+    without = model(latents, angle, tokens[:2]).sample
+    torch.testing.assert_close(model(latents, angle, tokens[:2], mulan_tokens).sample, without)
+    torch.nn.init.normal_(model.mulan_embedding.weight)
+    vectors = model.mulan_embedding.weight.unflatten(0, (2, 4))
+    summed = torch.stack([vectors[0, 0] + vectors[1, 3], vectors[0, 1] + vectors[1, 2]])
+    torch.testing.assert_close(model.mulan_embedding(mulan_tokens), summed)
+    heard = model(latents, angle, tokens[:2], mulan_tokens).sample
+    partly = model(latents, angle, tokens[:2], torch.tensor([[0, 3], [-1, -1]])).sample
+    torch.testing.assert_close(partly[0], heard[0])
+    torch.testing.assert_close(partly[1:], without[1:])
+    assert not torch.allclose(heard[0], without[0]) and not torch.allclose(heard[1], without[1])
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("frame_conditioning", [False, True])
 def test_tokens_change_conditional_samples_only(frame_conditioning):
     model, (latents, angle, tokens) = tiny_model(frame_conditioning=frame_conditioning), inputs(2)

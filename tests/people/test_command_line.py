@@ -239,8 +239,8 @@ def test_an_adapter_is_played_with_as_strongly_as_asked(melody, tiny_pipeline, t
     assert 0 < distance["half"] < distance["full"]
 
 
-def test_a_clip_and_a_prompt_together_are_refused(melody):
-    assert "only one of them" in melody("generate", "a", "--audio-prompt", "b.wav", "-o", "a.wav")[2]
+def test_a_prompt_and_a_list_of_prompts_together_are_refused(melody):
+    assert "Give a prompt, or --prompts FILE" in melody("generate", "a", "--prompts", "b.txt", "-o", "a.wav")[2]
 
 
 def test_a_long_recording_is_refused_as_a_prompt_by_its_header(melody, tmp_path):

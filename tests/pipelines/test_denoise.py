@@ -255,7 +255,7 @@ def test_guidance_is_the_extrapolation_from_the_unconditional_velocity(model):
     for scale in (0.0, 1.0, 2.5):
         expected = unconditional + scale * (conditional - unconditional)
         torch.testing.assert_close(
-            guided_velocity(lambda *inputs: model(*inputs).sample, latents, angle, tokens, scale),
+            guided_velocity(lambda *inputs: model(*inputs).sample, latents, angle, (tokens,), scale),
             expected,
             rtol=1e-4,
             atol=1e-5,

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny import make_attentive
 
-from melody_diffusers import MeLoDyInpaintPipeline, MeLoDyPipeline
+from melody_diffusers import MeLoDyInpaintPipeline, MeLoDyInputError, MeLoDyPipeline
 from melody_diffusers.pipelines.plan import differences, model_digest, plan_of, render_plan
 from melody_diffusers.plans import MusicPlan, PlanError
 
@@ -39,6 +40,7 @@ def test_a_plan_renders_the_same_sound(tiny_pipeline, duration):
         {"guidance_interval": (0.2, 0.8), "guidance_scale": 3.0, "top_k": 5, "top_p": 0.9, "temperature": 0.8},
         {"audio_duration": 12.0, "continuation": "windows"},
         {"output_type": "pt"},
+        {"negative_prompt": "rock", "lm_guidance_scale": 3.0, "temperature": 1.0},
     ],
 )
 def test_every_argument_is_kept(tiny_pipeline, arguments):
@@ -49,6 +51,32 @@ def test_every_argument_is_kept(tiny_pipeline, arguments):
     assert torch.equal(again, torch.as_tensor(output.audios))
     for name in set(arguments) & {"temperature", "top_k", "top_p"}:
         assert plan.sampling[name] == arguments[name]
+
+
+def test_what_a_diffusion_model_heard_of_the_prompt_is_kept(tiny_components, tmp_path):
+    quantizer, old = tiny_components["mulan_quantizer"].config, tiny_components["dual_path"]
+    sizes = {"num_mulan_codebooks": quantizer.num_codebooks, "mulan_codebook_size": quantizer.codebook_size}
+    hearing = type(old).from_config(old.config, **sizes).eval()
+    torch.nn.init.normal_(hearing.mulan_embedding.weight)
+    pipe = MeLoDyPipeline(**make_attentive(tiny_components | {"dual_path": hearing}))
+    prompts, generators = ["slow piano", {"a waltz": 2, "techno": 1}], [seeded(1), seeded(2)]
+    output = pipe(prompts, audio_duration=1.0, generator=generators, output_type="pt", **QUICK)
+    second = plan_of(pipe, output, 1)
+    assert second.prompt == '"a waltz" x 2 + "techno" x 1'
+    assert [*second.mulan_tokens] == output.mulan_tokens[1].tolist() != output.mulan_tokens[0].tolist()
+
+    output = pipe("slow piano", audio_duration=1.0, generator=seeded(), **QUICK)
+    plan_of(pipe, output).save(tmp_path / "a.melody")
+    plan = MusicPlan.load(tmp_path / "a.melody")
+    assert digest(render_plan(pipe, plan).audios) == digest(output.audios)
+    unheard = render_plan(pipe, replace(plan, mulan_tokens=None))
+    assert unheard.mulan_tokens is None and digest(unheard.audios) != digest(output.audios)
+    assert digest(render_plan(pipe, plan, prompt="fast techno").audios) != digest(output.audios)
+    again = pipe("slow piano", semantic_tokens=output.semantic_tokens.repeat(2, 1), **QUICK)
+    assert plan_of(pipe, again, 1).prompt == "slow piano"  # which served both plans
+    assert plan_of(pipe, pipe(semantic_tokens=output.semantic_tokens, **QUICK)).mulan_tokens is None
+    with pytest.raises(MeLoDyInputError, match="`mulan_tokens` must have shape"):
+        render_plan(pipe, replace(plan, mulan_tokens=(1,) * 50))
 
 
 def test_a_row_of_several_is_its_own_piece(tiny_pipeline):

@@ -65,6 +65,36 @@ def test_a_plan_given_back_renders_the_same_piece(pipe):
     assert torch.equal(from_tokens.audios, output.audios)
 
 
+def test_a_diffusion_model_that_hears_the_prompt_is_told_it(make_components):
+    components = make_components()
+    quantizer, old = components["mulan_quantizer"].config, components["dual_path"]
+    sizes = dict(num_mulan_codebooks=quantizer.num_codebooks, mulan_codebook_size=quantizer.codebook_size)
+    components["dual_path"] = type(old).from_config(old.config, **sizes).eval()
+    components["dual_path"].load_state_dict(old.state_dict(), strict=False)
+    torch.nn.init.normal_(components["dual_path"].mulan_embedding.weight)
+    pipe = MeLoDyPipeline(**components)
+    pipe.set_progress_bar_config(disable=True)
+    noise = pipe.prepare_latents(2, pipe.dual_path.config.num_frames, [seeded(7), seeded(8)])
+    quick = QUICK | {"output_type": "latent", "latents": noise}
+    prompts = torch.tensor([[0, 1, 2], [3, 4, 5]])
+    made = pipe(mulan_tokens=prompts, generator=seeded(), **quick)
+    plan = made.semantic_tokens
+    again = pipe(semantic_tokens=plan, mulan_tokens=made.mulan_tokens, **quick)
+    assert torch.equal(again.audios, made.audios) and torch.equal(again.mulan_tokens, prompts)
+    of_one = pipe(semantic_tokens=plan, mulan_tokens=prompts[:1], **quick).audios
+    torch.testing.assert_close(of_one[0], made.audios[0])
+    alone = pipe(semantic_tokens=plan, **quick)
+    assert alone.mulan_tokens is None
+    assert not torch.allclose(alone.audios, made.audios) and not torch.allclose(of_one[1], made.audios[1])
+    by_text = pipe("a waltz", semantic_tokens=plan, **quick)
+    assert torch.equal(by_text.mulan_tokens, pipe.encode_prompt("a waltz").repeat(2, 1))
+    with pytest.raises(ValueError, match="one plan for each of the 3 prompts"):
+        pipe(["a", "b", "c"], semantic_tokens=plan, **QUICK)
+    components["dual_path"] = type(old).from_config(old.config, **sizes | {"num_mulan_codebooks": 2})
+    with pytest.raises(ValueError, match="dual_path.num_mulan_codebooks is 2 but mulan_quantizer.num_codebooks"):
+        MeLoDyPipeline(**components)
+
+
 def test_a_long_piece_begins_as_a_short_one(pipe):
     """Algorithm 2 prolongs: the plan's first window does not depend on how long the piece becomes."""
     window = pipe.timebase.frames_to_tokens(pipe.dual_path.config.num_frames)
@@ -143,8 +173,9 @@ def test_a_pipeline_of_the_text_side_alone_encodes_prompts(pipe):
 def test_output_types_and_tuple(pipe):
     as_numpy = pipe("a waltz", audio_duration=1.0, num_inference_steps=1, generator=seeded()).audios
     assert isinstance(as_numpy, np.ndarray) and as_numpy.shape == (1, 1, 24000)
-    audios, gains, tokens = pipe("a waltz", generator=seeded(), return_dict=False, **QUICK)
+    audios, gains, tokens, mulan_tokens = pipe("a waltz", generator=seeded(), return_dict=False, **QUICK)
     assert gains.shape == (1,) and tokens.shape[0] == 1
+    assert torch.equal(mulan_tokens, pipe.encode_prompt("a waltz"))
 
 
 def test_calls_do_not_change_the_components(pipe):

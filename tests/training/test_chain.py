@@ -150,15 +150,17 @@ def test_a_student_goes_in_one_step_where_its_teacher_goes_in_two(monkeypatch):
     known = (angle == 0)[..., None]
     torch.testing.assert_close(there, torch.where(known, noisy, by_hand), atol=1e-4, rtol=1e-4)
 
-    def network(z: torch.Tensor, d: torch.Tensor, tokens: torch.Tensor) -> SimpleNamespace:
-        assert len(z) == len(d)
+    def network(z: torch.Tensor, d: torch.Tensor, tokens: torch.Tensor, prompt: torch.Tensor) -> SimpleNamespace:
+        assert len(z) == len(d) and len(tokens) == len(prompt) == 2
         return SimpleNamespace(
             sample=torch.cat([torch.full_like(z[: len(tokens)], 2.0), torch.ones_like(z[len(tokens) :])])
         )
 
     data = DataConfig(folder="", teacher="", guidance_scale=3.0, guidance_interval=(0.0, 0.85))
     angles = torch.tensor([[0.1, 1.5]])
-    guided = teacher_velocity(network, torch.zeros(2, 1), data)(torch.zeros(2, 2, 1), angles.expand(2, 2))
+    guided = teacher_velocity(network, (torch.zeros(2, 1), torch.zeros(2, 3)), data)(
+        torch.zeros(2, 2, 1), angles.expand(2, 2)
+    )
     assert guided[..., 0].tolist() == [[4.0, 2.0]] * 2  # 1 + 3 (2 - 1) within the interval
 
 

@@ -18,6 +18,8 @@ from melody_diffusers.models import discriminators
 TRAINING = Path(__file__).parents[2] / "training"
 STEPS = 2
 SETTINGS = [
+    "model.head=magnitude",
+    "model.istft_hop=480",
     "model.latent_dim=4",
     "model.istft_width=8",
     "model.istft_encoder_layers=1",
@@ -29,6 +31,9 @@ SETTINGS = [
     "data.crop_seconds=0.25",
     "data.statistics_clips=2",
     "data.heldout_clips=1",
+    "data.components_clips=0",
+    *("loss.stft=5.0", "loss.log_stft=1.0", "loss.waveform=0.0", "loss.mel=0.0", "loss.magnitude=1.0", "loss.kl=5e-3"),
+    *("loss.adversarial=0.0", "loss.feature_matching=0.0", "loss.gan_start_step=0"),
     "run.budget_minutes=null",
     "run.batch_size=2",
     f"run.max_steps={STEPS}",

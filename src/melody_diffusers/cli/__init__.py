@@ -1,4 +1,4 @@
-"""The `melody` command: generate, inpaint, plan, data, lora, benchmark, evaluate.
+"""The `melody` command: generate, inpaint, stream, plan, data, lora, benchmark, evaluate.
 
 Heavy imports stay inside the handlers, so that help and a mistyped argument answer at once. Whatever goes wrong ends in
 one line on stderr, which speaks of the command's own flags.
@@ -14,6 +14,9 @@ from .parser import parser
 FLAGS = {  # argument of a pipeline -> what says it here
     "prompt": "the prompt",
     "audio_prompt": "--audio-prompt",
+    "audio_prompt_weight": "--audio-weight",
+    "negative_prompt": "--negative-prompt",
+    "crossfade_seconds": "--crossfade",
     "audio_duration": "--duration",
     "num_inference_steps": "--steps",
     "guidance_scale": "--guidance",
@@ -24,6 +27,7 @@ FLAGS = {  # argument of a pipeline -> what says it here
     "continuation": "--continuation",
     "fade_seconds": "--fade",
     "semantic_tokens": "the plan",
+    "mulan_tokens": "what the plan keeps of its prompt",
     "audio": "the recording",
     "regions": "--start and --end",
     "regions[0][0]": "--start",

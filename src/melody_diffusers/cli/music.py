@@ -24,14 +24,14 @@ PIECES_AT_ONCE = 8
 
 def generate(args: argparse.Namespace) -> int:
     """`melody generate`: prompts, or a clip as prompt, to files of music."""
-    prompts = _prompts(args)
+    prompts = prompts_of(args)
     count = max(1, len(prompts)) * args.count
     if count > 1 and args.spectrogram is not None:
         raise ValueError(f"--spectrogram draws one piece of music; this makes {count}.")
     outputs = _outputs(args.output, count)
     check_outputs(args, [*outputs, *([args.spectrogram] if args.spectrogram else [])], [args.audio_prompt])
     seed = announce_seed(args)
-    pipe, load_seconds = load_with_adapters("MeLoDyPipeline", args)
+    pipe, load_seconds = load("MeLoDyPipeline", args)
     from ..pipelines.plan import plan_of
 
     for start in range(0, count, PIECES_AT_ONCE):
@@ -42,10 +42,11 @@ def generate(args: argparse.Namespace) -> int:
         output = pipe(
             prompt=texts,
             audio_prompt=args.audio_prompt,
+            audio_prompt_weight=args.audio_weight,
             audio_duration=args.duration,
             num_waveforms_per_prompt=1 if texts else len(pieces),
-            generator=_generators(seeds),
-            **_sampling(args),
+            generator=generators(seeds),
+            **sampling_of(args),
         )
         seconds = time.perf_counter() - started
         for row, piece in enumerate(pieces):
@@ -63,15 +64,15 @@ def inpaint(args: argparse.Namespace) -> int:
     check_outputs(args, [args.output, *([args.spectrogram] if args.spectrogram else [])], [args.input])
     args.count = 1
     seed = announce_seed(args)
-    pipe, load_seconds = load_with_adapters("MeLoDyInpaintPipeline", args)
+    pipe, load_seconds = load("MeLoDyInpaintPipeline", args)
     started = time.perf_counter()
     output = pipe(
         audio=args.input,
         regions=[] if args.start is None else [(args.start, args.end)],
         extend_seconds=args.extend,
         prompt=args.prompt,
-        generator=_generators([seed]),
-        **_sampling(args),
+        generator=generators([seed]),
+        **sampling_of(args),
     )
     seconds = time.perf_counter() - started
     comment = f"seed {seed}: {args.prompt or f'like {args.input}'}"
@@ -93,11 +94,11 @@ def write_spectrogram(path: Path, waveform: "torch.Tensor", sample_rate: int) ->
     image.resize((image.width, 3 * image.height), Image.Resampling.BILINEAR).save(path, format="PNG", pnginfo=notes)
 
 
-def _prompts(args: argparse.Namespace) -> list[str]:
+def prompts_of(args: argparse.Namespace) -> list[str]:
     """What is asked for; empty where a clip is the prompt."""
-    given = [bool(args.prompt), args.prompts is not None, args.audio_prompt is not None]
-    if sum(given) != 1:
-        raise ValueError("Give a prompt, or --prompts FILE, or --audio-prompt FILE, and only one of them.")
+    given = [bool(args.prompt), args.prompts is not None]
+    if sum(given) > 1 or not any(given) and args.audio_prompt is None:
+        raise ValueError("Give a prompt, or --prompts FILE, or --audio-prompt FILE; a clip may also mix with either.")
     if args.prompts is not None:
         lines = [line.strip() for line in _read_text(args.prompts).splitlines()]
         prompts = [line for line in lines if line and not line.startswith("#")]
@@ -188,7 +189,7 @@ def announce_seed(args: argparse.Namespace) -> int:
     return seed
 
 
-def load_with_adapters(class_name: str, args: argparse.Namespace) -> tuple[Any, float]:
+def load(class_name: str, args: argparse.Namespace) -> tuple[Any, float]:
     """The pipeline, with the adapters that --lora names."""
     pipe, seconds = load_pipeline(class_name, args)
     started, scales = time.perf_counter(), {}
@@ -202,7 +203,7 @@ def load_with_adapters(class_name: str, args: argparse.Namespace) -> tuple[Any, 
     return pipe, seconds + time.perf_counter() - started
 
 
-def _sampling(args: argparse.Namespace) -> dict[str, Any]:
+def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
     """The arguments that generate and inpaint have in common, by the pipelines' names."""
     return {
         "num_inference_steps": args.steps,
@@ -211,13 +212,14 @@ def _sampling(args: argparse.Namespace) -> dict[str, Any]:
         "top_k": args.top_k,
         "top_p": args.top_p,
         "lm_guidance_scale": args.lm_guidance,
+        "negative_prompt": args.negative_prompt,
         "continuation": args.continuation,
         "fade_seconds": args.fade,
         "output_type": "pt",
     }
 
 
-def _generators(seeds: list[int]) -> list["torch.Generator"]:
+def generators(seeds: list[int]) -> list["torch.Generator"]:
     import torch
 
     return [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -250,7 +252,7 @@ def write_piece(
                 shutil.copyfileobj(file, sys.stdout.buffer)
                 sys.stdout.buffer.flush()
             except BrokenPipeError:
-                _close_stdout()
+                close_stdout()
                 raise OSError("-o -: the pipe was closed before all of the sound was written.") from None
     else:
         try:
@@ -261,22 +263,22 @@ def write_piece(
             raise OSError(f"{path} could not be written ({error}); the music is in {rescued}") from error
     if args.spectrogram is not None:
         write_spectrogram(args.spectrogram, waveform, sample_rate)
-    _tell(args, f"wrote {path}" + (f" and {args.spectrogram}" if args.spectrogram else ""))
+    tell(args, f"wrote {path}" + (f" and {args.spectrogram}" if args.spectrogram else ""))
 
 
 def _warn(line: str) -> None:
     print(f"melody: warning: {line}", file=sys.stderr, flush=True)
 
 
-def _tell(args: argparse.Namespace, line: str) -> None:
+def tell(args: argparse.Namespace, line: str) -> None:
     """Prints where the sound does not go; when nobody reads it, the work goes on."""
     try:
         print(line, file=sys.stderr if args.output == TO_PIPE else sys.stdout, flush=True)
     except BrokenPipeError:
-        _close_stdout()
+        close_stdout()
 
 
-def _close_stdout() -> None:
+def close_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -294,4 +296,4 @@ def summarise(
         "limiter gain": f"{gain:.3f}" + (" (the peak was within full scale)" if gain == 1 else ""),
     }
     for name, value in lines.items():
-        _tell(args, f"  {name:<18}{value}")
+        tell(args, f"  {name:<18}{value}")

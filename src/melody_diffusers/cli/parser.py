@@ -12,6 +12,7 @@ from .lora import train_adapter
 from .measure import benchmark, evaluate
 from .music import generate, inpaint
 from .plan import audit, edit, render, show
+from .stream import stream
 
 EPILOG = """melody-tiny, the model that comes with the package, plays short instrumental pieces in sixteen styles: lo-fi
 hip hop, house, techno, ambient, rock, jazz swing, bossa nova, waltz, march, folk, baroque chorale, string quartet, solo
@@ -65,6 +66,12 @@ class _Edit(argparse.Action):
         namespace.edits = [*namespace.edits, edit]
 
 
+def _count_or_none(text: str) -> int:
+    if not re.fullmatch(r"0|[1-9]\d{0,5}", text):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 999999; got {text!r}")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     top = _Parser(prog="melody", description="Music from a text, from a clip of music, or around one.")
     top.add_argument("--version", action="version", version=f"melody-diffusers {__version__}")
@@ -83,23 +90,27 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--steps", type=int, help="reverse steps of the diffusion (default: the model's own)")
     model.add_argument("--guidance", type=float, help="classifier-free guidance; 1 is off (default: the model's own)")
 
-    sampling = _Parser(add_help=False)
-    sampling.add_argument("--temperature", type=float, help="of the language model; 0 is greedy (default: the model's)")
-    sampling.add_argument("--top-k", type=int, help="sample among the k likeliest tokens (default: the model's)")
-    sampling.add_argument("--top-p", type=float, help="sample within this probability mass (default: the model's)")
-    sampling.add_argument("--lm-guidance", type=float, help="guidance of the language model (default: the model's)")
-    ways = ["diagonal", "windows"]
-    sampling.add_argument("--continuation", choices=ways, help="of what exceeds a window (default: the model's)")
-    sampling.add_argument(
+    drawing = _Parser(add_help=False)
+    drawing.add_argument("--temperature", type=float, help="of the language model; 0 is greedy (default: the model's)")
+    drawing.add_argument("--top-k", type=int, help="sample among the k likeliest tokens (default: the model's)")
+    drawing.add_argument("--top-p", type=float, help="sample within this probability mass (default: the model's)")
+    drawing.add_argument("--lm-guidance", type=float, help="guidance of the language model (default: the model's)")
+    what = "what the music should not be; needs guidance of the language model"
+    drawing.add_argument("--negative-prompt", metavar="TEXT", help=what)
+    drawing.add_argument(
         "--seed", type=_seed, help="the same seed gives the same audio (default, and -1: any, printed)"
     )
-    sampling.add_argument("--spectrogram", type=Path, metavar="PNG", help="draw a mel spectrogram of the result, too")
-    sampling.add_argument("--fade", type=_seconds, default=0.02, metavar="TIME", help="at the ends (default: 0.02)")
+    drawing.add_argument("--fade", type=_seconds, default=0.02, metavar="TIME", help="at the ends (default: 0.02)")
     where = "file to write: .wav, .flac, .ogg, .opus or .mp3; - writes WAV to a pipe"
-    sampling.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help=where)
-    sampling.add_argument("--overwrite", action="store_true", help="replace files that are not this command's own")
+    drawing.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help=where)
+    drawing.add_argument("--overwrite", action="store_true", help="replace files that are not this command's own")
     what = "LoRA adapter to play with, of which :0.5 takes half; may be repeated"
-    sampling.add_argument("--lora", action="append", default=[], metavar="FOLDER[:SCALE]", help=what)
+    drawing.add_argument("--lora", action="append", default=[], metavar="FOLDER[:SCALE]", help=what)
+
+    sampling = _Parser(add_help=False, parents=[drawing])
+    ways = ["diagonal", "windows"]
+    sampling.add_argument("--continuation", choices=ways, help="of what exceeds a window (default: the model's)")
+    sampling.add_argument("--spectrogram", type=Path, metavar="PNG", help="draw a mel spectrogram of the result, too")
 
     command = commands.add_parser(
         "generate", parents=[model, sampling], help="music from a text or a clip", epilog=EPILOG
@@ -108,13 +119,30 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("prompt", nargs="*", help=what)
     command.add_argument("--prompts", type=Path, metavar="FILE", help="a prompt a line: makes one piece of each")
     command.add_argument("--count", type=_count, default=1, help="pieces of each prompt, with seeds one after another")
-    command.add_argument("--audio-prompt", metavar="FILE", help="instead of a text: a clip it should sound like")
+    clip = "instead of a text, or mixed with it: a clip it should sound like"
+    command.add_argument("--audio-prompt", metavar="FILE", help=clip)
+    share = "how much the clip counts beside a text, 0 to 1 (default: 0.5)"
+    command.add_argument("--audio-weight", type=float, help=share)
     command.add_argument(
         "--duration", metavar="TIME", type=_seconds, default=10.0, help="of music, as 30, 30s or 1:30 (default: 10)"
     )
-    what = "do not write into the file what `melody plan render` needs to make it again"
-    command.add_argument("--no-plan", action="store_true", help=what)
+    without = "do not write into the file what `melody plan render` needs to make it again"
+    command.add_argument("--no-plan", action="store_true", help=without)
     command.set_defaults(handler=generate)
+
+    command = commands.add_parser(
+        "stream", parents=[model, drawing], help="music that goes on until it is stopped", epilog=EPILOG
+    )
+    command.add_argument("prompt", nargs="*", help=what)
+    what = "from this time on something else; may be repeated"
+    command.add_argument("--then", nargs=2, action="append", default=[], metavar=("TIME", "PROMPT"), help=what)
+    what = "in which one prompt goes over into the next (default: 5)"
+    command.add_argument("--crossfade", type=_seconds, default=5.0, metavar="TIME", help=what)
+    command.add_argument("--audio-prompt", metavar="FILE", help=clip)
+    command.add_argument("--audio-weight", type=float, help=share)
+    command.add_argument("--duration", metavar="TIME", type=_seconds, help="of music (default: until it is stopped)")
+    command.add_argument("--raw", action="store_true", help="with -o -: samples alone, 16-bit, without a WAV header")
+    command.set_defaults(handler=stream, spectrogram=None, prompts=None, continuation=None, seconds=_seconds)
 
     command = commands.add_parser("inpaint", parents=[model, sampling], help="fill or continue a recording")
     command.add_argument("input", help="the recording")
@@ -197,6 +225,10 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--clips-per-class", type=_count, default=10, help="(default: 10)")
     which = "of any style with any lead, for seen and for unseen pairs each, where the data set has them (default: 96)"
     command.add_argument("--grid-clips", type=_count, default=96, help=which)
+    which = "of a minute, asked for sections, an ending and drift; 0 leaves them out (default: 8)"
+    command.add_argument("--long-pieces", type=_count_or_none, default=8, metavar="COUNT", help=which)
+    which = "with which one prompt is asked, a cheerful solo piano waltz; 0 leaves it out (default: 12)"
+    command.add_argument("--seeds-prompt", type=_count_or_none, default=12, metavar="SEEDS", help=which)
     for name in ("--num-inference-steps", "--top-k"):
         command.add_argument(name, type=int, help="(default: the model's own)")
     for name in ("--guidance-scale", "--temperature", "--top-p", "--lm-guidance-scale"):
@@ -205,7 +237,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--batch-size", type=_count, default=8, help="clips at a time (default: 8)")
     command.add_argument("--num-threads", type=_count, default=2, help="of the CPU when speed is measured (default: 2)")
     command.add_argument("--reuse", action="store_true", help="judge the clips of an earlier run in --out again")
-    command.add_argument("--quick", action="store_true", help="two clips a class and two timed runs: a smoke test")
+    command.add_argument("--quick", action="store_true", help="two clips a class, two timed runs: a smoke test")
     command.add_argument("--card", type=Path, help="Markdown about the model: with the report it becomes its README.md")
     command.set_defaults(handler=evaluate, dtype="float32")
     return top

@@ -4,7 +4,7 @@ import argparse
 import time
 from dataclasses import replace
 
-from .music import check_outputs, load_with_adapters, summarise, write_piece
+from .music import check_outputs, load, summarise, write_piece
 
 
 def show(args: argparse.Namespace) -> int:
@@ -14,6 +14,7 @@ def show(args: argparse.Namespace) -> int:
     plan = MusicPlan.load(args.input)
     lines = {
         "prompt": "none" if plan.prompt is None else shown(plan.prompt, 2000),
+        "MuLan tokens": "none" if plan.mulan_tokens is None else " ".join(map(str, plan.mulan_tokens)),
         "seconds": f"{plan.seconds:g}",
         "tokens": f"{len(plan.tokens)}, {plan.token_rate} a second, below {plan.codebook_size}",
         "seed": "not known" if plan.seed is None else str(plan.seed),
@@ -61,7 +62,7 @@ def render(args: argparse.Namespace) -> int:
         plan = replace(plan, seed=args.seed, drawn_tokens=0)
     if args.dtype is None:
         args.dtype = plan.dtype if plan.dtype in DTYPES else "float32"
-    pipe, load_seconds = load_with_adapters("MeLoDyPipeline", args)
+    pipe, load_seconds = load("MeLoDyPipeline", args)
     from ..pipelines.plan import render_plan, rendered_by
 
     started = time.perf_counter()

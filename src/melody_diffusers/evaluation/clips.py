@@ -10,8 +10,9 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ class Clip:
     source: str  # where the text comes from: "caption" of a test clip, or written by "hand"
     piece: str  # the piece of music that the audio or the caption is of
     seed: int
+    seconds: float = CLIP_SECONDS
 
 
 @dataclass
@@ -114,21 +116,10 @@ def choose_prompts(
     for question in QUESTIONS:
         classes = sorted({window[question] for window in windows})
         about = {name: hand_written.get(question, {}).get(name, {}) for name in classes}
-        naming = {
-            name: re.compile(
-                r"\b(?:" + "|".join(re.escape(word) for word in about[name].get("names", [name])) + r")s?\b",
-                re.IGNORECASE,
-            )
-            for name in classes
-        }
         for name in classes:
             captions: dict[str, tuple[str, bool, str, str]] = {}
             for window in (window for window in shuffled if window[question] == name):
-                usable = [
-                    caption
-                    for caption in window["captions"]
-                    if [other for other in classes if naming[other].search(caption)] == [name]
-                ]
+                usable = [caption for caption in window["captions"] if named_classes(caption, classes, about) == [name]]
                 piece = window["piece_id"]
                 if usable and piece not in captions:
                     text = random.Random(f"{seed} {piece}").choice(usable)
@@ -147,6 +138,16 @@ def choose_prompts(
     for piece, (text, window) in list(naming_a_key.items())[: 4 * clips_per_class]:
         add(text, {}, is_triple(window, hand_written), "caption", piece)
     return clips
+
+
+def named_classes(text: str, classes: Iterable[str], about: Mapping[str, dict]) -> list[str]:
+    """Those of the classes that a text names: by one of their `names` in the hand-written prompts, or their own."""
+    return [name for name in classes if _naming(tuple(about.get(name, {}).get("names", [name]))).search(text)]
+
+
+@lru_cache
+def _naming(words: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile(r"\b(?:" + "|".join(map(re.escape, words)) + r")s?\b", re.IGNORECASE)
 
 
 def answer(row: dict, question: str) -> str | None:
@@ -171,10 +172,10 @@ def key_of(row: dict) -> str | None:
     return named_key(f"{row['key']} {row['mode_word']}") if "key" in row else None
 
 
-def window_audio(window: dict, sample_rate: int) -> torch.Tensor:
-    """The audio of a window, (1, T) of ten seconds, silence after its end."""
+def window_audio(window: dict, sample_rate: int, seconds: float = CLIP_SECONDS) -> torch.Tensor:
+    """The audio of a window, (1, T) of so many seconds, silence after its end."""
     waveform = torch.from_numpy(window["samples"].astype(np.float32) / 32768)
-    return crop_or_pad(waveform[None], round(CLIP_SECONDS * sample_rate))
+    return crop_or_pad(waveform[None], round(seconds * sample_rate))
 
 
 def make_clips(
@@ -184,14 +185,16 @@ def make_clips(
     folder: Path,
     test: list[dict],
     validation: list[dict],
-    grid: dict[str, list[tuple[dict, Clip]]],
+    more_prompts: dict[str, list[Clip]],
+    more_windows: dict[str, list[tuple[dict, Clip]]],
     batch_size: int = 8,
 ) -> dict[str, list[Clip]]:
     """Writes the audio of every row, and of the reference set for Frechet distances, and a manifest beside it.
 
     Args:
         test, validation: windows of ten seconds of these splits; the reference set is chosen from `validation`.
-        grid: rows of `choose_grid`, which are made, and "real " before their names.
+        more_prompts: rows that are made from prompts besides, the clips of a row of one length.
+        more_windows: and rows of windows of the data set.
     """
     sample_rate = pipe.sample_rate
     chosen = choose_windows(test, settings.clips_per_class, settings.seed)
@@ -226,16 +229,14 @@ def make_clips(
             (folder / clip.file).parent.mkdir(parents=True, exist_ok=True)
             save_audio(folder / clip.file, waveform.float().cpu(), sample_rate=sample_rate)
 
-    real_rows: dict[str, list[dict]] = {
-        name: [row for row, _ in pairs] for name, pairs in (("real", chosen), ("reference", reference))
-    }
-    for name, pairs in grid.items():
+    manifest |= more_prompts
+    windows = {"real": [row for row, _ in chosen], "reference": [row for row, _ in reference]}
+    for name, pairs in more_windows.items():
         manifest[name] = [clip for _, clip in pairs]
-        manifest[f"real {name}"] = [replace(clip, file=f"real {clip.file}") for _, clip in pairs]
-        real_rows[f"real {name}"] = [row for row, _ in pairs]
-    for name, windows in real_rows.items():
-        for clip, row in zip(manifest[name], tqdm(windows, desc=name), strict=True):
-            write([clip], window_audio(row, sample_rate).unsqueeze(0))
+        windows[name] = [row for row, _ in pairs]
+    for name, of_row in windows.items():
+        for clip, row in zip(manifest[name], tqdm(of_row, desc=name), strict=True):
+            write([clip], window_audio(row, sample_rate, clip.seconds).unsqueeze(0))
 
     def generators(clips: list[Clip]) -> list[torch.Generator]:
         return [torch.Generator().manual_seed(clip.seed) for clip in clips]
@@ -262,17 +263,17 @@ def make_clips(
             waveforms = read_clips(folder, manifest["real"][batch], sample_rate).to(pipe.device)
             write(manifest[name][batch], maker(manifest[name][batch], waveforms)[..., : waveforms.shape[-1]])
 
-    asked = [*prompts, *(clip for name in grid for clip in manifest[name])]
-    for start in tqdm(range(0, len(asked), batch_size), desc="generated"):
-        clips = asked[start : start + batch_size]
-        audios = pipe(
-            prompt=[clip.text for clip in clips],
-            audio_duration=CLIP_SECONDS,
-            generator=generators(clips),
-            output_type="pt",
-            **settings.call_arguments,
-        ).audios
-        write(clips, audios)
+    for name in ("generated", *more_prompts):
+        for start in tqdm(range(0, len(manifest[name]), batch_size), desc=name):
+            clips = manifest[name][start : start + batch_size]
+            audios = pipe(
+                prompt=[clip.text for clip in clips],
+                audio_duration=clips[0].seconds,
+                generator=generators(clips),
+                output_type="pt",
+                **settings.call_arguments,
+            ).audios
+            write(clips, audios)
 
     num_samples = round(CLIP_SECONDS * sample_rate)
     for clip, generator in zip(manifest["noise"], generators(manifest["noise"]), strict=True):

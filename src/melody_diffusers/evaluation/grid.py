@@ -2,7 +2,8 @@
 
 Its prompts are the column `prompts` of the open data set, whose words and sentences no training caption has. One row
 is of the split `test`, whose pairs of style and lead were trained on, one of `unseen_pairs`. The windows that the
-prompts are of are judged beside them: what the judges hear at best.
+prompts are of are judged beside them: what the judges hear at best. One prompt more is asked with many seeds: whether
+it is obeyed by luck.
 """
 
 import random
@@ -12,6 +13,9 @@ from melody_diffusers.evaluation.clips import GRID_QUESTIONS, Clip, answer, is_t
 from melody_diffusers.evaluation.rows import key_hits, recognised, tempo_hits
 
 GRID_SPLITS = {"test": "seen pairs", "unseen_pairs": "unseen pairs"}
+SEEDS_ROW = "seeds of one prompt"
+SEEDS_PROMPT = "a cheerful solo piano waltz"
+SEEDS_EXPECTED = {"style": "waltz", "family": "piano"}
 
 
 def choose_grid(
@@ -47,6 +51,24 @@ def choose_grid(
         )
         chosen.append((window, clip))
     return chosen
+
+
+def seeds_of_one_prompt(count: int, seed: int) -> list[Clip]:
+    """`SEEDS_PROMPT` with `count` seeds, from `seed` on, each asked for style and family."""
+    return [
+        Clip(
+            file=f"{SEEDS_ROW}/{number:04d}.flac",
+            text=SEEDS_PROMPT,
+            expected=SEEDS_EXPECTED,
+            bpm=None,
+            key=None,
+            triple=True,
+            source="hand",
+            piece="",
+            seed=seed + number,
+        )
+        for number in range(count)
+    ]
 
 
 def grid_figures(clips: list[Clip], heard: dict[str, list]) -> dict[str, Any]:

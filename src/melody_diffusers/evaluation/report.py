@@ -8,14 +8,14 @@ Everything is measured on four rows of clips, each one stage further from a real
     generated       music from prompts alone: what the language model and MuLan cost
 
 and on two rows that no judge may like: silence and noise. `clips.py` makes them, `rows.py` judges them, this file
-writes.
+writes. Beside the rows stand the grid (`grid.py`) and long pieces (`long_pieces.py`).
 """
 
 import argparse
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,39 @@ import yaml
 from diffusers import DiffusionPipeline
 
 import melody_diffusers
-from melody_diffusers.evaluation.clips import CLIP_SECONDS, QUESTIONS, Settings, in_batches, make_clips, read_manifest
+from melody_diffusers.evaluation.clips import (
+    CLIP_SECONDS,
+    QUESTIONS,
+    Clip,
+    Settings,
+    in_batches,
+    make_clips,
+    read_manifest,
+)
 from melody_diffusers.evaluation.embeddings import Embedding, load_embedding, log_mel_statistics, mulan_embedding
-from melody_diffusers.evaluation.grid import GRID_SPLITS, choose_grid, grid_figures, grid_table
+from melody_diffusers.evaluation.grid import (
+    GRID_SPLITS,
+    SEEDS_EXPECTED,
+    SEEDS_PROMPT,
+    SEEDS_ROW,
+    choose_grid,
+    grid_figures,
+    grid_table,
+    seeds_of_one_prompt,
+)
 from melody_diffusers.evaluation.judges import ClipJudge
 from melody_diffusers.evaluation.key import KeyJudge
 from melody_diffusers.evaluation.listeners import missing_listeners
+from melody_diffusers.evaluation.long_pieces import (
+    LONG_ROW,
+    LONG_SECONDS,
+    REAL_LONG_ROW,
+    WHOLE_CLIP_SECONDS,
+    choose_long_prompts,
+    choose_long_windows,
+    long_figures,
+    long_table,
+)
 from melody_diffusers.evaluation.plots import draw
 from melody_diffusers.evaluation.reconstruction import figures_table
 from melody_diffusers.evaluation.rows import (
@@ -119,6 +146,20 @@ def as_markdown(report: dict) -> str:
     if report.get("grid"):
         lines += ["", "## Any style with any lead", "", "Prompts in words that training captions never use.", ""]
         lines += grid_table(report["grid"])
+    if report.get("seeds"):
+        counts = {name: f"{s['share'] * s['clips']:.0f}" for name, s in report["seeds"].items() if s["clips"]}
+        lines += ["", "## One prompt, many seeds", ""]
+        lines.append(
+            f"*{SEEDS_PROMPT}*, {report['seeds']['style']['clips']} seeds: heard as style {SEEDS_EXPECTED['style']} "
+            f"{counts['style']} times, as family {SEEDS_EXPECTED['family']} {counts['family']} times, as both "
+            f"{counts['both']} times."
+        )
+    if report.get("long_pieces"):
+        pieces = report["long_pieces"]
+        lines += ["", "## Long pieces", "", f"Of {next(iter(pieces.values()))['seconds']:.0f} s each.", ""]
+        lines += long_table(pieces)
+        if REAL_LONG_ROW not in pieces:
+            lines += ["", "The data set has no clips of that length to set beside them."]
     for question in QUESTIONS:
         shown = [name for name in ROWS[:4] if name in rows]
         lines += ["", f"## Recognised by {question}", "", f"| {question} | {' | '.join(shown)} |"]
@@ -162,6 +203,33 @@ def sampling_table(sampling: list[dict], real: dict) -> list[str]:
     return [*lines, f"| {' | '.join(values)} |"]
 
 
+def more_rows(
+    arguments: argparse.Namespace,
+    read_windows: Callable[[str, float], list[dict[str, Any]]],
+    hand_written: dict[str, dict[str, dict]],
+    seed: int,
+    sample_rate: int,
+    judge: ClipJudge,
+) -> tuple[dict[str, list[Clip]], dict[str, list[tuple[dict, Clip]]]]:
+    """The rows beside those of `ROWS`, of which none is empty: what is made of prompts, and windows of the data set."""
+    prompts: dict[str, list[Clip]] = {}
+    windows: dict[str, list[tuple[dict, Clip]]] = {}
+    count = 4 if arguments.quick else arguments.grid_clips
+    for split, name in GRID_SPLITS.items():
+        grid = choose_grid(read_windows(split, CLIP_SECONDS), hand_written, name, count, seed)
+        prompts[name] = [clip for _, clip in grid]
+        windows[f"real {name}"] = [(window, replace(clip, file=f"real {clip.file}")) for window, clip in grid]
+    if all(name in judge.config.labels[question] for question, name in SEEDS_EXPECTED.items()):
+        count = min(2, arguments.seeds_prompt) if arguments.quick else arguments.seeds_prompt
+        prompts[SEEDS_ROW] = seeds_of_one_prompt(count, seed)
+    if arguments.long_pieces:
+        count, seconds = (1, 20.0) if arguments.quick else (arguments.long_pieces, LONG_SECONDS)
+        clips = read_windows("test", WHOLE_CLIP_SECONDS)
+        prompts[LONG_ROW] = choose_long_prompts(clips, hand_written, count, seconds, seed)
+        windows[REAL_LONG_ROW] = choose_long_windows(clips, hand_written, count, seconds, sample_rate, seed)
+    return {n: row for n, row in prompts.items() if row}, {n: row for n, row in windows.items() if row}
+
+
 def write_report(
     arguments: argparse.Namespace, pipe: DiffusionPipeline, read_windows: Callable[[str, float], list[dict[str, Any]]]
 ) -> None:
@@ -196,14 +264,11 @@ def write_report(
     else:
         folder.mkdir(parents=True, exist_ok=True)
         test, validation = (read_windows(split, CLIP_SECONDS) for split in ("test", "validation"))
+        rows_besides = more_rows(arguments, read_windows, hand_written, settings.seed, pipe.sample_rate, judge)
         with torch.no_grad():
-            count = 4 if arguments.quick else arguments.grid_clips
-            grid = {
-                name: choose_grid(read_windows(split, CLIP_SECONDS), hand_written, name, count, settings.seed)
-                for split, name in GRID_SPLITS.items()
-            }
-            grid = {name: chosen for name, chosen in grid.items() if chosen}
-            manifest = make_clips(pipe, settings, hand_written, folder, test, validation, grid, arguments.batch_size)
+            manifest = make_clips(
+                pipe, settings, hand_written, folder, test, validation, *rows_besides, arguments.batch_size
+            )
 
     earlier: dict = {}
     if arguments.reuse and (arguments.out / "report.json").is_file():
@@ -219,8 +284,7 @@ def write_report(
             manifest[name],
             judge_row(manifest[name], in_batches(folder, manifest[name], sample_rate), sample_rate, judge, key_judge),
         )
-        for grid_name in GRID_SPLITS.values()
-        for name in (f"real {grid_name}", grid_name)
+        for name in (*(f"{kind}{row}" for row in GRID_SPLITS.values() for kind in ("real ", "")), SEEDS_ROW)
         if name in manifest
     }
     rows, real_against_real = evaluate_clips(folder, manifest, judge, key_judge, pipe, embeddings)
@@ -244,7 +308,13 @@ def write_report(
         "chance": {question: 1 / len(judge.config.labels[question]) for question in QUESTIONS},
         "rows": rows,
         "real_against_real": real_against_real,
-        "grid": grid_rows,
+        "grid": {name: figures for name, figures in grid_rows.items() if name != SEEDS_ROW},
+        "seeds": grid_rows.get(SEEDS_ROW, {}),
+        "long_pieces": {
+            name: long_figures(folder, manifest[name], sample_rate, judge, key_judge)
+            for name in (REAL_LONG_ROW, LONG_ROW)
+            if name in manifest
+        },
         "reconstruction": measure_reconstruction(folder, manifest["real"], manifest["reconstructed"], pipe.vae),
         "velocity": measure_velocity(folder, manifest["real"], pipe, arguments.batch_size),
         "speed": speed,

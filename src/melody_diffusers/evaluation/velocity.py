@@ -27,7 +27,8 @@ def velocity_figures(
 
     Args:
         model: in evaluation mode.
-        batches: each `latents` (B, L, D) and `semantic_tokens` (B, S); the noise of batch n comes from seed n.
+        batches: each `latents` (B, L, D), `semantic_tokens` (B, S) and perhaps `mulan_tokens` (B, N); the noise of
+            batch n comes from seed n.
         known_share: share of each window, from its start, that is clean (angle 0) and not judged, as when a piece goes
             on.
 
@@ -48,7 +49,7 @@ def velocity_figures(
             angle = torch.full((1, z.shape[1]), value, device=z.device, dtype=dtype)
             angle[:, :known] = 0.0
             noisy, target = scheduler.add_noise(z, noise, angle), scheduler.get_velocity(z, noise, angle)
-            velocity = model(noisy, angle, batch["semantic_tokens"]).sample
+            velocity = model(noisy, angle, batch["semantic_tokens"], batch.get("mulan_tokens")).sample
             estimate = scheduler.add_noise(noisy, -velocity, angle)  # cos(d) z_d - sin(d) v
             errors[i].append((velocity - target)[:, known:].float().square().mean(dim=(1, 2)))  # (B,)
             clean, *others = (x[:, known:].flatten(1).cpu() for x in (z, estimate, noisy))

@@ -44,6 +44,7 @@ CLASSES: dict[str, Entry] = {
     "MeLoDyInpaintPipeline": Entry(".pipelines.inpaint", library="diffusers"),
     "MeLoDyInputError": Entry(".pipelines.checks"),
     "MeLoDyPipeline": Entry(".pipelines.text_to_music", library="diffusers"),
+    "MeLoDyStreamPipeline": Entry(".pipelines.stream", library="diffusers"),
     "MuLanConfig": Entry(".models.mulan"),
     "MuLanModel": Entry(
         *(".models.mulan", "mulan", "transformers"),
@@ -63,6 +64,7 @@ CLASSES: dict[str, Entry] = {
         *("SemanticTokenizerConfig", "semantic_tokenizer", "MODEL_MAPPING"),
     ),
     "SemanticTokenizerConfig": Entry(".models.semantic_tokenizer"),
+    "StreamState": Entry(".pipelines.stream"),
     "Timebase": Entry(".timebase"),
 }
 """Public name -> entry."""

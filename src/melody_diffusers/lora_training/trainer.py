@@ -278,7 +278,10 @@ def _train(config: Config, spools: Path, started: float) -> None:
         num_other = int((other_rows < num_conditional).sum())  # of these hear tokens, and come first
         order, other_rows = (places.to(run.device, non_blocking=True) for places in (order, other_rows))
         z = torch.cat([batch["latents"].float(), others["latents"]])[order]  # (2 B, L, D)
-        tokens = torch.cat([batch["semantic_tokens"], others["semantic_tokens"]])[order][:num_conditional]
+        condition = [
+            torch.cat([batch[name], others[name]])[order][:num_conditional]
+            for name in ("semantic_tokens", "mulan_tokens")
+        ]
         num_chunks = dual_path.config.num_chunks
         draws = torch.cat([run.rand(f"{which} angle", count, num_chunks) for which in ("own", "other")])[order]
         angle = chunk_angles(draws, z.shape[1])  # (2 B, L)
@@ -286,9 +289,9 @@ def _train(config: Config, spools: Path, started: float) -> None:
         with run.autocast():
             noisy, target = scheduler.add_noise(z, noise, angle), scheduler.get_velocity(z, noise, angle)
             with base_of(dual_path):
-                other_tokens = tokens[other_rows[:num_other]]
-                target[other_rows] = dual_path(noisy[other_rows], angle[other_rows], other_tokens).sample.float()
-            velocity_error = velocity_loss(dual_path(noisy, angle, tokens).sample.float(), target)
+                heard = [tokens[other_rows[:num_other]] for tokens in condition]
+                target[other_rows] = dual_path(noisy[other_rows], angle[other_rows], *heard).sample.float()
+            velocity_error = velocity_loss(dual_path(noisy, angle, *condition).sample.float(), target)
         run.backward(velocity_error, optimizers["dual_path"])
 
         from_text = run.rand("text", count, 1) < data.text_share

@@ -169,7 +169,6 @@ def write_other_music(pipe: MeLoDyPipeline, texts: list[str], seed: int) -> dict
                 generator=[torch.Generator().manual_seed(seed + start + i) for i in range(len(batch))],
                 output_type="latent",
             )
-            parts.append({"latents": made.audios, "semantic_tokens": made.semantic_tokens})
-            parts[-1]["mulan_tokens"] = pipe.encode_prompt(batch)
+            parts.append({"latents": made.audios, **{name: made[name] for name in ("semantic_tokens", "mulan_tokens")}})
             bar.update(len(batch))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

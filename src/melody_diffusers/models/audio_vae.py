@@ -23,7 +23,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
 from ..hf.bases import TransformersAutoencoder, TransformersConfig
-from ..spectra import bin_weights
+from ..spectra import Memory, bin_weights
 from .heads import HEADS
 
 
@@ -251,15 +251,45 @@ class AudioVAEGAN(TransformersAutoencoder, PreTrainedModel):
         Latents outside the range of `encode`, +-latent_scale * latent_clip, are clipped to it first: the decoder has
         never seen others.
         """
+        raw = self._raw(latents)
+        parts = raw.split(1) if self.use_slicing else [raw]
+        sample = torch.cat([self._decode(part) for part in parts])  # (B, 1, L * hop)
+        return AudioVAEGANDecoderOutput(sample=sample) if return_dict else (sample,)
+
+    @apply_forward_hook
+    def decode_next(self, latents: torch.Tensor, memory: Memory | None = None) -> tuple[torch.Tensor, Memory]:
+        """`decode` of latents that come part by part and never end.
+
+        Args:
+            latents: the next part, (B, L, D).
+            memory: the second result for the part before; None at the beginning.
+
+        Returns:
+            The sound (B, 1, T) that is known by now. It ends before the part does, by what the decoder has to see
+            ahead: `decoder.context_frames`, and some spectra where it makes magnitudes. And what the next call needs,
+            as large after each part once two contexts have come.
+        """
+        memory, raw, context = dict(memory or {}), self._raw(latents), self.decoder.context_frames
+        before = memory.pop("raw", raw[:, :0])
+        given = max(0, before.shape[1] - context)  # frames that have been decoded
+        raw = torch.cat([before, raw], dim=1)
+        end = raw.shape[1] - context
+        if end <= given:
+            return raw.new_empty(len(raw), 1, 0), memory | {"raw": raw}
+        made = self.decoder(raw).unflatten(-1, (raw.shape[1], -1))  # (B, C, L, steps)
+        sound = made[:, :, given:end].flatten(2)
+        if not self.has_phase:
+            sound, memory = self.decoder.next_waveform(sound, memory)
+        return sound, memory | {"raw": raw[:, max(0, end - context) :]}
+
+    def _raw(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents (B, L, D), checked and clipped, as the decoder takes them."""
         if latents.ndim != 3 or latents.shape[2] != self.latent_dim or latents.shape[1] == 0:
             raise ValueError(
                 f"latents have shape {tuple(latents.shape)}; wanted is (batch, frames, {self.latent_dim}), not empty"
             )
         bound = self.config.latent_scale * self.config.latent_clip
-        raw = self._denormalize(latents.clamp(-bound, bound).to(self.dtype))
-        parts = raw.split(1) if self.use_slicing else [raw]
-        sample = torch.cat([self._decode(part) for part in parts])  # (B, 1, L * hop)
-        return AudioVAEGANDecoderOutput(sample=sample) if return_dict else (sample,)
+        return self._denormalize(latents.clamp(-bound, bound).to(self.dtype))
 
     def magnitude_pair(self, waveform: torch.Tensor, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Magnitudes (B, N, F) that latents (B, L, D) decode to and those of the waveform (B, 1, T): without phase."""

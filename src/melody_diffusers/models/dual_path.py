@@ -94,6 +94,22 @@ class AngleEmbedding(nn.Module):
         return self.mlp(embedding.to(self.start.dtype))
 
 
+class MuLanEmbedding(nn.Module):
+    """The sum of one learnt vector for each of the MuLan tokens, (B, N) -> (B, H); 0 for a token of -1.
+
+    It begins at 0, so that a trained model may be given one.
+    """
+
+    def __init__(self, num_codebooks: int, codebook_size: int, hidden_size: int):
+        super().__init__()
+        self.codebook_size = codebook_size
+        self.weight = nn.Parameter(torch.zeros(num_codebooks * codebook_size, hidden_size))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        rows = tokens.clamp_min(0) + self.codebook_size * torch.arange(tokens.shape[1], device=tokens.device)
+        return (F.embedding(rows, self.weight) * (tokens >= 0).unsqueeze(-1)).sum(1)
+
+
 def rotate(x: torch.Tensor, rotary: Rotary | None) -> torch.Tensor:
     """(B, N, A, D), turned by the angles of the N positions."""
     if rotary is not None and (kernels := _kernels(x)) is not None:
@@ -150,8 +166,8 @@ class DualPathAttention(nn.Module, AttentionModuleMixin):
 class Condition:
     """What every block hears: embeddings and the positions that tie segments and tokens to one clock.
 
-    `tokens` holds the embedded semantic tokens of the conditional samples, which come first in the batch; the other
-    samples hear none. `film` is the paper's m, one vector for each segment.
+    `tokens` holds the embedded semantic tokens of the conditional samples, which come first in the batch, and with each
+    of them what their prompts say; the other samples hear none. `film` is the paper's m, one vector for each segment.
     """
 
     tokens: torch.Tensor | None  # (conditional samples, S, H)
@@ -257,6 +273,11 @@ class DualPathDiffusionModel(DiffusersModel):
         angle_embedding_size: length of the two learnt angle vectors.
         frame_conditioning: add each frame's own semantic embedding to the input. The paper conditions by
             cross-attention and FiLM alone; a small model learns the alignment much sooner with it.
+        num_mulan_codebooks: MuLan tokens N of the prompt that it hears besides the plan. With 0, as in the paper, it
+            hears none; a plan of ten bits a token tells a small model too little of who plays.
+        mulan_codebook_size: number of MuLan tokens of a codebook.
+        split_frames: frames of the network for each frame of the latents, r. Latents of few wide frames are rendered
+            with as much care as those of more and narrower ones.
     """
 
     _supports_gradient_checkpointing = True
@@ -279,6 +300,9 @@ class DualPathDiffusionModel(DiffusersModel):
         mlp_size: int = 2944,
         angle_embedding_size: int = 256,
         frame_conditioning: bool = False,
+        num_mulan_codebooks: int = 0,
+        mulan_codebook_size: int = 0,
+        split_frames: int = 1,
     ):
         super().__init__()
         widths = coarse_widths(num_blocks, segment_length)
@@ -290,13 +314,15 @@ class DualPathDiffusionModel(DiffusersModel):
         self.angle_embedding = AngleEmbedding(angle_embedding_size, mlp_size, hidden_size)
         self.token_embedding = nn.Embedding(semantic_codebook_size, hidden_size)
         self.token_mlp = MLP(hidden_size, mlp_size, hidden_size)
-        self.proj_in = nn.Linear(latent_dim, hidden_size)
+        if num_mulan_codebooks:
+            self.mulan_embedding = MuLanEmbedding(num_mulan_codebooks, mulan_codebook_size, hidden_size)
+        self.proj_in = nn.Linear(latent_dim, split_frames * hidden_size)
         self.in_norm = RMSNorm(hidden_size)
         self.blocks = nn.ModuleList(
             DualPathBlock(hidden_size, num_attention_heads, mlp_size, num_coarse_layers, width) for width in widths
         )
         self.norm_out = RMSNorm(hidden_size)
-        self.proj_out = nn.Linear(hidden_size, latent_dim)
+        self.proj_out = nn.Linear(split_frames * hidden_size, latent_dim)
         self.gradient_checkpointing = False
 
     @apply_lora_scale("attention_kwargs")
@@ -305,6 +331,7 @@ class DualPathDiffusionModel(DiffusersModel):
         latents: torch.Tensor,
         angle: torch.Tensor | float,
         semantic_tokens: torch.Tensor | None = None,
+        mulan_tokens: torch.Tensor | None = None,
         attention_kwargs: dict[str, Any] | None = None,
         return_dict: bool = True,
     ) -> DualPathDiffusionOutput | tuple[torch.Tensor]:
@@ -316,21 +343,29 @@ class DualPathDiffusionModel(DiffusersModel):
             semantic_tokens: (B_c, S) with B_c <= B, spread evenly over the L frames. The first B_c samples are
                 conditional; the rest, all of them when it is None, hear no token: their cross-attention attends to
                 their own sequence and their FiLM drops the tokens' mean.
+            mulan_tokens: (B_c, N), of the conditional samples' prompts, -1 where a sample has none; for a model with
+                `num_mulan_codebooks`. By default none of them has one.
             attention_kwargs: `{"scale": s}` scales LoRA adapters.
             return_dict: return a `DualPathDiffusionOutput` rather than a tuple.
 
         Returns:
             The velocity, (B, L, D).
         """
-        batch_size, num_frames, _ = latents.shape
+        split, batch_size = self.config.split_frames, len(latents)
+        num_frames = latents.shape[1] * split
         dtype = self.dtype  # the compute dtype, also where layerwise casting stores weights in another
         angle = torch.as_tensor(angle, dtype=torch.float32, device=latents.device)
-        angles = self.angle_embedding(torch.atleast_1d(angle)).expand(batch_size, num_frames, -1)  # as few as there are
-        x = self.proj_in(latents.to(dtype)) + angles
+        angles = self.angle_embedding(torch.atleast_1d(angle)).expand(
+            batch_size, latents.shape[1], -1
+        )  # those there are
+        angles = angles.repeat_interleave(split, dim=1)
+        x = self.proj_in(latents.to(dtype)).unflatten(-1, (split, -1)).flatten(1, 2) + angles  # (B, r L, H)
         tokens = None
         film = angles[:, self._segment_starts(num_frames, latents.device)]  # (B, N, H)
         if semantic_tokens is not None and len(semantic_tokens):
             tokens = self.token_mlp(self.token_embedding(semantic_tokens))  # (B_c, S, H)
+            if mulan_tokens is not None and self.config.num_mulan_codebooks:
+                tokens = tokens + self.mulan_embedding(mulan_tokens).unsqueeze(1)
             unconditional = (0, 0, 0, 0, 0, batch_size - len(tokens))
             film = film + F.pad(tokens.mean(1, keepdim=True), unconditional)
             if self.config.frame_conditioning:
@@ -345,7 +380,7 @@ class DualPathDiffusionModel(DiffusersModel):
                 x = self._gradient_checkpointing_func(block, x, condition)
             else:
                 x = block(x, condition)
-        velocity = self.proj_out(self.norm_out(overlap_add(x, num_frames)))
+        velocity = self.proj_out(self.norm_out(overlap_add(x, num_frames)).unflatten(1, (-1, split)).flatten(2))
         return DualPathDiffusionOutput(sample=velocity) if return_dict else (velocity,)
 
     def _segment_starts(self, num_frames: int, device: torch.device) -> torch.Tensor:

@@ -222,6 +222,7 @@ class SemanticLM(TransformersModel, LlamaForCausalLM):
         sampling: Sampling = Sampling(),
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         callback: Callable[[int, int], bool | None] | None = None,
+        negative_tokens: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Samples semantic tokens (B, num_tokens) after the MuLan tokens (Algorithm 1) and the prefix (Algorithm 2).
 
@@ -233,18 +234,25 @@ class SemanticLM(TransformersModel, LlamaForCausalLM):
             generator: one for all samples, which then draw from it in turn, or a list with one per sample.
             callback: called as callback(step, num_tokens) after each token, step from 1. Where it returns true, the
                 tokens so far, (B, step), are the result.
+            negative_tokens: (B, N), MuLan tokens that guidance leads away from, in place of the absent condition.
         """
-        self._check_lengths(mulan_tokens, num_tokens, prefix_tokens, sampling, generator)
+        self._check_lengths(mulan_tokens, num_tokens, prefix_tokens, sampling, generator, negative_tokens)
+        if negative_tokens is None:
+            negative_tokens = torch.full_like(mulan_tokens, -1)
         with torch.inference_mode():
-            tokens = self._generate(mulan_tokens, num_tokens, prefix_tokens, sampling, generator, callback)
+            tokens = self._generate(
+                mulan_tokens, num_tokens, prefix_tokens, sampling, generator, callback, negative_tokens
+            )
         return tokens.clone()  # out here, so that it may be embedded in a training
 
-    def _generate(self, mulan_tokens, num_tokens, prefix_tokens, sampling, generator, callback) -> torch.Tensor:
+    def _generate(
+        self, mulan_tokens, num_tokens, prefix_tokens, sampling, generator, callback, negative_tokens
+    ) -> torch.Tensor:
         batch, vocabulary = mulan_tokens.shape[0], self.config.semantic_codebook_size
         input_ids = self.build_input_ids(mulan_tokens, prefix_tokens)
         guided = sampling.guidance_scale != 1
         if guided:
-            absent = self.build_input_ids(torch.full_like(mulan_tokens, -1), prefix_tokens)
+            absent = self.build_input_ids(negative_tokens, prefix_tokens)
             input_ids = torch.cat([input_ids, absent])  # (2 B, N + P)
         length, device = input_ids.shape[1] + num_tokens, input_ids.device
         positions = torch.arange(length, device=device)[None]  # (1, length)
@@ -283,7 +291,7 @@ class SemanticLM(TransformersModel, LlamaForCausalLM):
                 break
         return torch.cat(tokens, dim=1)
 
-    def _check_lengths(self, mulan_tokens, num_tokens, prefix_tokens, sampling, generator) -> None:
+    def _check_lengths(self, mulan_tokens, num_tokens, prefix_tokens, sampling, generator, negative_tokens) -> None:
         """Raises a ValueError that names the argument, what came and what is allowed."""
         if num_tokens < 1:
             raise ValueError(f"num_tokens must be at least 1, got {num_tokens}.")
@@ -299,10 +307,14 @@ class SemanticLM(TransformersModel, LlamaForCausalLM):
                 f"{self.config.num_mulan_codebooks} MuLan tokens), got {prefix_length} + {num_tokens}. "
                 f"Continue in shorter steps with a shorter prefix."
             )
-        if sampling.guidance_scale != 1 and not self.config.null_condition:
+        if sampling.guidance_scale != 1 and negative_tokens is None and not self.config.null_condition:
             raise ValueError(
                 f"guidance_scale must be 1 for this model, got {sampling.guidance_scale}: it was built without "
                 "null_condition and has never seen music without its condition."
+            )
+        if negative_tokens is not None and negative_tokens.shape != mulan_tokens.shape:
+            raise ValueError(
+                f"negative_tokens must have shape {tuple(mulan_tokens.shape)}, got {tuple(negative_tokens.shape)}."
             )
         if isinstance(generator, Sequence) and len(generator) != batch:
             raise ValueError(f"generator must be one generator or a list of {batch}, got a list of {len(generator)}.")

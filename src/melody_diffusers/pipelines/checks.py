@@ -98,25 +98,40 @@ def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
         raise MeLoDyInputError(name, value, f"be one of {', '.join(map(repr, allowed))}")
 
 
-def check_prompt(prompt: object) -> list[str]:
-    """A text prompt, or any sequence of them that is not empty, as a list."""
-    prompts = [prompt] if isinstance(prompt, str) else as_list(prompt)
-    allowed = f"be a text of 1 to {MAX_PROMPT_CHARACTERS} characters, or a list of 1 to {MAX_PROMPTS} such texts"
+def check_prompt(prompt: object, name: str = "prompt") -> list[str | Mapping[str, float]]:
+    """A prompt, a text or a mixture {text: weight}, or any sequence of them that is not empty, as a list."""
+    prompts = [prompt] if isinstance(prompt, (str, Mapping)) else as_list(prompt)
+    allowed = (
+        f"be a text of 1 to {MAX_PROMPT_CHARACTERS} characters, texts with weights as {{text: weight}}, or a list of 1 "
+        f"to {MAX_PROMPTS} of these"
+    )
     if prompts is None or not 0 < len(prompts) <= MAX_PROMPTS:
-        raise MeLoDyInputError("prompt", prompt, allowed, None if prompts is None else f"a list of {len(prompts)}")
-    for i, text in enumerate(prompts):
-        name = "prompt" if isinstance(prompt, str) else f"prompt[{i}]"
-        if not isinstance(text, str):
-            raise MeLoDyInputError(name, text, "be a text")
-        if not text.strip():
-            raise MeLoDyInputError(name, text, "not be empty", advice=" Describe the music: 'a slow solo piano piece'.")
-        if len(text) > MAX_PROMPT_CHARACTERS:
-            raise MeLoDyInputError(name, text, f"have at most {MAX_PROMPT_CHARACTERS} characters", str(len(text)))
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            raise MeLoDyInputError(name, text, "be valid Unicode", "a lone surrogate") from None
+        raise MeLoDyInputError(name, prompt, allowed, None if prompts is None else f"a list of {len(prompts)}")
+    for i, each in enumerate(prompts):
+        place = name if prompts[0] is prompt else f"{name}[{i}]"
+        if not isinstance(each, Mapping):
+            _check_text(place, each)
+            continue
+        if not 0 < len(each) <= MAX_PROMPTS:
+            raise MeLoDyInputError(place, each, f"mix 1 to {MAX_PROMPTS} texts", str(len(each)))
+        for text, weight in each.items():
+            _check_text(place, text)
+            check_number(f"{place}[{text[:30]!r}]", weight, 0, 1000, exclusive_low=True)
     return prompts
+
+
+def _check_text(name: str, text: object) -> None:
+    """An error unless it is a text that says something."""
+    if not isinstance(text, str):
+        raise MeLoDyInputError(name, text, "be a text")
+    if not text.strip():
+        raise MeLoDyInputError(name, text, "not be empty", advice=" Describe the music: 'a slow solo piano piece'.")
+    if len(text) > MAX_PROMPT_CHARACTERS:
+        raise MeLoDyInputError(name, text, f"have at most {MAX_PROMPT_CHARACTERS} characters", str(len(text)))
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise MeLoDyInputError(name, text, "be valid Unicode", "a lone surrogate") from None
 
 
 def split_clips(audio: Any, sample_rate: int) -> list[Any]:

@@ -11,7 +11,7 @@ Shapes: B batch, F frames of the whole timeline, L frames of the model's window,
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, NamedTuple
@@ -24,8 +24,9 @@ from ..schedulers.angle import AngleScheduler
 from ..timebase import Timebase, chunk_boundaries
 
 Continuation = Literal["diagonal", "windows"]
-Network = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""The velocity (B, L, D) of latents, angles and semantic tokens, of which there may be fewer samples."""
+Network = Callable[..., torch.Tensor]
+"""The velocity (B, L, D) of latents, angles and a condition: semantic tokens and perhaps MuLan tokens, of which there
+may be fewer samples."""
 
 DIAGONAL_STEPS = 0.5
 """Steps of a chunk on the diagonal, as a share of those of a single window: the chunks before it, further on, lead it.
@@ -112,40 +113,77 @@ def _next_run(unknown: torch.Tensor) -> tuple[int, int]:
     return first, first + (len(rest) if rest.all() else int(rest.int().argmin()))
 
 
+class Diagonal(NamedTuple):
+    """How chunks follow one another on the diagonal, for as long as one likes.
+
+    Args:
+        window: frames L of the model's window.
+        chunk: frames of a chunk, whole tokens.
+        abreast: chunks on their way in a window; the rest of it is known.
+        calls: of the network, from one chunk's setting out to the next one's.
+    """
+
+    window: int
+    chunk: int
+    abreast: int
+    calls: int
+
+    @classmethod
+    def plan(cls, window: int, chunk: int, num_steps: int, alignment: int) -> "Diagonal":
+        """The diagonal of chunks of about `chunk` frames, multiples of `alignment`, that replaces `num_steps` steps."""
+        chunk = max(alignment, chunk // alignment * alignment)
+        abreast = max(1, (window - chunk) // chunk)
+        return cls(window, chunk, abreast, max(1, round(DIAGONAL_STEPS * num_steps / abreast)))
+
+    @property
+    def total(self) -> int:
+        """Calls from a chunk's setting out to its end."""
+        return self.abreast * self.calls
+
+    def calls_until(self, num_chunks: int) -> int:
+        """Calls after which so many chunks, 1 or more, are done."""
+        return self.calls * (num_chunks - 1) + self.total
+
+    def start(self, oldest: int) -> int:
+        """First frame of the window while this chunk is the oldest on its way; below 0 in the beginning."""
+        return oldest * self.chunk - (self.window - self.abreast * self.chunk)
+
+    def angles(self, num_calls: int, start: int, num_frames: int) -> torch.Tensor:
+        """Angles (num_frames,) float64, from frame `start` on, after so many calls."""
+        index = torch.arange(start, start + num_frames) // self.chunk
+        left = self.total - (num_calls - index * self.calls).clamp(0, self.total)
+        return math.pi / 2 * left.double() / self.total
+
+
 def _diagonal(
     angles: torch.Tensor, first: int, stop: int, window: int, chunk: int, num_steps: int, alignment: int
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Starts of windows and the angles (F,) after them, for the frames from `first` to `stop`."""
-    chunk = max(alignment, chunk // alignment * alignment)
-    abreast = max(1, (window - chunk) // chunk)  # chunks on their way; the rest of a window is known already
-    calls = max(1, round(DIAGONAL_STEPS * num_steps / abreast))  # from one chunk's setting out to the next one's
-    total, num_chunks = abreast * calls, -(-(stop - first) // chunk)
-    for call in range(calls * (num_chunks - 1) + total):
-        oldest = max(0, (call - total) // calls + 1)
+    diagonal = Diagonal.plan(window, chunk, num_steps, alignment)
+    for call in range(diagonal.calls_until(-(-(stop - first) // diagonal.chunk))):
+        oldest = max(0, (call - diagonal.total) // diagonal.calls + 1)
         after = angles.clone()
-        for index in range(oldest, min(num_chunks, call // calls + 1)):
-            left = total - (call - index * calls) - 1
-            after[first + index * chunk : min(first + (index + 1) * chunk, stop)] = math.pi / 2 * left / total
-        yield first + oldest * chunk - (window - abreast * chunk), after
+        after[first:stop] = diagonal.angles(call + 1, 0, stop - first)
+        yield first + diagonal.start(oldest), after
 
 
 def guided_velocity(
     network: Network,
     latents: torch.Tensor,
     angle: torch.Tensor,
-    semantic_tokens: torch.Tensor,
+    condition: Sequence[torch.Tensor],
     guidance_scale: float | torch.Tensor,
 ) -> torch.Tensor:
     """Classifier-free guidance, v = v_uncond + s (v_cond - v_uncond), in one forward pass: (B, L, D).
 
-    `network` gives the velocity of latents, angles and semantic tokens, as `DualPathDiffusionModel` does. Angles are
+    `network` gives the velocity of latents, angles and the condition, as `DualPathDiffusionModel` does. Angles are
     (1, L) or (B, L). A scale s for each frame is (1, L, 1) or (B, L, 1); a single 1 halves the work.
     """
     if not isinstance(guidance_scale, torch.Tensor) and guidance_scale == 1:
-        return network(latents, angle, semantic_tokens)
+        return network(latents, angle, *condition)
     if angle.ndim == 2 and len(angle) > 1:
         angle = torch.cat([angle, angle])
-    velocity = network(torch.cat([latents, latents]), angle, semantic_tokens)
+    velocity = network(torch.cat([latents, latents]), angle, *condition)
     conditional, unconditional = velocity.chunk(2)
     return unconditional + guidance_scale * (conditional - unconditional)
 
@@ -162,18 +200,18 @@ def side_by_side(network: Network) -> Iterator[Network]:
         if torch.get_num_threads() != number:
             torch.set_num_threads(number)
 
-    def run(latents: torch.Tensor, angle: torch.Tensor, semantic_tokens: torch.Tensor) -> torch.Tensor:
+    def run(latents: torch.Tensor, angle: torch.Tensor, *condition: torch.Tensor) -> torch.Tensor:
         use(threads // 2)
         with torch.inference_mode(inference), torch.no_grad():  # which hold for one thread
-            return network(latents, angle, semantic_tokens)
+            return network(latents, angle, *condition)
 
-    def both(latents: torch.Tensor, angle: torch.Tensor, semantic_tokens: torch.Tensor) -> torch.Tensor:
+    def both(latents: torch.Tensor, angle: torch.Tensor, *condition: torch.Tensor) -> torch.Tensor:
         half = (len(latents) + 1) // 2
         if half == len(latents):
             use(threads)
-            return network(latents, angle, semantic_tokens)
-        other = pool.submit(run, latents[half:], angle, semantic_tokens[half:])
-        return torch.cat([run(latents[:half], angle, semantic_tokens[:half]), other.result()])
+            return network(latents, angle, *condition)
+        other = pool.submit(run, latents[half:], angle, *(each[half:] for each in condition))
+        return torch.cat([run(latents[:half], angle, *(each[:half] for each in condition)), other.result()])
 
     with ThreadPoolExecutor(1) as pool:
         try:
@@ -202,6 +240,7 @@ def denoise(
     attention_kwargs: dict | None = None,
     on_step: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
     is_stopped: Callable[[], bool] = lambda: False,
+    mulan_tokens: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Latents of the whole timeline, (B, F, D).
 
@@ -221,8 +260,10 @@ def denoise(
             (B, L, D); returns the latents to go on with, of which known frames stay as they were.
         is_stopped: asked before each step; where it says so, nothing more is computed, and the timeline ends with the
             frames that are done by then or, if there are none, with those under way, however far they are.
+        mulan_tokens: (B, N), of the prompt, for a model that hears them.
     """
     latents = latents.clone()
+    prompt = () if mulan_tokens is None else (mulan_tokens,)
     recording = Recording(
         lambda *inputs: dual_path(*inputs, attention_kwargs=attention_kwargs).sample,
         num_calls=len(passes),
@@ -246,7 +287,7 @@ def denoise(
                 scale = 1.0
             elif scale != 1 and not within[before > after].all():
                 scale = torch.where(within, scale, 1.0).to(z.device)[None, :, None]
-            velocity = guided_velocity(network, z, angle, tokens, scale)
+            velocity = guided_velocity(network, z, angle, (tokens, *prompt), scale)
             stepped = scheduler.step(velocity.to(z.dtype), angle, z, next_timestep=next_angle).prev_sample
             if on_step is not None:
                 largest = torch.where(angle > next_angle, angle, 0.0).amax()

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from ..audio import AudioInput, fade_, limit_peak
 from .checks import names_others_arguments
+from .conditions import Prompt
 from .denoise import Continuation
 from .request import InpaintRequest, OutputType, Regions
 from .stages import MeLoDyPipelineOutput
@@ -31,7 +32,11 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
         audio_sampling_rate: int | None = None,
         regions: Regions = (),
         extend_seconds: float = 0.0,
-        prompt: str | None = None,
+        prompt: Prompt | None = None,
+        audio_prompt: AudioInput | None = None,
+        audio_prompt_sampling_rate: int | None = None,
+        audio_prompt_weight: float | None = None,
+        negative_prompt: Prompt | None = None,
         semantic_source: Literal["lm", "audio"] = "lm",
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
@@ -61,7 +66,7 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
             audio_sampling_rate: samples a second of an array that comes without its rate.
             regions: (start, end) in seconds, each within the recording.
             extend_seconds: music to add at the end.
-            prompt: what the new parts should be. By default they follow the recording's own sound.
+            prompt, audio_prompt: what the new parts should be. By default they follow the recording's own sound.
             semantic_source: "lm" lets the language model continue the plan; "audio" estimates the missing plan from
                 both sides, for gaps of a second or two that should not bring anything new.
             num_waveforms_per_prompt: variations.
@@ -88,30 +93,33 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
         waveform = F.pad(recording, (0, len(missing) - recording.shape[1]))
         waveform = torch.where(missing, 0.0, waveform)[None]  # (1, 1, T): nothing to be filled leaks into the models
 
-        if request.prompt is not None:
-            mulan_tokens = self.encode_prompt(request.prompt)
+        if request.prompt is not None or request.audio_prompt is not None:
+            mulan_tokens = self.encode_prompt(request.prompt, request.audio_prompt, request.audio_prompt_weight)
         else:
             mulan_tokens = self.encode_prompt(audio_prompt=[recording[:, ~unknown[: recording.shape[1]]]])
+        mulan_tokens = mulan_tokens.repeat_interleave(request.batch_size, 0)
         semantic_tokens = self._read_plan(waveform, missing_tokens if request.semantic_source == "audio" else None)
         semantic_tokens = semantic_tokens.repeat_interleave(request.batch_size, 0)
         if request.semantic_source == "lm":
             semantic_tokens = self.generate_semantic_tokens(
-                mulan_tokens.repeat_interleave(request.batch_size, 0),
+                mulan_tokens,
                 num_tokens,
                 known_tokens=semantic_tokens,
                 known=~missing_tokens,
                 sampling=request.sampling,
                 generator=request.generator,
                 callback_on_token_end=request.callback_on_token_end,
+                negative_tokens=self.encode_negative(request),
             )
         if self._interrupt:
-            return self._output(request, self._nothing(request), None, semantic_tokens)
+            return self._output(request, self._nothing(request), None, semantic_tokens, mulan_tokens)
         known_latents = self.vae.encode(waveform.to(self._execution_device, self.vae.dtype)).latent_dist.mode()
         noise = self.prepare_latents(request.batch_size, request.num_frames, request.generator)
         latents = torch.where(missing_frames[:, None].to(noise.device), noise, known_latents.to(noise.dtype))
         latents = self.denoise_latents(
             latents,
             semantic_tokens,
+            mulan_tokens=mulan_tokens,
             unknown=missing_frames,
             num_inference_steps=request.num_inference_steps,
             guidance_scale=request.guidance_scale,
@@ -121,13 +129,13 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
             callback_on_step_end=request.callback_on_step_end,
         )
         if request.output_type == "latent":
-            return self._output(request, latents, None, semantic_tokens)
+            return self._output(request, latents, None, semantic_tokens, mulan_tokens)
         generated, _ = self.decode_latents(latents, request.num_samples)
         num_samples, num_added = generated.shape[-1], request.num_samples - recording.shape[1]  # fewer if interrupted
         generated = fade_(generated, 0, min(request.fade_samples, num_added))
         original = F.pad(recording, (0, num_added)).to(generated.device)[:, :num_samples]
         audios, gains = limit_peak(self._splice(original, generated, unknown[:num_samples]), ceiling=1.0)
-        return self._output(request, audios, gains, semantic_tokens)
+        return self._output(request, audios, gains, semantic_tokens, mulan_tokens)
 
     def _read_plan(self, waveform: torch.Tensor, missing_tokens: torch.Tensor | None) -> torch.Tensor:
         """Semantic tokens (1, S) of (1, 1, T); those that `missing_tokens`, (S,), names are estimated."""

@@ -54,6 +54,7 @@ def plan_of(pipe: MeLoDyPipeline, output: MeLoDyPipelineOutput, row: int = 0) ->
         token_rate=pipe.timebase.token_rate,
         codebook_size=pipe.semantic_lm.config.semantic_codebook_size,
         prompt=asked["prompts"][row],
+        mulan_tokens=None if output.mulan_tokens is None else tuple(output.mulan_tokens[row].tolist()),
         seed=asked["seeds"][row],
         drawn_tokens=len(tokens) if asked["is_drawn"] else 0,
         sampling=asked["sampling"],
@@ -69,7 +70,8 @@ def render_plan(
 
     Args:
         generator: for other noise than the plan's.
-        arguments: of `MeLoDyPipeline.__call__`, in place of the plan's.
+        arguments: of `MeLoDyPipeline.__call__`, in place of the plan's; among them perhaps another prompt, which a
+            diffusion model that hears it then hears beside the plan.
 
     Raises:
         PlanError: the plan has other tokens than this pipeline.
@@ -92,6 +94,8 @@ def render_plan(
     if (scale := rendering.pop("adapter_scale", None)) is not None:
         rendering["attention_kwargs"] = {"scale": scale}
     fixed = {"semantic_tokens": [list(plan.tokens)], "audio_duration": plan.seconds, "generator": generator}
+    if plan.mulan_tokens is not None and not {"prompt", "audio_prompt"} & set(arguments):
+        fixed["mulan_tokens"] = [list(plan.mulan_tokens)]
     return pipe(**(fixed | rendering | arguments))
 
 

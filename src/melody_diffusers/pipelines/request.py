@@ -8,18 +8,17 @@ import torch
 
 from ..models.semantic_lm import Sampling
 from .checks import (
-    MAX_PROMPTS,
     MeLoDyInputError,
     as_list,
     check_audio,
     check_choice,
     check_generators,
     check_number,
-    check_prompt,
     check_tensor,
     fresh_seeds,
     split_clips,
 )
+from .conditions import Prompt, as_text, check_conditions, check_negative
 from .denoise import Continuation
 
 if TYPE_CHECKING:
@@ -48,6 +47,8 @@ class Request:
     """What every pipeline is asked, checked; the arguments of `MeLoDyPipeline.__call__`, defaults filled in.
 
     Attributes:
+        prompt, audio_prompt, negative_prompt: one for each prompt of the batch, clips (1, T) at the pipeline's sample
+            rate; or None.
         sampling: how the language model draws.
         generator: one for each waveform, or None. seeds: those that make them again, see `fresh_seeds`.
         fade_samples: over which the music fades in and out.
@@ -57,6 +58,10 @@ class Request:
             be music; or what is given of a plan, where that is less.
     """
 
+    prompt: list[Prompt] | None
+    audio_prompt: list[torch.Tensor] | None
+    audio_prompt_weight: float
+    negative_prompt: list[Prompt] | None
     num_inference_steps: int
     guidance_scale: float
     guidance_interval: tuple[float, float]
@@ -80,6 +85,30 @@ class Request:
         return None
 
 
+def check_sampling(pipe: "Stages", num_prompts: int, *, negative_prompt: Any, **sampling: Any) -> dict[str, Any]:
+    """How the models are asked: fields of a `Request`; `sampling` are the arguments named in `SAMPLING_DEFAULTS`."""
+    defaults = SAMPLING_DEFAULTS | (pipe.config.sampling or {})
+    chosen = {name: defaults[name] if value is None else value for name, value in sampling.items()}
+    for name, high in {"guidance_scale": 30, "temperature": 10, "lm_guidance_scale": 30, "top_p": 1}.items():
+        chosen[name] = check_number(name, chosen[name], 0, high)
+    chosen["num_inference_steps"] = check_number(
+        "num_inference_steps", chosen["num_inference_steps"], 1, 1000, integer=True
+    )
+    chosen["top_p"] = chosen["top_p"] or 1.0  # 0 switches it off elsewhere, and so it does here
+    negative = check_negative(pipe, negative_prompt, num_prompts, chosen["lm_guidance_scale"])
+    if chosen["top_k"] is not None:
+        chosen["top_k"] = check_number("top_k", chosen["top_k"], 0, 1_000_000, integer=True) or None  # likewise
+    check_choice("continuation", chosen["continuation"], get_args(Continuation))
+    return {
+        "negative_prompt": negative,
+        "num_inference_steps": chosen["num_inference_steps"],
+        "guidance_scale": chosen["guidance_scale"],
+        "guidance_interval": _check_interval("guidance_interval", chosen["guidance_interval"]),
+        "continuation": chosen["continuation"],
+        "sampling": Sampling(chosen["temperature"], chosen["top_k"], chosen["top_p"], chosen["lm_guidance_scale"]),
+    }
+
+
 def check_common(
     pipe: "Stages",
     num_prompts: int,
@@ -95,21 +124,8 @@ def check_common(
     attention_kwargs: dict[str, Any] | None,
     **sampling: Any,
 ) -> dict[str, Any]:
-    """The fields of a `Request` but for the lengths; `sampling` are the arguments named in `SAMPLING_DEFAULTS`."""
-    defaults = SAMPLING_DEFAULTS | (pipe.config.sampling or {})
-    chosen = {name: defaults[name] if value is None else value for name, value in sampling.items()}
-    for name, high in {"guidance_scale": 30, "temperature": 10, "lm_guidance_scale": 30, "top_p": 1}.items():
-        chosen[name] = check_number(name, chosen[name], 0, high)
-    chosen["num_inference_steps"] = check_number(
-        "num_inference_steps", chosen["num_inference_steps"], 1, 1000, integer=True
-    )
-    chosen["top_p"] = chosen["top_p"] or 1.0  # 0 switches it off elsewhere, and so it does here
-    if chosen["lm_guidance_scale"] != 1 and not pipe.semantic_lm.config.null_condition:
-        allowed = "be 1 for this checkpoint, whose language model was trained without `null_condition`"
-        raise MeLoDyInputError("lm_guidance_scale", chosen["lm_guidance_scale"], allowed)
-    if chosen["top_k"] is not None:
-        chosen["top_k"] = check_number("top_k", chosen["top_k"], 0, 1_000_000, integer=True) or None  # likewise
-    check_choice("continuation", chosen["continuation"], get_args(Continuation))
+    """The fields of a `Request` but for the lengths and the prompts; `sampling` goes to `check_sampling`."""
+    chosen = check_sampling(pipe, num_prompts, **sampling)
     fade_seconds = check_number("fade_seconds", fade_seconds, 0, 60)
     check_choice("output_type", output_type, ("np", "pt", "latent"))
     names = as_list(callback_on_step_end_tensor_inputs)
@@ -123,12 +139,7 @@ def check_common(
     num_waveforms_per_prompt = check_number("num_waveforms_per_prompt", num_waveforms_per_prompt, 1, 64, integer=True)
     batch_size = num_prompts * num_waveforms_per_prompt
     generators = check_generators(generator, batch_size)
-    return {
-        "num_inference_steps": chosen["num_inference_steps"],
-        "guidance_scale": chosen["guidance_scale"],
-        "guidance_interval": _check_interval("guidance_interval", chosen["guidance_interval"]),
-        "continuation": chosen["continuation"],
-        "sampling": Sampling(chosen["temperature"], chosen["top_k"], chosen["top_p"], chosen["lm_guidance_scale"]),
+    return chosen | {
         "num_waveforms_per_prompt": num_waveforms_per_prompt,
         "batch_size": batch_size,
         "generator": generators,
@@ -152,26 +163,21 @@ def _check_interval(name: str, value: Any) -> tuple[float, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationRequest(Request):
-    """What `MeLoDyPipeline` is asked: one of four conditions, and perhaps the noise to start from.
+    """What `MeLoDyPipeline` is asked: prompts, or tokens in their place, and perhaps the noise to start from.
 
     Attributes:
-        prompt: texts.
-        audio_prompt: clips (1, T) at the pipeline's sample rate.
         mulan_tokens: (B, N). semantic_tokens: (B, S). latents: (B, L, D).
     """
 
-    prompt: list[str] | None
-    audio_prompt: list[torch.Tensor] | None
     mulan_tokens: torch.Tensor | None
     semantic_tokens: torch.Tensor | None
     latents: torch.Tensor | None
 
     def record(self) -> dict[str, Any]:
         """Numbers and words alone: an output that is kept keeps no tensors of its request."""
-        prompts: list[str | None] = [None] * (self.batch_size // self.num_waveforms_per_prompt)
-        prompts = [*self.prompt] if self.prompt else prompts
+        prompts = [None] if self.prompt is None else [as_text(prompt) for prompt in self.prompt]
         return {
-            "prompts": [prompt for prompt in prompts for _ in range(self.num_waveforms_per_prompt)],
+            "prompts": [prompt for prompt in prompts for _ in range(self.batch_size // len(prompts))],
             "seeds": self.seeds if self.latents is None else [None] * self.batch_size,
             "is_drawn": self.semantic_tokens is None and self.sampling.temperature > 0,
             "num_samples": self.num_samples,
@@ -200,6 +206,8 @@ class GenerationRequest(Request):
         prompt: Any,
         audio_prompt: Any,
         audio_prompt_sampling_rate: Any,
+        audio_prompt_weight: Any,
+        negative_prompt: Any,
         audio_duration: Any,
         latents: Any,
         mulan_tokens: Any,
@@ -214,26 +222,37 @@ class GenerationRequest(Request):
             "semantic_tokens": semantic_tokens,
         }
         given = [name for name, value in conditions.items() if value is not None]
-        if len(given) != 1:
-            allowed = "be given, or else one of `audio_prompt`, `mulan_tokens`, `semantic_tokens`, and only one"
+        prompts_given = [name for name in given if name != "semantic_tokens"]
+        if not given or (len(prompts_given) > 1 and prompts_given != ["prompt", "audio_prompt"]):
+            allowed = (
+                "be given, or `audio_prompt`, or both, which mix; or `mulan_tokens`; and with or without one of these, "
+                "`semantic_tokens`"
+            )
             raise MeLoDyInputError("prompt", prompt, allowed, " and ".join(given) or "none of them")
+        if semantic_tokens is not None and negative_prompt is not None:
+            allowed = "be left out for a plan, `semantic_tokens`, which is rendered as it is"
+            raise MeLoDyInputError("negative_prompt", negative_prompt, allowed)
         lm, timebase = pipe.semantic_lm.config, pipe.timebase
-        if prompt is not None:
-            conditions["prompt"] = check_prompt(prompt)
-        elif audio_prompt is not None:
-            clips = split_clips(audio_prompt, pipe.sample_rate)
-            if not 0 < len(clips) <= MAX_PROMPTS:
-                allowed = f"hold 1 to {MAX_PROMPTS} clips"
-                raise MeLoDyInputError("audio_prompt", audio_prompt, allowed, str(len(clips)))
-            places = (audio_prompt_sampling_rate, pipe.sample_rate, MAX_SECONDS)
-            conditions["audio_prompt"] = [check_audio("audio_prompt", clip, *places) for clip in clips]
-        elif mulan_tokens is not None:
+        prompts = check_conditions(
+            pipe,
+            prompt=prompt,
+            audio_prompt=audio_prompt,
+            audio_prompt_sampling_rate=audio_prompt_sampling_rate,
+            audio_prompt_weight=audio_prompt_weight,
+        )
+        if mulan_tokens is not None:
             shape = (None, lm.num_mulan_codebooks)
-            conditions["mulan_tokens"] = check_tensor("mulan_tokens", mulan_tokens, shape, lm.mulan_codebook_size)
-        else:
+            mulan_tokens = check_tensor("mulan_tokens", mulan_tokens, shape, lm.mulan_codebook_size)
+        if semantic_tokens is not None:
             semantic_tokens = check_tensor("semantic_tokens", semantic_tokens, (None, None), lm.semantic_codebook_size)
-            conditions["semantic_tokens"] = semantic_tokens
-        fields = check_common(pipe, len(conditions[given[0]]), **common)
+        parts = (prompts["prompt"], prompts["audio_prompt"], mulan_tokens, semantic_tokens)
+        num_prompts = len(next(part for part in parts if part is not None))
+        if semantic_tokens is not None:
+            if num_prompts not in (1, len(semantic_tokens)):
+                allowed = f"hold one plan for each of the {num_prompts} prompts"
+                raise MeLoDyInputError("semantic_tokens", semantic_tokens, allowed, str(len(semantic_tokens)))
+            num_prompts = len(semantic_tokens)
+        fields = check_common(pipe, num_prompts, negative_prompt=negative_prompt, **common)
 
         if audio_duration is None:
             has_plan = semantic_tokens is not None
@@ -253,7 +272,15 @@ class GenerationRequest(Request):
             num_frames = max(num_frames, min(chunk, whole))
         if latents is not None:
             latents = check_tensor("latents", latents, (fields["batch_size"], num_frames, pipe.vae.latent_dim))
-        return cls(num_samples=num_samples, num_frames=num_frames, latents=latents, **conditions, **fields)
+        return cls(
+            mulan_tokens=mulan_tokens,
+            semantic_tokens=semantic_tokens,
+            latents=latents,
+            num_samples=num_samples,
+            num_frames=num_frames,
+            **prompts,
+            **fields,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,13 +290,11 @@ class InpaintRequest(Request):
     Attributes:
         recording: (1, T') at the pipeline's sample rate.
         unknown: bool (T,), the samples to fill, those past the end of the recording included.
-        prompt: one text, or None.
         semantic_source: where the plan of what is missing comes from.
     """
 
     recording: torch.Tensor
     unknown: torch.Tensor
-    prompt: list[str] | None
     semantic_source: Literal["lm", "audio"]
 
     @classmethod
@@ -282,16 +307,30 @@ class InpaintRequest(Request):
         regions: Any,
         extend_seconds: Any,
         prompt: Any,
+        audio_prompt: Any,
+        audio_prompt_sampling_rate: Any,
+        audio_prompt_weight: Any,
+        negative_prompt: Any,
         semantic_source: Any,
         **common: Any,
     ) -> "InpaintRequest":
         """The request that the arguments of `MeLoDyInpaintPipeline.__call__` make, or the error that names one."""
-        fields = check_common(pipe, 1, **common)
+        fields = check_common(pipe, 1, negative_prompt=negative_prompt, **common)
         check_choice("semantic_source", semantic_source, ("lm", "audio"))
+        if semantic_source == "audio" and negative_prompt is not None:
+            allowed = 'be left out for `semantic_source="audio"`, which asks no language model'
+            raise MeLoDyInputError("negative_prompt", negative_prompt, allowed)
         extend_seconds = check_number("extend_seconds", extend_seconds, 0, MAX_SECONDS)
-        texts = None if prompt is None else check_prompt(prompt)
-        if texts is not None and len(texts) != 1:
-            raise MeLoDyInputError("prompt", prompt, "be one text for the recording", str(len(texts)))
+        prompts = check_conditions(
+            pipe,
+            prompt=prompt,
+            audio_prompt=audio_prompt,
+            audio_prompt_sampling_rate=audio_prompt_sampling_rate,
+            audio_prompt_weight=audio_prompt_weight,
+        )
+        for name, value in (("prompt", prompt), ("audio_prompt", audio_prompt)):
+            if prompts[name] is not None and len(prompts[name]) != 1:
+                raise MeLoDyInputError(name, value, "be one for the recording", str(len(prompts[name])))
         clips = split_clips(audio, pipe.sample_rate)
         if len(clips) != 1:
             raise MeLoDyInputError("audio", audio, "be one recording", str(len(clips)))
@@ -302,10 +341,10 @@ class InpaintRequest(Request):
         return cls(
             recording=recording,
             unknown=unknown,
-            prompt=texts,
             semantic_source=semantic_source,
             num_samples=len(unknown),
             num_frames=num_frames,
+            **prompts,
             **fields,
         )
 

@@ -1,6 +1,6 @@
 """The four stages of which every task is made, and the components they work with.
 
-    encode_prompt             prompt           -> MuLan tokens      mulan, mulan_quantizer
+    encode_prompt             prompts          -> MuLan tokens      mulan, mulan_quantizer
     generate_semantic_tokens  MuLan tokens     -> semantic tokens   semantic_lm
     denoise_latents           semantic tokens  -> latents           dual_path, scheduler
     decode_latents            latents          -> waveform          vae
@@ -11,7 +11,7 @@ Shapes: B batch, N MuLan tokens, S semantic tokens, L latent frames, D latent ch
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass
 from typing import Any, cast
@@ -34,7 +34,8 @@ from ..models.semantic_tokenizer import SemanticTokenizer
 from ..schedulers.angle import AngleScheduler
 from ..timebase import Timebase
 from .checks import check_prompt
-from .denoise import Continuation, denoise, plan_passes, window_and_chunk
+from .conditions import EVEN, Prompt, mix
+from .denoise import Continuation, Pass, denoise, plan_passes, window_and_chunk
 from .request import SAMPLING_DEFAULTS, Request
 
 logger = logging.get_logger(__name__)
@@ -46,6 +47,8 @@ FITTING = (  # sizes that have to be equal for one component to read what the ot
     ("semantic_lm.num_mulan_codebooks", "mulan_quantizer.num_codebooks"),
     ("semantic_lm.mulan_codebook_size", "mulan_quantizer.codebook_size"),
     ("semantic_lm.semantic_codebook_size", "dual_path.semantic_codebook_size"),
+    ("dual_path.num_mulan_codebooks", "mulan_quantizer.num_codebooks"),
+    ("dual_path.mulan_codebook_size", "mulan_quantizer.codebook_size"),
     ("semantic_lm.semantic_codebook_size", "semantic_tokenizer.num_centroids"),
 )
 
@@ -58,6 +61,7 @@ class MeLoDyPipelineOutput(BaseOutput):
         audios: (B, 1, T) float32 in [-1, 1], NumPy or PyTorch; the latents (B, L, D) for `output_type="latent"`.
         gains: (B,) gain the limiter applied to each waveform, 1 where it did nothing; None for latents.
         semantic_tokens: (B, S) the plan that was rendered; give it back to render the same piece again.
+        mulan_tokens: (B, N) what the prompt became, to be given back beside it; None where there was no prompt.
 
     `plan.plan_of` makes a plan to save of it, with what was asked, which is kept in `asked`.
     """
@@ -65,8 +69,9 @@ class MeLoDyPipelineOutput(BaseOutput):
     audios: np.ndarray | torch.Tensor
     gains: torch.Tensor | None
     semantic_tokens: torch.Tensor
+    mulan_tokens: torch.Tensor | None
 
-    asked = cast(dict[str, Any] | None, None)  # no field, for outputs are unpacked into three
+    asked = cast(dict[str, Any] | None, None)  # no field, for outputs are unpacked into four
 
 
 class Stages(Pipeline):
@@ -173,36 +178,68 @@ class Stages(Pipeline):
         return self._num_timesteps
 
     def encode_prompt(
-        self, prompt: str | list[str] | None = None, audio_prompt: list[torch.Tensor] | None = None
+        self,
+        prompt: Prompt | Sequence[Prompt] | None = None,
+        audio_prompt: list[torch.Tensor] | None = None,
+        audio_prompt_weight: float = EVEN,
     ) -> torch.Tensor:
-        """MuLan tokens (B, N) of texts, or of clips (1, T) at the pipeline's sample rate."""
-        device = self._execution_device
-        if audio_prompt is not None:
-            clips = [self.mulan.get_audio_features(clip[None].to(device, self.mulan.dtype)) for clip in audio_prompt]
-            embeddings = torch.cat(clips)
-        else:
-            prompts = check_prompt(prompt)
-            for text, lost in zip(prompts, self.mulan.lost_words(self.tokenizer, prompts)):
-                if lost.unread:
-                    logger.warning(
-                        f"The prompt {_short(text)} is too long for the text model, which does not read its "
-                        f"end, {_short(lost.unread)}: put what matters first."
-                    )
-                if lost.mostly_strange:
-                    logger.warning(
-                        f"The text model does not know most words of the prompt {_short(text)}: "
-                        f"{_listed(lost.strange)}. Describe the music by its style, instrument, mood or tempo, in "
-                        "English, as in 'a slow solo piano piece'; else it may be any music."
-                    )
-                elif lost.unknown:
-                    logger.warning(
-                        f"Of the prompt {_short(text)} the text model knows no part of "
-                        f"{_listed(lost.unknown)}, and the music will not follow that."
-                    )
-            inputs = self.mulan.tokenize(self.tokenizer, prompts)
-            embeddings = self.mulan.get_text_features(**{name: tokens.to(device) for name, tokens in inputs.items()})
-        _require_finite(embeddings, "MuLan embedding")
+        """MuLan tokens (B, N) of what `embed_prompt` takes."""
+        return self.quantize_prompt(self.embed_prompt(prompt, audio_prompt, audio_prompt_weight))
+
+    def encode_negative(self, request: Request) -> torch.Tensor | None:
+        """MuLan tokens (B, N) of the request's negative prompts, one row a waveform; None without any."""
+        if request.negative_prompt is None:
+            return None
+        return self.encode_prompt(request.negative_prompt).repeat_interleave(request.num_waveforms_per_prompt, 0)
+
+    def quantize_prompt(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """MuLan embeddings (B, E) -> MuLan tokens (B, N)."""
+        require_finite(embeddings, "MuLan embedding")
         return self.mulan_quantizer.encode(embeddings.to(self.mulan_quantizer.dtype))
+
+    def embed_prompt(
+        self,
+        prompt: Prompt | Sequence[Prompt] | None = None,
+        audio_prompt: list[torch.Tensor] | None = None,
+        audio_prompt_weight: float = EVEN,
+    ) -> torch.Tensor:
+        """MuLan embeddings (B, E), of length 1, of texts that may be mixtures, of clips (1, T) at the pipeline's sample
+        rate, or of each text with its clip, which counts `audio_prompt_weight`, 0 to 1."""
+        parts, weights = [], [1 - audio_prompt_weight, audio_prompt_weight]
+        if prompt is not None or audio_prompt is None:
+            prompts = check_prompt(prompt)
+            texts = [list(each) if isinstance(each, Mapping) else [each] for each in prompts]
+            embeddings = self._embed_texts([text for several in texts for text in several])
+            pieces = embeddings.split([len(several) for several in texts])
+            mixed = [mix(p, list(of.values()) if isinstance(of, Mapping) else [1.0]) for p, of in zip(pieces, prompts)]
+            parts.append(torch.stack(mixed))
+        if audio_prompt is not None:
+            clips = [clip[None].to(self._execution_device, self.mulan.dtype) for clip in audio_prompt]
+            parts.append(torch.cat([self.mulan.get_audio_features(clip) for clip in clips]))
+        return torch.stack([mix(torch.stack(each), weights) for each in zip(*parts)])
+
+    def _embed_texts(self, prompts: list[str]) -> torch.Tensor:
+        """MuLan embeddings (B, E) of texts; warns of words that do not count."""
+        for text, lost in zip(prompts, self.mulan.lost_words(self.tokenizer, prompts)):
+            if lost.unread:
+                logger.warning(
+                    f"The prompt {_short(text)} is too long for the text model, which does not read its "
+                    f"end, {_short(lost.unread)}: put what matters first."
+                )
+            if lost.mostly_strange:
+                logger.warning(
+                    f"The text model does not know most words of the prompt {_short(text)}: "
+                    f"{_listed(lost.strange)}. Describe the music by its style, instrument, mood or tempo, in "
+                    "English, as in 'a slow solo piano piece'; else it may be any music."
+                )
+            elif lost.unknown:
+                logger.warning(
+                    f"Of the prompt {_short(text)} the text model knows no part of "
+                    f"{_listed(lost.unknown)}, and the music will not follow that."
+                )
+        inputs = self.mulan.tokenize(self.tokenizer, prompts)
+        tensors = {name: tokens.to(self._execution_device) for name, tokens in inputs.items()}
+        return self.mulan.get_text_features(**tensors)
 
     def generate_semantic_tokens(
         self,
@@ -214,6 +251,7 @@ class Stages(Pipeline):
         sampling: Sampling = Sampling(),
         generator: list[torch.Generator] | None = None,
         callback_on_token_end: Callable[..., None] | None = None,
+        negative_tokens: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The plan, (B, num_tokens), of any length: past the first window the oldest tokens are dropped and
         ceil(window / M) new ones follow (Algorithm 2). When it is interrupted, the plan as far as it is.
@@ -225,9 +263,11 @@ class Stages(Pipeline):
             known: bool, (S,); the language model continues whatever precedes an unknown run.
             sampling: how the language model draws.
             generator, callback_on_token_end: as in `__call__`.
+            negative_tokens: (B, N), MuLan tokens in place of the absent condition of the language model's guidance.
         """
         device = self._execution_device
         mulan_tokens = mulan_tokens.to(device)
+        negative_tokens = None if negative_tokens is None else negative_tokens.to(device)
         window = self.timebase.frames_to_tokens(self.dual_path.config.num_frames)
         step = -(-window // self.dual_path.config.num_chunks)
         tokens = torch.zeros(len(mulan_tokens), num_tokens, dtype=torch.long, device=device)
@@ -257,6 +297,7 @@ class Stages(Pipeline):
                     sampling=sampling,
                     generator=generator,
                     callback=on_token,
+                    negative_tokens=negative_tokens,
                 )
                 tokens[:, position : position + made.shape[1]] = made
                 position += made.shape[1]
@@ -276,6 +317,7 @@ class Stages(Pipeline):
         latents: torch.Tensor,
         semantic_tokens: torch.Tensor,
         *,
+        mulan_tokens: torch.Tensor | None = None,
         unknown: torch.Tensor | None = None,
         num_inference_steps: int = 10,
         guidance_scale: float = 2.5,
@@ -283,11 +325,14 @@ class Stages(Pipeline):
         continuation: Continuation = "diagonal",
         attention_kwargs: dict[str, Any] | None = None,
         callback_on_step_end: Callable[..., dict] | None = None,
+        passes: list[Pass] | None = None,
     ) -> torch.Tensor:
         """Render the plan: noise (B, L, D) and semantic tokens (B, S) -> latents (B, L, D).
 
         Args:
+            mulan_tokens: (B, N), for a diffusion model that hears the prompt as well; others leave them unheard.
             unknown: bool, (L,): frames to render; `latents` holds clean latents in the others. By default all.
+            passes: of the network, in place of those that render all of the unknown frames.
             (The other arguments are those of `__call__`.)
         """
         device, call = self._execution_device, copy(self)  # what a callback sets on its pipeline stays in this call
@@ -295,9 +340,10 @@ class Stages(Pipeline):
         scheduler.set_timesteps(num_inference_steps)
         unknown = torch.ones(latents.shape[1], dtype=torch.bool) if unknown is None else unknown.cpu()
         window, chunk = window_and_chunk(self.dual_path.config, len(unknown))
-        passes = plan_passes(unknown, window, chunk, scheduler, self.timebase.frame_alignment, continuation)
+        if passes is None:
+            passes = plan_passes(unknown, window, chunk, scheduler, self.timebase.frame_alignment, continuation)
         call._guidance_scale, call._num_timesteps = guidance_scale, len(passes)
-        step = itertools.count()
+        step, hears_prompt = itertools.count(), getattr(self.dual_path.config, "num_mulan_codebooks", 0) > 0
         with self.progress_bar(total=call._num_timesteps) as bar:
             bar.set_description("diffusion steps")
 
@@ -319,9 +365,10 @@ class Stages(Pipeline):
                 attention_kwargs,
                 on_step,
                 lambda: self._interrupt or call._interrupt,
+                mulan_tokens.to(device) if mulan_tokens is not None and hears_prompt else None,
             )
         self._guidance_scale, self._num_timesteps = call._guidance_scale, call._num_timesteps
-        _require_finite(latents, "diffusion")
+        require_finite(latents, "diffusion")
         return latents
 
     def decode_latents(
@@ -333,7 +380,7 @@ class Stages(Pipeline):
             waveform = self.vae.decode(latents.to(self._execution_device, self.vae.dtype)).sample.float()
             bar.update(1)
         waveform = waveform[..., :num_samples]
-        _require_finite(waveform, "decoder")
+        require_finite(waveform, "decoder")
         level = rms_db(waveform)
         if (level < SILENCE_DB).any():
             logger.warning(f"A generated waveform is silent ({level.min():.0f} dB); try another seed or prompt.")
@@ -345,14 +392,21 @@ class Stages(Pipeline):
         return torch.zeros(request.batch_size, *shape, device=self._execution_device)
 
     def _output(
-        self, request: Request, audios: torch.Tensor, gains: torch.Tensor | None, semantic_tokens: torch.Tensor
+        self,
+        request: Request,
+        audios: torch.Tensor,
+        gains: torch.Tensor | None,
+        semantic_tokens: torch.Tensor,
+        mulan_tokens: torch.Tensor | None,
     ) -> MeLoDyPipelineOutput | tuple:
         """The answer in the form that was asked for; models that were offloaded go back."""
         self.maybe_free_model_hooks()
         made = audios.cpu().numpy() if request.output_type == "np" else audios
-        output = MeLoDyPipelineOutput(audios=made, gains=gains, semantic_tokens=semantic_tokens)
+        output = MeLoDyPipelineOutput(
+            audios=made, gains=gains, semantic_tokens=semantic_tokens, mulan_tokens=mulan_tokens
+        )
         output.asked = request.record()
-        return output if request.return_dict else (made, gains, semantic_tokens)
+        return output if request.return_dict else (made, gains, semantic_tokens, mulan_tokens)
 
 
 def _check_sizes(components: Mapping[str, Any]) -> None:
@@ -361,10 +415,11 @@ def _check_sizes(components: Mapping[str, Any]) -> None:
     def size(name: str) -> int | None:
         component, _, attribute = name.partition(".")
         part = components[component]  # None, as from_pretrained(..., vae=None) leaves it
-        return getattr(getattr(part, "config", None), attribute, None) or getattr(part, attribute, None)
+        value = getattr(getattr(part, "config", None), attribute, None)
+        return getattr(part, attribute, None) if value is None else value
 
     for left, right in FITTING:
-        if None not in (size(left), size(right)) and size(left) != size(right):
+        if size(left) and size(right) and size(left) != size(right):  # 0 where a model does without
             raise ValueError(f"Components do not fit together: {left} is {size(left)} but {right} is {size(right)}.")
 
 
@@ -378,7 +433,8 @@ def _listed(words: list[str], most: int = 10) -> str:
     return ", ".join(map(repr, words[:most])) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 
-def _require_finite(tensor: torch.Tensor, stage: str) -> None:
+def require_finite(tensor: torch.Tensor, stage: str) -> None:
+    """A FloatingPointError that names the stage, where it made NaN or infinity."""
     if not torch.isfinite(torch.stack(tensor.aminmax())).all():  # which keep NaN, and need no copy of a long piece
         raise FloatingPointError(
             f"The {stage} produced NaN or infinity. Check the weights; in float16, try bfloat16 or float32."

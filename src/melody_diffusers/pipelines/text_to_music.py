@@ -17,6 +17,7 @@ import torch
 
 from ..audio import AudioInput, fade_
 from .checks import names_others_arguments
+from .conditions import Prompt
 from .denoise import Continuation
 from .request import GenerationRequest, OutputType
 from .stages import MeLoDyPipelineOutput, Stages
@@ -29,9 +30,11 @@ class MeLoDyPipeline(Stages):
     @torch.no_grad()
     def __call__(
         self,
-        prompt: str | list[str] | None = None,
+        prompt: Prompt | list[Prompt] | None = None,
         audio_prompt: AudioInput | list[AudioInput] | None = None,
         audio_prompt_sampling_rate: int | None = None,
+        audio_prompt_weight: float | None = None,
+        negative_prompt: Prompt | list[Prompt] | None = None,
         audio_duration: float | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
@@ -57,10 +60,15 @@ class MeLoDyPipeline(Stages):
         """Generate music (Algorithm 1).
 
         Args:
-            prompt: what to play, or a list of such texts.
-            audio_prompt: instead of a text, a clip that sounds as the music should: a file, an array, (rate, array) and
-                so on (`audio.AudioInput`); or a list of clips, or an array (B, C, T) as this pipeline returns.
+            prompt: what to play: a text, or several with weights, `{"a waltz": 2, "techno": 1}`, of which the ratio
+                counts; or a list of these.
+            audio_prompt: instead of a text, or beside it, a clip that sounds as the music should: a file, an array,
+                (rate, array) and so on (`audio.AudioInput`); or a list of clips, or an array (B, C, T) as this pipeline
+                returns.
             audio_prompt_sampling_rate: samples a second of prompts that come without their rate.
+            audio_prompt_weight: how much a clip counts beside its text, 0 to 1; 0.5 by default.
+            negative_prompt: what the music should not be: the language model's guidance leads away from it, rather than
+                from what it would play without any prompt. One, or one for each prompt.
             audio_duration: seconds of music, above 0 and up to an hour. By default 10, or what `semantic_tokens` cover.
             num_inference_steps: reverse steps of the diffusion, 1 to 1000. None takes the checkpoint's own default, as
                 for the next seven.
@@ -69,8 +77,8 @@ class MeLoDyPipeline(Stages):
             temperature: of the language model; 0 always takes the likeliest token.
             top_k: sample among the k likeliest tokens; 0 among all.
             top_p: sample among the likeliest tokens whose probabilities sum to p; 0, as 1, among all.
-            lm_guidance_scale: classifier-free guidance of the language model, 0 to 30; 1 switches it off, and a model
-                that was trained without `null_condition` allows nothing else.
+            lm_guidance_scale: classifier-free guidance of the language model, 0 to 30; 1 switches it off, and without a
+                negative prompt a model that was trained without `null_condition` allows nothing else.
             continuation: how what is longer than the model's window is rendered: on the "diagonal", where chunks stand
                 at staggered angles and share the calls of the network, each with half of the steps; or in "windows",
                 chunk after chunk (Algorithm 2), which takes about six times as long.
@@ -80,7 +88,8 @@ class MeLoDyPipeline(Stages):
             latents: noise to start from, (B, L, D) with L the frames of the duration in whole tokens, at least one
                 chunk (a quarter of the model's window).
             mulan_tokens: (B, N), instead of a prompt.
-            semantic_tokens: (B, S), a plan to render instead of one from the language model.
+            semantic_tokens: (B, S), a plan to render instead of one from the language model. Beside a prompt or
+                `mulan_tokens`, of which one may serve all plans, for a diffusion model that hears these as well.
             fade_seconds: the music fades in and out over so long, since it begins and ends within sounds; 0 leaves the
                 cuts.
             output_type: "np" or "pt" for waveforms, "latent" for latents.
@@ -101,28 +110,31 @@ class MeLoDyPipeline(Stages):
         arguments = {name: value for name, value in locals().items() if name != "self"}
         request = GenerationRequest.check(self, **arguments)
         self._interrupt = False
-        semantic_tokens = request.semantic_tokens
+        mulan_tokens, semantic_tokens = request.mulan_tokens, request.semantic_tokens
+        if request.prompt is not None or request.audio_prompt is not None:
+            mulan_tokens = self.encode_prompt(request.prompt, request.audio_prompt, request.audio_prompt_weight)
+        if mulan_tokens is not None:
+            mulan_tokens = mulan_tokens.repeat_interleave(request.batch_size // len(mulan_tokens), 0)
         if semantic_tokens is None:
-            mulan_tokens = request.mulan_tokens
-            if mulan_tokens is None:
-                mulan_tokens = self.encode_prompt(request.prompt, request.audio_prompt)
             semantic_tokens = self.generate_semantic_tokens(
-                mulan_tokens.repeat_interleave(request.num_waveforms_per_prompt, 0),
+                mulan_tokens,
                 self.timebase.frames_to_tokens(request.num_frames),
                 sampling=request.sampling,
                 generator=request.generator,
                 callback_on_token_end=request.callback_on_token_end,
+                negative_tokens=self.encode_negative(request),
             )
         else:
             semantic_tokens = semantic_tokens.repeat_interleave(request.num_waveforms_per_prompt, 0)
         if self._interrupt:
-            return self._output(request, self._nothing(request), None, semantic_tokens)
+            return self._output(request, self._nothing(request), None, semantic_tokens, mulan_tokens)
         latents = request.latents
         if latents is None:
             latents = self.prepare_latents(request.batch_size, request.num_frames, request.generator)
         latents = self.denoise_latents(
             latents,
             semantic_tokens,
+            mulan_tokens=mulan_tokens,
             num_inference_steps=request.num_inference_steps,
             guidance_scale=request.guidance_scale,
             guidance_interval=request.guidance_interval,
@@ -131,6 +143,7 @@ class MeLoDyPipeline(Stages):
             callback_on_step_end=request.callback_on_step_end,
         )
         if request.output_type == "latent":
-            return self._output(request, latents, None, semantic_tokens)
+            return self._output(request, latents, None, semantic_tokens, mulan_tokens)
         audios, gains = self.decode_latents(latents, request.num_samples)
-        return self._output(request, fade_(audios, request.fade_samples, request.fade_samples), gains, semantic_tokens)
+        audios = fade_(audios, request.fade_samples, request.fade_samples)
+        return self._output(request, audios, gains, semantic_tokens, mulan_tokens)

@@ -21,7 +21,14 @@ def chunk_angles(draws: Tensor, num_frames: int) -> Tensor:
 
 
 def multi_chunk_loss(
-    model: nn.Module, z: Tensor, tokens: Tensor, noise: Tensor, angle: Tensor, drops: Tensor, is_split: bool = False
+    model: nn.Module,
+    z: Tensor,
+    tokens: Tensor,
+    noise: Tensor,
+    angle: Tensor,
+    drops: Tensor,
+    mulan_tokens: Tensor | None = None,
+    is_split: bool = False,
 ) -> Tensor:
     """Mean squared error of the velocities that `model` predicts of a batch.
 
@@ -31,15 +38,17 @@ def multi_chunk_loss(
         tokens: (B, S).
         angle: (B, L).
         drops: (B,) bool on the CPU: samples that hear no token, for classifier-free guidance.
+        mulan_tokens: (B, N), for a model that hears the prompt.
         is_split: the model's weights lie on several processes, all of which then have to use the same of them.
     """
     scheduler = AngleScheduler()
     order = drops.int().argsort(stable=True).to(z.device, non_blocking=z.device.type != "mps")
     num_conditional = len(z) - int(drops.sum())
     z, noise, angle, tokens = z[order], noise[order], angle[order], tokens[order[:num_conditional]]
+    prompt = () if mulan_tokens is None else (mulan_tokens[order[:num_conditional]],)
     noisy = scheduler.add_noise(z, noise, angle)
     if num_conditional or not is_split:
-        velocity = model(noisy, angle, tokens).sample
+        velocity = model(noisy, angle, tokens, *prompt).sample
     else:  # a sample more, with any token, that counts nothing
         any_tokens = tokens.new_zeros(1, tokens.shape[1])
         velocity = model(torch.cat([noisy[:1], noisy]), torch.cat([angle[:1], angle]), any_tokens).sample

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ...spectra import griffin_lim_tiles, stft_frames
+from ...spectra import Memory, griffin_lim_next, stft_frames, with_last
 from .convnext import ConvNeXtOptions, ConvNeXtTrunk
 
 
@@ -98,6 +98,19 @@ class SpectraDecoder(ConvNeXtTrunk):
         log = self.log_magnitude(latents).float().clamp(max=5.0)  # (B, L, N / L * F)
         return log.unflatten(-1, (self.spectra_per_latent, -1)).flatten(1, 2).exp().transpose(1, 2)  # (B, F, N)
 
+    def waveform(self, tiles: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """Tiles of what the decoder makes, (B, C, n), in order -> pieces (B, 1, t) of the waveform."""
+        memory: Memory = {}
+        for tile, is_last in with_last(tiles):
+            piece, memory = self.next_waveform(tile, memory, is_last)
+            if piece.shape[-1]:
+                yield piece
+
+    def next_waveform(self, tile: torch.Tensor, memory: Memory, is_last: bool = False) -> tuple[torch.Tensor, Memory]:
+        """The piece (B, 1, t) that one tile more lets be known, which ends some frames before it unless it is the last,
+        and what the next one needs; {} before the first."""
+        raise NotImplementedError
+
 
 class MagnitudeDecoder(SpectraDecoder):
     """`SpectraDecoder`; `waveform` finds phases by Griffin-Lim."""
@@ -110,7 +123,6 @@ class MagnitudeDecoder(SpectraDecoder):
         """Of (B, F, N), the magnitudes (B, N, F); nothing is known of phases."""
         return made.transpose(1, 2), None
 
-    def waveform(self, tiles: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-        """Tiles (B, F, n) of the magnitudes, in order -> pieces (B, 1, t) of the waveform, by Griffin-Lim."""
-        spectra = (tile.transpose(1, 2) for tile in tiles)
-        return (piece.unsqueeze(1) for piece in griffin_lim_tiles(spectra, self.hop, self.num_iterations))
+    def next_waveform(self, tile: torch.Tensor, memory: Memory, is_last: bool = False) -> tuple[torch.Tensor, Memory]:
+        piece, memory = griffin_lim_next(tile.transpose(1, 2), memory, is_last, self.hop, self.num_iterations)
+        return piece.unsqueeze(1), memory

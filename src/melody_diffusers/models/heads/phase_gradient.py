@@ -16,7 +16,6 @@ Shapes: B batch, L latent frames, D latent width, C channels, F frequency bins, 
 """
 
 import math
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +23,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...devices import has_numba
-from ...spectra import inverse_stft_frames, with_last
+from ...spectra import Memory, inverse_stft_frames
 from .magnitude import MagnitudeEncoder, SpectraDecoder, SpectraOptions
 
 TINY = 1e-12  # of a pull: where nothing sounds, phases stay what they were
@@ -129,22 +128,20 @@ class PhaseGradientDecoder(SpectraDecoder):
         parts = made.transpose(1, 2).unflatten(-1, (5, -1))  # (B, N, 5, F)
         return parts[:, :, 0], parts[:, :, 1:]
 
-    def waveform(self, tiles: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-        """Tiles (B, 5 F, n), in order -> pieces (B, 1, t) of the waveform; each ends some frames before its tile."""
-        state = spectrum = None
-        given = 0
-        for tile, is_last in with_last(tiles):
-            magnitude, onward = self.split(tile)
-            with torch.no_grad():
-                phase, state = join_phases(magnitude, onward, self.coupling, state)
-            new = magnitude.float() * phase
-            spectrum = new if spectrum is None else torch.cat([spectrum, new], dim=1)
-            end = spectrum.shape[1] - (0 if is_last else self.reach)
-            if end > given:
-                waveform = inverse_stft_frames(spectrum, self.hop)
-                yield waveform[:, None, given * self.hop : end * self.hop]
-                first = max(0, end - self.reach)
-                spectrum, given = spectrum[:, first:], end - first
+    def next_waveform(self, tile: torch.Tensor, memory: Memory, is_last: bool = False) -> tuple[torch.Tensor, Memory]:
+        magnitude, onward = self.split(tile)
+        state = (memory["last"], torch.view_as_complex(memory["phase"])) if memory else None
+        with torch.no_grad():
+            phase, (last, last_phase) = join_phases(magnitude, onward, self.coupling, state)
+        spectrum = magnitude.float() * phase
+        given = 0  # spectra whose sound is out
+        if memory:
+            given = max(0, memory["spectrum"].shape[1] - self.reach)
+            spectrum = torch.cat([torch.view_as_complex(memory["spectrum"]), spectrum], dim=1)
+        end = max(given, spectrum.shape[1] - (0 if is_last else self.reach))
+        piece = inverse_stft_frames(spectrum, self.hop)[:, None, given * self.hop : end * self.hop]
+        rest = torch.view_as_real(spectrum[:, max(0, end - self.reach) :])
+        return piece, {"spectrum": rest, "last": last, "phase": torch.view_as_real(last_phase)}
 
 
 def join_phases(
@@ -165,7 +162,8 @@ def join_phases(
     if state is None:
         state = torch.zeros_like(magnitude[:, 0]), torch.ones_like(magnitude[:, 0], dtype=torch.complex64)
     last, phase = state
-    if _may_be_compiled(magnitude.cpu()):  # of a GPU's too: each frame waits for the one before, which a CPU is good at
+    # of a GPU's too: each frame waits for the one before, which a CPU is good at
+    if not magnitude.is_meta and _may_be_compiled(magnitude.cpu()):
         from .phase_gradient_cpu import solve
 
         phases = solve(magnitude.cpu(), onward.cpu(), last.cpu(), phase.cpu(), coupling).to(magnitude.device)
