@@ -43,7 +43,7 @@ class Clip:
     source: str  # where the text comes from: "caption" of a test clip, or written by "hand"
     piece: str  # the piece of music that the audio or the caption is of
     seed: int
-    seconds: float = CLIP_SECONDS
+    seconds: float = field(default_factory=lambda: CLIP_SECONDS)
 
 
 @dataclass
@@ -172,10 +172,10 @@ def key_of(row: dict) -> str | None:
     return named_key(f"{row['key']} {row['mode_word']}") if "key" in row else None
 
 
-def window_audio(window: dict, sample_rate: int, seconds: float = CLIP_SECONDS) -> torch.Tensor:
-    """The audio of a window, (1, T) of so many seconds, silence after its end."""
+def window_audio(window: dict, sample_rate: int, seconds: float | None = None) -> torch.Tensor:
+    """The audio of a window, (1, T) of so many seconds, by default those of a clip; silence after its end."""
     waveform = torch.from_numpy(window["samples"].astype(np.float32) / 32768)
-    return crop_or_pad(waveform[None], round(seconds * sample_rate))
+    return crop_or_pad(waveform[None], round((seconds or CLIP_SECONDS) * sample_rate))
 
 
 def make_clips(

@@ -41,7 +41,7 @@ def velocity_figures(
     errors: list[list[torch.Tensor]] = [[] for _ in angles]
     gains: list[list[torch.Tensor]] = [[] for _ in angles]
     for n, batch in enumerate(batches):
-        z = batch["latents"]
+        z, conditions = batch["latents"], [name for name in ("semantic_tokens", "mulan_tokens") if name in batch]
         noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(n)).to(z)
         known = int(known_share * z.shape[1])
         for i, value in enumerate(angles):
@@ -49,7 +49,7 @@ def velocity_figures(
             angle = torch.full((1, z.shape[1]), value, device=z.device, dtype=dtype)
             angle[:, :known] = 0.0
             noisy, target = scheduler.add_noise(z, noise, angle), scheduler.get_velocity(z, noise, angle)
-            velocity = model(noisy, angle, batch["semantic_tokens"], batch.get("mulan_tokens")).sample
+            velocity = model(noisy, angle, *(batch[name] for name in conditions)).sample
             estimate = scheduler.add_noise(noisy, -velocity, angle)  # cos(d) z_d - sin(d) v
             errors[i].append((velocity - target)[:, known:].float().square().mean(dim=(1, 2)))  # (B,)
             clean, *others = (x[:, known:].flatten(1).cpu() for x in (z, estimate, noisy))

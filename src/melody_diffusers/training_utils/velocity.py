@@ -50,7 +50,7 @@ def multi_chunk_loss(
     if num_conditional or not is_split:
         velocity = model(noisy, angle, tokens, *prompt).sample
     else:  # a sample more, with any token, that counts nothing
-        any_tokens = tokens.new_zeros(1, tokens.shape[1])
-        velocity = model(torch.cat([noisy[:1], noisy]), torch.cat([angle[:1], angle]), any_tokens).sample
+        any_tokens = [each.new_zeros(1, each.shape[1]) for each in (tokens, *prompt)]
+        velocity = model(torch.cat([noisy[:1], noisy]), torch.cat([angle[:1], angle]), *any_tokens).sample
         velocity = velocity[1:] + 0.0 * velocity[:1]
     return velocity_loss(velocity.float(), scheduler.get_velocity(z, noise, angle))
