@@ -37,6 +37,19 @@ class DataConfig:
     validation_windows: int = 128
 
 
+def begin(model: DualPathDiffusionModel, start: str) -> None:
+    """Takes over all weights of another model; it alone, or the model alone, may hear the prompt.
+
+    Raises:
+        ValueError: it has other weights, or lacks some.
+    """
+    begun = DualPathDiffusionModel.from_pretrained(start).state_dict()
+    strange = {name for name in begun.keys() ^ model.state_dict().keys() if not name.startswith("mulan_embedding.")}
+    if strange:
+        raise ValueError(f"data.start: {start} is of other sizes than model; they do not share {sorted(strange)[0]}.")
+    model.load_state_dict(begun, strict=False)
+
+
 def held_out_windows(data: DataConfig, device: torch.device) -> list[dict[str, torch.Tensor]]:
     """Validation windows by eights: `latents` (B, L, D), `semantic_tokens` (B, S) and `mulan_tokens` (B, N)."""
     clips = EncodedClips(data.folder, "validation", num_tokens=data.num_tokens)
@@ -55,8 +68,7 @@ def main() -> None:
     torch.manual_seed(config.run.seed)
     model = DualPathDiffusionModel(**config.model)
     if config.data.start is not None:
-        begun = DualPathDiffusionModel.from_pretrained(config.data.start).state_dict()
-        model.load_state_dict({name: begun.get(name, value) for name, value in model.state_dict().items()})
+        begin(model, config.data.start)
     run = TrainingRun(config.run, models={"dual_path": model}, config=config)
     optimizer = run.optimizer(model.parameters(), config.optim)
     clips = EncodedClips(config.data.folder, "train", config.data.num_tokens, text_share=config.data.text_share)

@@ -157,6 +157,17 @@ class _ByPyAV(SoundFile):
                 yield from (samples[i : i + num_samples] for i in range(0, len(samples), num_samples))
 
 
+def _opened_bytes(source: str | os.PathLike | bytes | BinaryIO, stack: contextlib.ExitStack) -> BinaryIO:
+    """The source as a file that can be read anywhere, at its beginning; the stack closes what is opened here."""
+    if isinstance(source, (str, os.PathLike)):
+        return stack.enter_context(open(source, "rb"))
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return io.BytesIO(source)
+    file = source if source.seekable() else io.BytesIO(source.read())
+    file.seek(0)
+    return file
+
+
 @contextlib.contextmanager
 def open_sound(source: str | os.PathLike | bytes | BinaryIO) -> Iterator[SoundFile]:
     """A sound file by its path, its bytes, or open for reading.
@@ -168,13 +179,7 @@ def open_sound(source: str | os.PathLike | bytes | BinaryIO) -> Iterator[SoundFi
             a file shows the decoder something it never expected.
     """
     with contextlib.ExitStack() as stack:
-        if isinstance(source, (str, os.PathLike)):
-            file: BinaryIO = stack.enter_context(open(source, "rb"))
-        elif isinstance(source, (bytes, bytearray, memoryview)):
-            file = io.BytesIO(source)
-        else:
-            file = source if source.seekable() else io.BytesIO(source.read())
-            file.seek(0)
+        file = _opened_bytes(source, stack)
         try:
             sound = _open_by_libsndfile(file, source, stack)
         except soundfile.LibsndfileError as error:
@@ -189,12 +194,7 @@ def read_comment(source: str | os.PathLike | bytes | BinaryIO) -> str:
         As `open_sound`.
     """
     with contextlib.ExitStack() as stack:
-        if isinstance(source, (str, os.PathLike)):
-            file: BinaryIO = stack.enter_context(open(source, "rb"))
-        elif isinstance(source, (bytes, bytearray, memoryview)):
-            file = io.BytesIO(source)
-        else:
-            file = source if source.seekable() else io.BytesIO(source.read())
+        file = _opened_bytes(source, stack)
         comment = _wav_comment(file)
         if comment is None:
             file.seek(0)

@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import pytest
 import torch
-from tiny import CENTROIDS, LATENT_DIM, MULAN_CODEBOOKS, MULAN_CODES, make_attentive, make_tiny_components
+from tiny import MULAN_CODEBOOKS, MULAN_CODES, make_attentive, make_tiny_components
 
 from melody_diffusers import (
     DualPathDiffusionModel,
@@ -29,22 +29,11 @@ def seeded(seed=0):
 def make_pipe() -> MeLoDyStreamPipeline:
     """Windows of 1.28 s, chunks of 0.32 s; a new set of components each time."""
     torch.manual_seed(0)
-    small = DualPathDiffusionModel(
-        latent_dim=LATENT_DIM,
-        num_frames=WINDOW,
-        semantic_codebook_size=CENTROIDS,
-        hidden_size=16,
-        num_blocks=2,
-        segment_length=16,
-        num_attention_heads=2,
-        num_coarse_layers=1,
-        mlp_size=32,
-        angle_embedding_size=8,
-        num_mulan_codebooks=MULAN_CODEBOOKS,
-        mulan_codebook_size=MULAN_CODES,
-    )
+    components = make_tiny_components()
+    sizes = dict(num_frames=WINDOW, segment_length=16, num_mulan_codebooks=MULAN_CODEBOOKS)
+    small = DualPathDiffusionModel.from_config(components["dual_path"].config, **sizes, mulan_codebook_size=MULAN_CODES)
     torch.nn.init.normal_(small.mulan_embedding.weight)
-    return MeLoDyStreamPipeline(**(make_attentive(make_tiny_components()) | {"dual_path": small.eval()}))
+    return MeLoDyStreamPipeline(**(make_attentive(components) | {"dual_path": small.eval()}))
 
 
 @pytest.fixture(scope="module")

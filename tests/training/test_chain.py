@@ -13,7 +13,7 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertTokenizerFast, RobertaTokenizer
 
-from melody_diffusers import AngleScheduler, MeLoDyPipeline, MuLanModel
+from melody_diffusers import AngleScheduler, DualPathDiffusionModel, MeLoDyPipeline, MuLanModel
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "training" / "configs"
@@ -112,6 +112,21 @@ def test_every_stage_trains_on_the_last_ones_output_and_the_whole_makes_music(da
     audio = pipe("a slow waltz", num_inference_steps=2, generator=torch.Generator().manual_seed(0)).audios
     assert audio.shape == (1, 1, 240_000) and abs(audio).max() > 0
     assert "held-out" in capsys.readouterr().out
+
+
+def test_a_diffusion_model_begins_as_another_that_hears_no_prompt_and_as_none_of_other_sizes(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "training"))
+    from train_dual_path import begin
+
+    sizes = dict(latent_dim=4, num_frames=40, semantic_codebook_size=8, hidden_size=16, segment_length=8)
+    sizes |= dict(num_attention_heads=2, num_coarse_layers=1, mlp_size=24, angle_embedding_size=8)
+    before = DualPathDiffusionModel(**sizes, num_blocks=2)
+    before.save_pretrained(tmp_path)
+    after = DualPathDiffusionModel(**sizes, num_blocks=2, num_mulan_codebooks=2, mulan_codebook_size=4)
+    begin(after, str(tmp_path))
+    assert all(torch.equal(after.state_dict()[name], weight) for name, weight in before.state_dict().items())
+    with pytest.raises(ValueError, match="is of other sizes than model; they do not share blocks.2"):
+        begin(DualPathDiffusionModel(**sizes, num_blocks=3), str(tmp_path))
 
 
 def test_a_student_goes_in_one_step_where_its_teacher_goes_in_two(monkeypatch):

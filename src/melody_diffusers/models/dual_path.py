@@ -355,10 +355,8 @@ class DualPathDiffusionModel(DiffusersModel):
         num_frames = latents.shape[1] * split
         dtype = self.dtype  # the compute dtype, also where layerwise casting stores weights in another
         angle = torch.as_tensor(angle, dtype=torch.float32, device=latents.device)
-        angles = self.angle_embedding(torch.atleast_1d(angle)).expand(
-            batch_size, latents.shape[1], -1
-        )  # those there are
-        angles = angles.repeat_interleave(split, dim=1)
+        angles = self.angle_embedding(torch.atleast_1d(angle))  # as few as there are
+        angles = angles.expand(batch_size, latents.shape[1], -1).repeat_interleave(split, dim=1)
         x = self.proj_in(latents.to(dtype)).unflatten(-1, (split, -1)).flatten(1, 2) + angles  # (B, r L, H)
         tokens = None
         film = angles[:, self._segment_starts(num_frames, latents.device)]  # (B, N, H)
