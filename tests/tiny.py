@@ -33,6 +33,15 @@ def make_attentive(components: dict[str, Any]) -> dict[str, Any]:
     return components
 
 
+def make_hearing(dual_path: DualPathDiffusionModel, **sizes: Any) -> DualPathDiffusionModel:
+    """A model like `dual_path` that hears the prompt as well, with random weights."""
+    mulan = dict(num_mulan_codebooks=MULAN_CODEBOOKS, mulan_codebook_size=MULAN_CODES, mulan_dim=EMBEDDING_DIM)
+    model = DualPathDiffusionModel.from_config(dual_path.config, **mulan | sizes).eval()
+    nn.init.normal_(model.mulan_embedding.codebooks)
+    nn.init.ones_(model.mulan_embedding.mlp.norm.weight)
+    return model
+
+
 def make_tiny_components() -> dict[str, Any]:
     """A new set of a pipeline's components: 24 kHz, hop 480, windows of 10 s; the same weights each time."""
     with torch.random.fork_rng(devices=[]):

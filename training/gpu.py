@@ -51,7 +51,8 @@ def measure(name, pipe, kernel=True, graph=True, batch=1, duration=10.0):
     speed = measure_speed(pipe, **settings)
     stages = {key.removeprefix("seconds_"): round(value, 3) for key, value in speed.items() if "seconds" in key}
     print(f"{name}, kernel {kernel}, graphs {graph}, batch {batch}, {duration} s:", stages, flush=True)
-    plan, noise = torch.zeros(batch, 250, dtype=torch.long), torch.zeros(batch, pipe.dual_path.config.num_frames, 16)
+    plan = torch.zeros(batch, 250, dtype=torch.long)
+    noise = torch.zeros(batch, pipe.dual_path.config.num_frames, pipe.dual_path.config.latent_dim)
     one, two = (launches(lambda: pipe.denoise_latents(noise, plan, num_inference_steps=n)) for n in (10, 20))
     codes = plan[:, : pipe.semantic_lm.config.num_mulan_codebooks]
     guided = Sampling(guidance_scale=5.0)

@@ -105,7 +105,8 @@ STAGES = (
           "encode.output_dir={out}"),
     Stage("semantic_lm", "language model", "train_semantic_lm.py", "semantic_lm",
           sets=f"data.folder={{encoded}} data.mulan_quantizer={{mulan_quantizer}} {OUT}"),
-    Stage("dual_path", "diffusion model", "train_dual_path.py", "dual_path", sets=f"data.folder={{encoded}} {OUT}"),
+    Stage("dual_path", "diffusion model", "train_dual_path.py", "dual_path",
+          sets=f"data.folder={{encoded}} data.mulan_quantizer={{mulan_quantizer}} {OUT}"),
     Stage("pipeline", "assembly", "assemble_pipeline.py", writes="model_index.json", after=PARTS, folder="{model}",
           arguments="--stages {stages} --out {out} --lm_guidance_scale 5.0 --schedule uniform --steps 6 "
                     "--guidance_interval 0 0.85"),

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from melody_diffusers.data.datasets import EncodedClips
 from melody_diffusers.evaluation.velocity import velocity_figures
 from melody_diffusers.models.dual_path import DualPathDiffusionModel
+from melody_diffusers.models.residual_quantizer import ResidualQuantizer
 from melody_diffusers.training_utils import OptimConfig, RunConfig, TrainingRun, load_config, parse_args
 from melody_diffusers.training_utils.velocity import chunk_angles, multi_chunk_loss
 
@@ -22,12 +23,14 @@ from melody_diffusers.training_utils.velocity import chunk_angles, multi_chunk_l
 class DataConfig:
     """`folder`: output of encode_dataset.py. `start`: folder or name of a model of these sizes to go on from.
     `num_tokens`: semantic tokens of a training window. `drop_tokens`: share of samples that hear nothing.
-    `drop_prompt`: share that hears the plan alone, `text_share`: share of the others whose MuLan tokens are those of a
-    text; both for a model with `num_mulan_codebooks`. `equal_angles`, `rising_angles`: shares of windows with such.
+    For a model with `num_mulan_codebooks`: `mulan_quantizer`: folder or name of the ResidualQuantizer that the MuLan
+    tokens come from, `drop_prompt`: share that hears the plan alone, `text_share`: share of the others whose MuLan
+    tokens are those of a text. `equal_angles`, `rising_angles`: shares of windows with such.
     """
 
     folder: str
     start: str | None = None
+    mulan_quantizer: str | None = None
     num_tokens: int = 250
     drop_tokens: float = 0.1
     drop_prompt: float = 0.1
@@ -37,17 +40,26 @@ class DataConfig:
     validation_windows: int = 128
 
 
-def begin(model: DualPathDiffusionModel, start: str) -> None:
-    """Takes over all weights of another model; it alone, or the model alone, may hear the prompt.
+def begin(model: DualPathDiffusionModel, start: str | None, mulan_quantizer: str | None) -> None:
+    """Takes over all weights of another model, which alone may hear the prompt, or not, and the quantizer's codebooks.
 
     Raises:
-        ValueError: it has other weights, or lacks some.
+        ValueError: that model has other weights, or lacks some; nothing tells this one what MuLan tokens stand for.
     """
-    begun = DualPathDiffusionModel.from_pretrained(start).state_dict()
-    strange = {name for name in begun.keys() ^ model.state_dict().keys() if not name.startswith("mulan_embedding.")}
-    if strange:
-        raise ValueError(f"data.start: {start} is of other sizes than model; they do not share {sorted(strange)[0]}.")
-    model.load_state_dict(begun, strict=False)
+    if start is not None:
+        begun = DualPathDiffusionModel.from_pretrained(start).state_dict()
+        strange = {name for name in begun.keys() ^ model.state_dict().keys() if not name.startswith("mulan_embedding.")}
+        if strange:
+            raise ValueError(
+                f"data.start: {start} is of other sizes than model; they do not share {sorted(strange)[0]}."
+            )
+        model.load_state_dict(begun, strict=False)
+    if not model.config.num_mulan_codebooks:
+        return
+    if mulan_quantizer is not None:
+        model.mulan_embedding.codebooks.copy_(ResidualQuantizer.from_pretrained(mulan_quantizer).codebooks)
+    if not model.mulan_embedding.codebooks.any():
+        raise ValueError("data.mulan_quantizer: a model with model.num_mulan_codebooks needs one, got null.")
 
 
 def held_out_windows(data: DataConfig, device: torch.device) -> list[dict[str, torch.Tensor]]:
@@ -67,8 +79,7 @@ def main() -> None:
     config = load_config(args.config, sections, args.set)
     torch.manual_seed(config.run.seed)
     model = DualPathDiffusionModel(**config.model)
-    if config.data.start is not None:
-        begin(model, config.data.start)
+    begin(model, config.data.start, config.data.mulan_quantizer)
     run = TrainingRun(config.run, models={"dual_path": model}, config=config)
     optimizer = run.optimizer(model.parameters(), config.optim)
     clips = EncodedClips(config.data.folder, "train", config.data.num_tokens, text_share=config.data.text_share)

@@ -149,7 +149,8 @@ def begin(vae: AudioVAEGAN, data: DataConfig, clips: AudioClips, corner_hz: floa
         vae.load_state_dict(shared, strict=False)
         print(f"{len(shared)} of {len(own)} tensors are those of {data.start}")
     elif data.components_clips:
-        vae.fit_components(torch.cat(spread(clips, data.components_clips)).unsqueeze(1), corner_hz=corner_hz)
+        waveforms = (clip.unsqueeze(0) for clip in spread(clips, data.components_clips))
+        vae.fit_components(waveforms, corner_hz=corner_hz)
     if data.freeze_encoder:
         vae.encoder.requires_grad_(False)
 

@@ -67,14 +67,15 @@ def test_split_frames_are_the_frames_of_a_network_of_narrower_latents():
 
 @torch.no_grad()
 def test_mulan_tokens_begin_unheard_and_each_sample_hears_its_own():
-    model, (latents, angle, tokens) = tiny_model(num_mulan_codebooks=2, mulan_codebook_size=4), inputs()
+    model, (latents, angle, tokens) = tiny_model(num_mulan_codebooks=2, mulan_codebook_size=4, mulan_dim=6), inputs()
+    embedding = model.mulan_embedding
+    torch.nn.init.normal_(embedding.codebooks)
     mulan_tokens = torch.tensor([[0, 3], [1, 2]])
     without = model(latents, angle, tokens[:2]).sample
     torch.testing.assert_close(model(latents, angle, tokens[:2], mulan_tokens).sample, without)
-    torch.nn.init.normal_(model.mulan_embedding.weight)
-    vectors = model.mulan_embedding.weight.unflatten(0, (2, 4))
-    summed = torch.stack([vectors[0, 0] + vectors[1, 3], vectors[0, 1] + vectors[1, 2]])
-    torch.testing.assert_close(model.mulan_embedding(mulan_tokens), summed)
+    torch.nn.init.ones_(embedding.mlp.norm.weight)
+    decoded = torch.stack([embedding.codebooks[0, t] + embedding.codebooks[1, u] for t, u in mulan_tokens])
+    torch.testing.assert_close(embedding(mulan_tokens), embedding.mlp(decoded * 6**0.5))
     heard = model(latents, angle, tokens[:2], mulan_tokens).sample
     partly = model(latents, angle, tokens[:2], torch.tensor([[0, 3], [-1, -1]])).sample
     torch.testing.assert_close(partly[0], heard[0])

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import make_attentive
+from tiny import make_attentive, make_hearing
 
 from melody_diffusers import MeLoDyInpaintPipeline, MeLoDyInputError, MeLoDyPipeline
 from melody_diffusers.pipelines.plan import differences, model_digest, plan_of, render_plan
@@ -54,10 +54,7 @@ def test_every_argument_is_kept(tiny_pipeline, arguments):
 
 
 def test_what_a_diffusion_model_heard_of_the_prompt_is_kept(tiny_components, tmp_path):
-    quantizer, old = tiny_components["mulan_quantizer"].config, tiny_components["dual_path"]
-    sizes = {"num_mulan_codebooks": quantizer.num_codebooks, "mulan_codebook_size": quantizer.codebook_size}
-    hearing = type(old).from_config(old.config, **sizes).eval()
-    torch.nn.init.normal_(hearing.mulan_embedding.weight)
+    hearing = make_hearing(tiny_components["dual_path"])
     pipe = MeLoDyPipeline(**make_attentive(tiny_components | {"dual_path": hearing}))
     prompts, generators = ["slow piano", {"a waltz": 2, "techno": 1}], [seeded(1), seeded(2)]
     output = pipe(prompts, audio_duration=1.0, generator=generators, output_type="pt", **QUICK)

@@ -6,10 +6,9 @@ from dataclasses import fields
 
 import pytest
 import torch
-from tiny import MULAN_CODEBOOKS, MULAN_CODES, make_attentive, make_tiny_components
+from tiny import make_attentive, make_hearing, make_tiny_components
 
 from melody_diffusers import (
-    DualPathDiffusionModel,
     MeLoDyInputError,
     MeLoDyPipeline,
     MeLoDyStreamPipeline,
@@ -30,9 +29,7 @@ def make_pipe() -> MeLoDyStreamPipeline:
     """Windows of 1.28 s, chunks of 0.32 s; a new set of components each time."""
     torch.manual_seed(0)
     components = make_tiny_components()
-    sizes = dict(num_frames=WINDOW, segment_length=16, num_mulan_codebooks=MULAN_CODEBOOKS)
-    small = DualPathDiffusionModel.from_config(components["dual_path"].config, **sizes, mulan_codebook_size=MULAN_CODES)
-    torch.nn.init.normal_(small.mulan_embedding.weight)
+    small = make_hearing(components["dual_path"], num_frames=WINDOW, segment_length=16)
     return MeLoDyStreamPipeline(**(make_attentive(components) | {"dual_path": small.eval()}))
 
 

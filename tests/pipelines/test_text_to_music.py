@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from tiny import make_hearing
 
 from melody_diffusers import MeLoDyInpaintPipeline, MeLoDyPipeline
 
@@ -67,11 +68,9 @@ def test_a_plan_given_back_renders_the_same_piece(pipe):
 
 def test_a_diffusion_model_that_hears_the_prompt_is_told_it(make_components):
     components = make_components()
-    quantizer, old = components["mulan_quantizer"].config, components["dual_path"]
-    sizes = dict(num_mulan_codebooks=quantizer.num_codebooks, mulan_codebook_size=quantizer.codebook_size)
-    components["dual_path"] = type(old).from_config(old.config, **sizes).eval()
+    old = components["dual_path"]
+    components["dual_path"] = make_hearing(old)
     components["dual_path"].load_state_dict(old.state_dict(), strict=False)
-    torch.nn.init.normal_(components["dual_path"].mulan_embedding.weight)
     pipe = MeLoDyPipeline(**components)
     pipe.set_progress_bar_config(disable=True)
     noise = pipe.prepare_latents(2, pipe.dual_path.config.num_frames, [seeded(7), seeded(8)])
@@ -90,7 +89,7 @@ def test_a_diffusion_model_that_hears_the_prompt_is_told_it(make_components):
     assert torch.equal(by_text.mulan_tokens, pipe.encode_prompt("a waltz").repeat(2, 1))
     with pytest.raises(ValueError, match="one plan for each of the 3 prompts"):
         pipe(["a", "b", "c"], semantic_tokens=plan, **QUICK)
-    components["dual_path"] = type(old).from_config(old.config, **sizes | {"num_mulan_codebooks": 2})
+    components["dual_path"] = make_hearing(old, num_mulan_codebooks=2)
     with pytest.raises(ValueError, match="dual_path.num_mulan_codebooks is 2 but mulan_quantizer.num_codebooks"):
         MeLoDyPipeline(**components)
 

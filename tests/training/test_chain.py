@@ -13,7 +13,7 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertTokenizerFast, RobertaTokenizer
 
-from melody_diffusers import AngleScheduler, DualPathDiffusionModel, MeLoDyPipeline, MuLanModel
+from melody_diffusers import AngleScheduler, DualPathDiffusionModel, MeLoDyPipeline, MuLanModel, ResidualQuantizer
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "training" / "configs"
@@ -122,11 +122,17 @@ def test_a_diffusion_model_begins_as_another_that_hears_no_prompt_and_as_none_of
     sizes |= dict(num_attention_heads=2, num_coarse_layers=1, mlp_size=24, angle_embedding_size=8)
     before = DualPathDiffusionModel(**sizes, num_blocks=2)
     before.save_pretrained(tmp_path)
-    after = DualPathDiffusionModel(**sizes, num_blocks=2, num_mulan_codebooks=2, mulan_codebook_size=4)
-    begin(after, str(tmp_path))
+    after = DualPathDiffusionModel(**sizes, num_blocks=2, num_mulan_codebooks=2, mulan_codebook_size=4, mulan_dim=6)
+    with pytest.raises(ValueError, match="data.mulan_quantizer: a model with model.num_mulan_codebooks needs one"):
+        begin(after, str(tmp_path), None)
+    quantizer = ResidualQuantizer(2, 4, 6)
+    torch.nn.init.normal_(quantizer.codebooks)
+    quantizer.save_pretrained(tmp_path / "quantizer")
+    begin(after, str(tmp_path), str(tmp_path / "quantizer"))
+    assert torch.equal(after.mulan_embedding.codebooks, quantizer.codebooks)
     assert all(torch.equal(after.state_dict()[name], weight) for name, weight in before.state_dict().items())
     with pytest.raises(ValueError, match="is of other sizes than model; they do not share blocks.2"):
-        begin(DualPathDiffusionModel(**sizes, num_blocks=3), str(tmp_path))
+        begin(DualPathDiffusionModel(**sizes, num_blocks=3), str(tmp_path), None)
 
 
 def test_a_student_goes_in_one_step_where_its_teacher_goes_in_two(monkeypatch):

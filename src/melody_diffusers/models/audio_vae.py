@@ -9,7 +9,7 @@ Shapes: B batch, T samples, L latent frames, D latent width, C channels, F frequ
 import inspect
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -352,11 +352,14 @@ class AudioVAEGAN(TransformersAutoencoder, PreTrainedModel):
             yield piece[..., (start - first) * steps : (end - first) * steps]
 
     @torch.no_grad()
-    def fit_components(self, waveforms: torch.Tensor, noise: float = 1.0, corner_hz: float | None = None) -> None:
+    def fit_components(
+        self, waveforms: Iterable[torch.Tensor], noise: float = 1.0, corner_hz: float | None = None
+    ) -> None:
         """Lets the linear paths of the phase_gradient head be the first D principal components of the log magnitudes
-        of waveforms (B, 1, T), each scaled to unit deviation; the rest of the network begins at nothing.
+        of waveforms, each scaled to unit deviation; the rest of the network begins at nothing.
 
         Args:
+            waveforms: (B, 1, T) each, of any length.
             noise: variance that the latents' own noise adds, summed over the log magnitudes of a frame, in each
                 component.
             corner_hz: count bins by `spectra.bin_weights` of this corner; by default all count the same.
@@ -370,7 +373,7 @@ class AudioVAEGAN(TransformersAutoencoder, PreTrainedModel):
             options = self.config.head_options
             weights = bin_weights(options.num_bins, self.sample_rate, corner_hz).double().sqrt()
             weights = weights.repeat(options.spectra_per_latent)
-        for waveform in waveforms.split(4):
+        for waveform in waveforms:
             features = self.encoder.features(self._whole_frames(waveform)).flatten(0, 1) * weights
             total, moments, count = total + features.sum(0), moments + features.T @ features, count + len(features)
         mean = total / count

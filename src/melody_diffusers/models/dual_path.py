@@ -95,19 +95,23 @@ class AngleEmbedding(nn.Module):
 
 
 class MuLanEmbedding(nn.Module):
-    """The sum of one learnt vector for each of the MuLan tokens, (B, N) -> (B, H); 0 for a token of -1.
+    """MLP of the vector that MuLan tokens stand for, (B, N) -> (B, H); 0 for a row of -1.
 
-    It begins at 0, so that a trained model may be given one.
+    It keeps the codebooks of their quantizer, of which nothing is trained: tokens of a sound and of its caption are
+    mostly other ones, but what they stand for is alike. It begins at 0, so that a trained model may be given one.
     """
 
-    def __init__(self, num_codebooks: int, codebook_size: int, hidden_size: int):
+    def __init__(self, num_codebooks: int, codebook_size: int, dim: int, inner_size: int, hidden_size: int):
         super().__init__()
-        self.codebook_size = codebook_size
-        self.weight = nn.Parameter(torch.zeros(num_codebooks * codebook_size, hidden_size))
+        self.register_buffer("codebooks", torch.zeros(num_codebooks, codebook_size, dim))
+        self.mlp = MLP(dim, inner_size, hidden_size)
+        nn.init.zeros_(self.mlp.norm.weight)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        rows = tokens.clamp_min(0) + self.codebook_size * torch.arange(tokens.shape[1], device=tokens.device)
-        return (F.embedding(rows, self.weight) * (tokens >= 0).unsqueeze(-1)).sum(1)
+        codebook = torch.arange(tokens.shape[1], device=tokens.device)
+        decoded = self.codebooks[codebook, tokens.clamp_min(0)].sum(1)  # (B, E), of length 1
+        heard = (tokens >= 0).all(1, keepdim=True)
+        return self.mlp(decoded * decoded.shape[1] ** 0.5) * heard
 
 
 def rotate(x: torch.Tensor, rotary: Rotary | None) -> torch.Tensor:
@@ -276,6 +280,7 @@ class DualPathDiffusionModel(DiffusersModel):
         num_mulan_codebooks: MuLan tokens N of the prompt that it hears besides the plan. With 0, as in the paper, it
             hears none; a plan of ten bits a token tells a small model too little of who plays.
         mulan_codebook_size: number of MuLan tokens of a codebook.
+        mulan_dim: width E of the MuLan embeddings that these tokens stand for.
         split_frames: frames of the network for each frame of the latents, r. Latents of few wide frames are rendered
             with as much care as those of more and narrower ones.
     """
@@ -302,6 +307,7 @@ class DualPathDiffusionModel(DiffusersModel):
         frame_conditioning: bool = False,
         num_mulan_codebooks: int = 0,
         mulan_codebook_size: int = 0,
+        mulan_dim: int = 0,
         split_frames: int = 1,
     ):
         super().__init__()
@@ -315,7 +321,9 @@ class DualPathDiffusionModel(DiffusersModel):
         self.token_embedding = nn.Embedding(semantic_codebook_size, hidden_size)
         self.token_mlp = MLP(hidden_size, mlp_size, hidden_size)
         if num_mulan_codebooks:
-            self.mulan_embedding = MuLanEmbedding(num_mulan_codebooks, mulan_codebook_size, hidden_size)
+            self.mulan_embedding = MuLanEmbedding(
+                num_mulan_codebooks, mulan_codebook_size, mulan_dim, mlp_size, hidden_size
+            )
         self.proj_in = nn.Linear(latent_dim, split_frames * hidden_size)
         self.in_norm = RMSNorm(hidden_size)
         self.blocks = nn.ModuleList(

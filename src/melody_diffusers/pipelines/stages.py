@@ -49,6 +49,7 @@ FITTING = (  # sizes that have to be equal for one component to read what the ot
     ("semantic_lm.semantic_codebook_size", "dual_path.semantic_codebook_size"),
     ("dual_path.num_mulan_codebooks", "mulan_quantizer.num_codebooks"),
     ("dual_path.mulan_codebook_size", "mulan_quantizer.codebook_size"),
+    ("dual_path.mulan_dim", "mulan_quantizer.dim"),
     ("semantic_lm.semantic_codebook_size", "semantic_tokenizer.num_centroids"),
 )
 
