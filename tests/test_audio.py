@@ -11,6 +11,7 @@ import torch
 from melody_diffusers import audio
 from melody_diffusers.audio import (
     crop_or_pad,
+    fit_loop,
     growing_audio,
     limit_peak,
     load_audio,
@@ -163,6 +164,15 @@ def test_crop_pad_mono_and_level():
     assert to_mono(waveform).tolist() == [[[1.5, 2.5, 3.5]]]
     assert rms_db(sine(1000)).item() == pytest.approx(-10 * math.log10(2), abs=1e-3)
     assert rms_db(torch.zeros(5)).item() == pytest.approx(-120)
+
+
+def test_a_loop_of_another_length_holds_the_same_waves():
+    def waves(length: int) -> torch.Tensor:
+        time = torch.arange(length, dtype=torch.float64) / length
+        return sum(torch.sin(2 * torch.pi * turns * time + turns) for turns in (1, 30, 4000)).float()[None]
+
+    for length in (20000, 20101, 19937):
+        torch.testing.assert_close(fit_loop(waves(20000), length), waves(length), atol=2e-4, rtol=0)
 
 
 def test_the_limiter_touches_only_what_is_too_loud():

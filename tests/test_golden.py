@@ -28,8 +28,8 @@ def make(pipe: MeLoDyPipeline, name: str) -> dict[str, list]:
     arguments, fills = CALLS[name]
     pipe = MeLoDyInpaintPipeline.from_pipe(pipe) if fills else pipe
     pipe.set_progress_bar_config(disable=True)
-    generator = torch.Generator().manual_seed(11)
-    output = pipe(**arguments, num_inference_steps=3, generator=generator, fade_seconds=0, output_type="pt")
+    generator, cut = torch.Generator().manual_seed(11), {} if fills else {"ending": None}
+    output = pipe(**arguments, num_inference_steps=3, generator=generator, fade_seconds=0, **cut, output_type="pt")
     parts = output.audios[0, 0].double().unflatten(0, (-1, RATE // 4))
     levels = 10 * parts.square().mean(1).clamp_min(1e-12).log10()
     return {"tokens": output.semantic_tokens[0].tolist(), "levels_db": [round(x, 3) for x in levels.tolist()]}

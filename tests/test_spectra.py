@@ -15,6 +15,7 @@ from melody_diffusers.spectra import (
     bin_weights,
     frame_spectra,
     griffin_lim,
+    griffin_lim_loop,
     inverse_stft_frames,
     log_mel_spectrogram,
     mel_filterbank,
@@ -162,6 +163,19 @@ def test_above_the_corner_each_octave_counts_the_same():
     assert weights[0] / weights[200] == pytest.approx(2.0) and weights[0] / weights[1800] == pytest.approx(10.0)
     octaves = [weights[low : 2 * low].sum() for low in (3000, 6000)]
     assert octaves[0] / octaves[1] == pytest.approx(1.0, abs=0.05)
+
+
+def test_griffin_lim_of_a_loop_keeps_phases_that_come_around_and_mends_those_that_do_not():
+    time = torch.arange(9600, dtype=torch.float64) / 9600
+    loop = sum(torch.sin(2 * torch.pi * turns * time + turns) for turns in (40, 400, 1500)).float()[None] / 3
+    around = torch.cat([loop[:, -4800:], loop, loop[:, :4800]], dim=1)
+    spectrum = stft_frames(around, 960, 240)[:, 20:60]
+    again = griffin_lim_loop(spectrum.abs(), 240, spectrum.angle())
+    torch.testing.assert_close(again, loop, atol=1e-4, rtol=0)
+
+    found = griffin_lim_loop(spectrum.abs(), 240)
+    energy = (found.roll(-1, -1) - found).square().roll(481, -1).unflatten(-1, (-1, 960)).mean(-1)[0]
+    assert 0.8 * energy[1:].mean() < energy[0] < 1.2 * energy[1:].mean()
 
 
 def test_griffin_lim_of_silence_is_silence():

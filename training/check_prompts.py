@@ -28,7 +28,7 @@ def main() -> None:
         heard: dict[str, Counter[str]] = {question: Counter() for question in judge.config.labels}
         for start in range(0, args.seeds, 6):
             generators = [torch.Generator().manual_seed(s) for s in range(start, min(start + 6, args.seeds))]
-            clips = pipe([prompt] * len(generators), generator=generators, output_type="pt").audios
+            clips = pipe([prompt] * len(generators), ending=None, generator=generators, output_type="pt").audios
             for question, answers in judge.judge(clips).items():
                 heard[question].update(answers)
         counts = ["; ".join(f"{answer} {n}" for answer, n in heard[name].most_common()) for name in sorted(heard)]

@@ -90,6 +90,7 @@ def main() -> None:
                 **{argument: [prompts[i] for i in numbers]},
                 audio_prompt_sampling_rate=pipe.sample_rate if argument == "audio_prompt" else None,
                 audio_duration=SECONDS,
+                ending=None,
                 num_inference_steps=args.num_inference_steps,
                 generator=[torch.Generator().manual_seed(args.seed + i) for i in numbers],
                 output_type="pt",

@@ -363,6 +363,17 @@ def repeat_to(waveform: Tensor, num_samples: int) -> Tensor:
     return waveform if times <= 1 else waveform.repeat(*[1] * (waveform.ndim - 1), times)[..., :num_samples]
 
 
+def fit_loop(waveform: Tensor, num_samples: int) -> Tensor:
+    """A loop (..., T) at a length of `num_samples`, faster or slower, and higher or lower, by as much.
+
+    Its Fourier series is read at other places, so that its end runs into its beginning as before.
+    """
+    length = waveform.shape[-1]
+    if num_samples == length:
+        return waveform
+    return torch.fft.irfft(torch.fft.rfft(waveform), n=num_samples) * (num_samples / length)
+
+
 def rms_db(waveform: Tensor) -> Tensor:
     """Level of (..., T) over time in dB relative to a full-scale constant (a full-scale sine is -3.01); floor -120."""
     power = torch.linalg.vector_norm(waveform.float(), dim=-1).square() / waveform.shape[-1]

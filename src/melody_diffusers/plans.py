@@ -76,6 +76,8 @@ _RENDERING = {  # how the plan becomes sound
     ),
     "continuation": _text(20),
     "fade_seconds": _number(0, 60),
+    "ending": ("be 'fade' or null", lambda value: value in (None, "fade")),
+    "loop": ("be true or false", lambda value: isinstance(value, bool)),
     "adapter_scale": _or_none(_number(-100, 100)),
 }
 _FIELDS = {
@@ -109,7 +111,8 @@ class MusicPlan:
 
     Args:
         tokens: S semantic tokens, each covering 1 / `token_rate` seconds.
-        seconds: of music; the last tokens may lie past them, for nothing shorter than a chunk is planned.
+        seconds: of music; the last tokens may lie past them, for nothing shorter than a chunk is planned. A loop is
+            fitted to them, and may be a little longer than its tokens.
         token_rate: tokens a second.
         codebook_size: tokens are below it.
         prompt: that the plan was made for, as it reads; None where that was no text.
@@ -118,8 +121,8 @@ class MusicPlan:
         drawn_tokens: how many tokens the language model drew from that generator before the noise, a uniform number for
             each entry of the codebook.
         sampling: temperature, top_k, top_p and lm_guidance_scale of the language model.
-        rendering: num_inference_steps, guidance_scale, guidance_interval, continuation, fade_seconds, and adapter_scale
-            (the "scale" of `attention_kwargs`, or None).
+        rendering: num_inference_steps, guidance_scale, guidance_interval, continuation, fade_seconds, ending, loop, and
+            adapter_scale (the "scale" of `attention_kwargs`, or None).
         model: name of the pipeline. digest: of the parts that render (`pipelines.plan.model_digest`).
         dtype: of those parts. device: its type, such as "cuda"; of a CPU with the number of threads.
         versions: of the libraries, by their names.
@@ -168,7 +171,7 @@ class MusicPlan:
         wrong = next((token for token in tokens if type(token) is not int or not 0 <= token < high), None)
         if wrong is not None or None in tokens:
             _refuse("tokens", f"hold whole numbers from 0 to {high - 1}", wrong)
-        if self.seconds * self.token_rate > len(tokens) + 1e-6:
+        if self.seconds * self.token_rate > len(tokens) * (1.5 if self.rendering.get("loop") else 1) + 1e-6:
             _refuse("seconds", f"be covered by {len(tokens)} tokens, {len(tokens) / self.token_rate:g} s", self.seconds)
         object.__setattr__(self, "tokens", tuple(tokens))
         if self.mulan_tokens is not None:

@@ -309,6 +309,23 @@ def griffin_lim_next(
     return waveform[:, given * hop_length : end * hop_length], memory
 
 
+def griffin_lim_loop(
+    magnitude: Tensor, hop_length: int, phase: Tensor | None = None, num_iterations: int = 16, momentum: float = 0.99
+) -> Tensor:
+    """`griffin_lim` of a loop: after the last of its frames (B, N, F) the first comes again, in magnitude and phase.
+
+    Args:
+        phase: to begin with, (B, N, F) in radians; by default one in which partials run on. Where it does not come
+            around, as at the seam, the iterations even it out.
+    """
+    if phase is None:
+        phase, _ = _phase_of_partials(magnitude, hop_length)
+    num_frames, reach = magnitude.shape[1], (num_iterations + 1) * (2 * (magnitude.shape[-1] - 1) // hop_length)
+    around = torch.arange(-reach, num_frames + reach, device=magnitude.device) % num_frames
+    waveform = _griffin_lim(magnitude[:, around], phase[:, around], hop_length, num_iterations, momentum)
+    return waveform[:, reach * hop_length : (reach + num_frames) * hop_length]
+
+
 def with_last(items: Iterable[Tensor]) -> Iterator[tuple[Tensor, bool]]:
     """Each item, and whether it is the last."""
     iterator = iter(items)

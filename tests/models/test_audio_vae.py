@@ -161,6 +161,33 @@ def test_decoding_part_by_part_gives_the_same_sound_and_remembers_no_more_with_t
     assert [piece.shape[-1] for piece in pieces[1:]] == [size] * 6
 
 
+@torch.no_grad()
+def test_a_loop_decodes_as_the_middle_of_what_repeats_it(vae):
+    for num_frames, times in ((300, 3), (5, 101)):  # the context of a frame may go around more than once
+        loop, size = noise(2, num_frames, 4), num_frames * vae.hop_samples
+        repeated = vae.decode(loop.repeat(1, times, 1)).sample
+        middle = repeated[..., times // 2 * size : (times // 2 + 1) * size]
+        sound = vae.decode_loop(loop).sample
+        torch.testing.assert_close(sound, middle, atol=1e-5, rtol=0)
+        turned = vae.decode_loop(loop.roll(3, 1)).sample
+        torch.testing.assert_close(turned.roll(-3 * vae.hop_samples, -1), sound, atol=1e-5, rtol=0)
+    vae.tile_frames = 64
+    tiled = vae.decode_loop(noise(2, 300, 4)).sample
+    vae.enable_slicing()
+    torch.testing.assert_close(vae.decode_loop(noise(2, 300, 4)).sample, tiled, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("head", ["magnitude", "phase_gradient"])
+def test_a_loop_whose_phases_are_found_has_no_seam(head):
+    torch.manual_seed(0)
+    vae = AudioVAEGAN(AudioVAEGANConfig(**ISTFT | dict(head=head, istft_hop=64, istft_n_fft=256))).eval()
+    sound = vae.decode_loop(noise(24, 200, 4)).sample[:, 0]
+    assert sound.shape == (24, 200 * 64)
+    energy = (sound.roll(-1, -1) - sound).square().roll(129, -1).unflatten(-1, (-1, 256)).mean((0, 2))
+    assert 0.9 * energy[1:].mean() < energy[0] < 1.1 * energy[1:].mean()  # within a window's length around the seam
+
+
 def test_context_covers_the_receptive_field(vae):
     """A gradient from one output frame reaches inputs within `context_frames`, so no tile can show a seam."""
     hop, frames, middle = vae.hop_samples, 401, 200

@@ -1,4 +1,4 @@
-"""The `melody` command: generate, inpaint, stream, plan, data, lora, benchmark, evaluate.
+"""The `melody` command: generate, loop, inpaint, stream, plan, data, lora, benchmark, evaluate.
 
 Heavy imports stay inside the handlers, so that help and a mistyped argument answer at once. Whatever goes wrong ends in
 one line on stderr, which speaks of the command's own flags.
@@ -25,6 +25,10 @@ FLAGS = {  # argument of a pipeline -> what says it here
     "top_p": "--top-p",
     "lm_guidance_scale": "--lm-guidance",
     "continuation": "--continuation",
+    "bars": "--bars",
+    "bpm": "--bpm",
+    "beats_per_bar": "--beats-per-bar",
+    "ending": "--ending",
     "fade_seconds": "--fade",
     "semantic_tokens": "the plan",
     "mulan_tokens": "what the plan keeps of its prompt",

@@ -23,7 +23,7 @@ PIECES_AT_ONCE = 8
 
 
 def generate(args: argparse.Namespace) -> int:
-    """`melody generate`: prompts, or a clip as prompt, to files of music."""
+    """`melody generate` and `melody loop`: prompts, or a clip as prompt, to files of music."""
     prompts = prompts_of(args)
     count = max(1, len(prompts)) * args.count
     if count > 1 and args.spectrogram is not None:
@@ -44,6 +44,7 @@ def generate(args: argparse.Namespace) -> int:
             audio_prompt=args.audio_prompt,
             audio_prompt_weight=args.audio_weight,
             audio_duration=args.duration,
+            **length_of(args),
             num_waveforms_per_prompt=1 if texts else len(pieces),
             generator=generators(seeds),
             **sampling_of(args),
@@ -55,6 +56,13 @@ def generate(args: argparse.Namespace) -> int:
             write_piece(args, outputs[piece], output.audios[row].cpu(), pipe.sample_rate, comment, plan)
         summarise(args, output, pipe.sample_rate, seeds, seconds, load_seconds)
     return 0
+
+
+def length_of(args: argparse.Namespace) -> dict[str, Any]:
+    """How a piece goes around, or else ends."""
+    if args.loop:
+        return {"loop": True, "bars": args.bars, "bpm": args.bpm, "beats_per_bar": args.beats_per_bar}
+    return {"ending": None if args.ending == "none" else args.ending}
 
 
 def inpaint(args: argparse.Namespace) -> int:

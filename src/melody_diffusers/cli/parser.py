@@ -100,38 +100,55 @@ def parser() -> argparse.ArgumentParser:
     drawing.add_argument(
         "--seed", type=_seed, help="the same seed gives the same audio (default, and -1: any, printed)"
     )
-    drawing.add_argument("--fade", type=_seconds, default=0.02, metavar="TIME", help="at the ends (default: 0.02)")
     where = "file to write: .wav, .flac, .ogg, .opus or .mp3; - writes WAV to a pipe"
     drawing.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help=where)
     drawing.add_argument("--overwrite", action="store_true", help="replace files that are not this command's own")
     what = "LoRA adapter to play with, of which :0.5 takes half; may be repeated"
     drawing.add_argument("--lora", action="append", default=[], metavar="FOLDER[:SCALE]", help=what)
 
-    sampling = _Parser(add_help=False, parents=[drawing])
+    fading = _Parser(add_help=False)
+    fading.add_argument("--fade", type=_seconds, default=0.02, metavar="TIME", help="at the ends (default: 0.02)")
+
+    sampling = _Parser(add_help=False, parents=[drawing, fading])
     ways = ["diagonal", "windows"]
     sampling.add_argument("--continuation", choices=ways, help="of what exceeds a window (default: the model's)")
-    sampling.add_argument("--spectrogram", type=Path, metavar="PNG", help="draw a mel spectrogram of the result, too")
+    picture = "draw a mel spectrogram of the result, too"
+    sampling.add_argument("--spectrogram", type=Path, metavar="PNG", help=picture)
+
+    asking = _Parser(add_help=False)
+    what = 'what to play, such as "a slow solo piano piece", or @FILE, which holds it'
+    asking.add_argument("prompt", nargs="*", help=what)
+    asking.add_argument("--prompts", type=Path, metavar="FILE", help="a prompt a line: makes one piece of each")
+    asking.add_argument("--count", type=_count, default=1, help="pieces of each prompt, with seeds one after another")
+    clip = "instead of a text, or mixed with it: a clip it should sound like"
+    asking.add_argument("--audio-prompt", metavar="FILE", help=clip)
+    share = "how much the clip counts beside a text, 0 to 1 (default: 0.5)"
+    asking.add_argument("--audio-weight", type=float, help=share)
+    without = "do not write into the file what `melody plan render` needs to make it again"
+    asking.add_argument("--no-plan", action="store_true", help=without)
 
     command = commands.add_parser(
-        "generate", parents=[model, sampling], help="music from a text or a clip", epilog=EPILOG
+        "generate", parents=[model, sampling, asking], help="music from a text or a clip", epilog=EPILOG
     )
-    what = 'what to play, such as "a slow solo piano piece", or @FILE, which holds it'
-    command.add_argument("prompt", nargs="*", help=what)
-    command.add_argument("--prompts", type=Path, metavar="FILE", help="a prompt a line: makes one piece of each")
-    command.add_argument("--count", type=_count, default=1, help="pieces of each prompt, with seeds one after another")
-    clip = "instead of a text, or mixed with it: a clip it should sound like"
-    command.add_argument("--audio-prompt", metavar="FILE", help=clip)
-    share = "how much the clip counts beside a text, 0 to 1 (default: 0.5)"
-    command.add_argument("--audio-weight", type=float, help=share)
     command.add_argument(
         "--duration", metavar="TIME", type=_seconds, default=10.0, help="of music, as 30, 30s or 1:30 (default: 10)"
     )
-    without = "do not write into the file what `melody plan render` needs to make it again"
-    command.add_argument("--no-plan", action="store_true", help=without)
-    command.set_defaults(handler=generate)
+    ways_to_end = "fade out at the end, or leave it cut off (default: fade)"
+    command.add_argument("--ending", choices=["fade", "none"], default="fade", help=ways_to_end)
+    command.set_defaults(handler=generate, loop=False)
 
     command = commands.add_parser(
-        "stream", parents=[model, drawing], help="music that goes on until it is stopped", epilog=EPILOG
+        "loop", parents=[model, drawing, asking], help="music whose end runs into its beginning", epilog=EPILOG
+    )
+    command.add_argument("--bars", type=_count, help="how long it is, with --bpm")
+    command.add_argument("--bpm", type=float, help="beats a minute, of which a prompt without a tempo is told")
+    command.add_argument("--beats-per-bar", type=_count, default=4, help="(default: 4)")
+    command.add_argument("--duration", metavar="TIME", type=_seconds, help="instead of --bars: 1s to 5m (default: 10)")
+    command.add_argument("--spectrogram", type=Path, metavar="PNG", help=picture)
+    command.set_defaults(handler=generate, loop=True, continuation=None, fade=0.0)
+
+    command = commands.add_parser(
+        "stream", parents=[model, drawing, fading], help="music that goes on until it is stopped", epilog=EPILOG
     )
     command.add_argument("prompt", nargs="*", help=what)
     what = "from this time on something else; may be repeated"

@@ -248,6 +248,7 @@ def make_clips(
         return pipe(
             semantic_tokens=pipe.semantic_tokenizer.encode(waveforms.to(pipe.semantic_tokenizer.dtype)),
             audio_duration=CLIP_SECONDS,
+            ending=None,
             generator=generators(clips),
             output_type="pt",
             **settings.call_arguments,
@@ -269,6 +270,7 @@ def make_clips(
             audios = pipe(
                 prompt=[clip.text for clip in clips],
                 audio_duration=clips[0].seconds,
+                ending=None,  # that of the models is judged
                 generator=generators(clips),
                 output_type="pt",
                 **settings.call_arguments,

@@ -50,7 +50,7 @@ def compare_sampling(
 
     def play(pipe: DiffusionPipeline, clips: list[Clip], **arguments: Any) -> Any:
         generators = [torch.Generator().manual_seed(clip.seed) for clip in clips]
-        return pipe(audio_duration=CLIP_SECONDS, generator=generators, **{**call_arguments, **arguments})
+        return pipe(audio_duration=CLIP_SECONDS, ending=None, generator=generators, **{**call_arguments, **arguments})
 
     plans = [
         play(

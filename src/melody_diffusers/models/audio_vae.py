@@ -257,6 +257,25 @@ class AudioVAEGAN(TransformersAutoencoder, PreTrainedModel):
         return AudioVAEGANDecoderOutput(sample=sample) if return_dict else (sample,)
 
     @apply_forward_hook
+    def decode_loop(
+        self, latents: torch.Tensor, return_dict: bool = True
+    ) -> AudioVAEGANDecoderOutput | tuple[torch.Tensor]:
+        """`decode` of a loop: the first of its frames (B, L, D) follows the last, and so do the samples.
+
+        The sound does not depend on where the loop was cut open, but for the phases of heads that find their own.
+        """
+        raw, context = self._raw(latents), self.decoder.context_frames
+        around = torch.arange(-context, raw.shape[1] + context, device=raw.device) % raw.shape[1]
+        sounds = []
+        for part in raw.split(1) if self.use_slicing else [raw]:
+            made = torch.cat(list(self._decoded_tiles(part[:, around])), dim=-1)  # (B, C, (L + 2 context) * steps)
+            steps = made.shape[-1] // len(around)
+            made = made[..., context * steps : (context + raw.shape[1]) * steps]
+            sounds.append(made if self.has_phase else self.decoder.loop_waveform(made))
+        sample = torch.cat(sounds)  # (B, 1, L * hop)
+        return AudioVAEGANDecoderOutput(sample=sample) if return_dict else (sample,)
+
+    @apply_forward_hook
     def decode_next(self, latents: torch.Tensor, memory: Memory | None = None) -> tuple[torch.Tensor, Memory]:
         """`decode` of latents that come part by part and never end.
 

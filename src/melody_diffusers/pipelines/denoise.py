@@ -35,7 +35,10 @@ NEAR = 1e-4  # radians by which an angle may miss the border of an interval
 
 
 class Pass(NamedTuple):
-    """One call of the network: the first frame of its window, and the angles of its frames before and after."""
+    """One call of the network: the first frame of its window, and the angles of its frames before and after.
+
+    A window that reaches past the end of the timeline goes around: the timeline is a circle (`loops.py`).
+    """
 
     start: int
     before: torch.Tensor  # (L,)
@@ -269,18 +272,19 @@ def denoise(
         num_calls=len(passes),
         state=lambda: state_of(dual_path),
     )
+    is_circle = any(start + len(before) > latents.shape[1] for start, before, _ in passes)
     angles = torch.stack([torch.stack(each[1:]) for each in passes])  # (passes, 2, L)
     angles = angles.unsqueeze(2).to(latents.device)  # one angle a frame, for all samples; copied once
     lowest, highest = (share * math.pi / 2 for share in guidance_interval)
     with side_by_side(recording) if _can_share(dual_path, latents.device) else nullcontext(recording) as network:
         for number, (start, before, after) in enumerate(passes):
             if is_stopped():
-                return latents[:, : _frames_reached(passes, number)]
+                return latents if is_circle else latents[:, : _frames_reached(passes, number)]
             angle, next_angle = angles[number]
-            frames = slice(start, start + len(before))
-            first_token = timebase.frame_to_token(start)
-            tokens = semantic_tokens[:, first_token : first_token + timebase.frames_to_tokens(len(before))]
-            z = latents[:, frames]
+            first_token, num_tokens = timebase.frame_to_token(start), timebase.frames_to_tokens(len(before))
+            place = _around if is_circle else _along
+            frames = place(start, len(before), latents)
+            tokens, z = semantic_tokens[:, place(first_token, num_tokens, semantic_tokens)], latents[:, frames]
             scale = guidance_scale() if callable(guidance_scale) else guidance_scale
             within = (before > after) & (before > lowest - NEAR) & (before < highest + NEAR)
             if not within.any():
@@ -292,8 +296,21 @@ def denoise(
             if on_step is not None:
                 largest = torch.where(angle > next_angle, angle, 0.0).amax()
                 stepped = torch.where((angle > 0).unsqueeze(-1), on_step(largest, stepped), z)
+            if is_circle:  # on which a frame may stand in the window several times, and moves once
+                moved = (before > after).nonzero()[:, 0].to(z.device)
+                frames, stepped = frames[moved], stepped[:, moved]
             latents[:, frames] = stepped
     return latents
+
+
+def _along(first: int, count: int, timeline: torch.Tensor) -> Any:
+    """An index of `count` places of a timeline (B, F, ...), from `first` on."""
+    return slice(first, first + count)
+
+
+def _around(first: int, count: int, timeline: torch.Tensor) -> Any:
+    """The same where the last place is followed by the first; the timeline may be shorter than `count`."""
+    return torch.arange(first, first + count, device=timeline.device) % timeline.shape[1]
 
 
 def _frames_reached(passes: list[Pass], number: int) -> int:

@@ -47,7 +47,13 @@ def plan_of(pipe: MeLoDyPipeline, output: MeLoDyPipelineOutput, row: int = 0) ->
     if set(attention_kwargs) - {"scale"}:
         raise ValueError(f"A plan can say `scale` of `attention_kwargs` and no more; got {list(attention_kwargs)}.")
     rate = pipe.sample_rate
-    rendering = {"fade_seconds": asked["fade_samples"] / rate, "adapter_scale": attention_kwargs.get("scale")}
+    drawn_tokens = len(tokens) + (pipe.timebase.token_rate if asked["loop"] else 0)  # the second more, see `loops.py`
+    rendering = {
+        "fade_seconds": asked["fade_samples"] / rate,
+        "ending": asked["ending"],
+        "loop": asked["loop"],
+        "adapter_scale": attention_kwargs.get("scale"),
+    }
     return MusicPlan(
         tokens=tuple(tokens),
         seconds=asked["num_samples"] / rate,
@@ -56,7 +62,7 @@ def plan_of(pipe: MeLoDyPipeline, output: MeLoDyPipelineOutput, row: int = 0) ->
         prompt=asked["prompts"][row],
         mulan_tokens=None if output.mulan_tokens is None else tuple(output.mulan_tokens[row].tolist()),
         seed=asked["seeds"][row],
-        drawn_tokens=len(tokens) if asked["is_drawn"] else 0,
+        drawn_tokens=drawn_tokens if asked["is_drawn"] else 0,
         sampling=asked["sampling"],
         rendering=asked["rendering"] | rendering,
         **rendered_by(pipe),
@@ -90,7 +96,7 @@ def render_plan(
         remaining = plan.drawn_tokens * codebook_size
         while remaining > 0:
             remaining -= torch.rand(min(remaining, DRAWS_AT_ONCE), generator=generator).numel()
-    rendering = dict(plan.rendering)
+    rendering = {"ending": None, **plan.rendering}  # which plans of earlier versions do not name
     if (scale := rendering.pop("adapter_scale", None)) is not None:
         rendering["attention_kwargs"] = {"scale": scale}
     fixed = {"semantic_tokens": [list(plan.tokens)], "audio_duration": plan.seconds, "generator": generator}

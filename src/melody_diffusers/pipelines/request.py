@@ -20,6 +20,7 @@ from .checks import (
 )
 from .conditions import Prompt, as_text, check_conditions, check_negative
 from .denoise import Continuation
+from .loops import LONGEST_SECONDS, SHORTEST_SECONDS, check_length, with_tempo
 
 if TYPE_CHECKING:
     from .stages import Stages
@@ -39,6 +40,7 @@ SAMPLING_DEFAULTS = {
 """Arguments of a call for which a checkpoint may have defaults of its own, and ours where it has none."""
 
 OutputType: TypeAlias = Literal["np", "pt", "latent"]
+Ending: TypeAlias = Literal["fade"]
 Regions: TypeAlias = Sequence[tuple[float, float]]
 
 
@@ -152,6 +154,12 @@ def check_common(
     }
 
 
+def ending_seconds(duration: float) -> float:
+    """How long a piece fades out at its end: two seconds, of more than twenty a tenth up to ten seconds, and of less
+    than eight a quarter."""
+    return min(max(2.0, duration / 10), 10.0, duration / 4)
+
+
 def _check_interval(name: str, value: Any) -> tuple[float, float]:
     """Two numbers from 0 to 1, the first at most the second."""
     pair = as_list(value)
@@ -167,11 +175,16 @@ class GenerationRequest(Request):
 
     Attributes:
         mulan_tokens: (B, N). semantic_tokens: (B, S). latents: (B, L, D).
+        loop: whether the end runs into the beginning; `num_frames` are then those that come nearest to `num_samples`.
+        ending_samples: over which the music fades out, at least `fade_samples`.
     """
 
     mulan_tokens: torch.Tensor | None
     semantic_tokens: torch.Tensor | None
     latents: torch.Tensor | None
+    loop: bool
+    ending: Ending | None
+    ending_samples: int
 
     def record(self) -> dict[str, Any]:
         """Numbers and words alone: an output that is kept keeps no tensors of its request."""
@@ -183,6 +196,8 @@ class GenerationRequest(Request):
             "num_samples": self.num_samples,
             "num_frames": self.num_frames,
             "fade_samples": self.fade_samples,
+            "ending": self.ending,
+            "loop": self.loop,
             "attention_kwargs": self.attention_kwargs,
             "sampling": {
                 "temperature": self.sampling.temperature,
@@ -209,6 +224,11 @@ class GenerationRequest(Request):
         audio_prompt_weight: Any,
         negative_prompt: Any,
         audio_duration: Any,
+        loop: Any,
+        bars: Any,
+        bpm: Any,
+        beats_per_bar: Any,
+        ending: Any,
         latents: Any,
         mulan_tokens: Any,
         semantic_tokens: Any,
@@ -233,6 +253,9 @@ class GenerationRequest(Request):
             allowed = "be left out for a plan, `semantic_tokens`, which is rendered as it is"
             raise MeLoDyInputError("negative_prompt", negative_prompt, allowed)
         lm, timebase = pipe.semantic_lm.config, pipe.timebase
+        audio_duration = check_length(loop, bars, bpm, beats_per_bar, audio_duration)
+        if ending is not None:
+            check_choice("ending", ending, get_args(Ending))
         prompts = check_conditions(
             pipe,
             prompt=prompt,
@@ -240,6 +263,8 @@ class GenerationRequest(Request):
             audio_prompt_sampling_rate=audio_prompt_sampling_rate,
             audio_prompt_weight=audio_prompt_weight,
         )
+        if bpm is not None and prompts["prompt"] is not None:
+            prompts["prompt"] = [with_tempo(each, bpm) for each in prompts["prompt"]]
         if mulan_tokens is not None:
             shape = (None, lm.num_mulan_codebooks)
             mulan_tokens = check_tensor("mulan_tokens", mulan_tokens, shape, lm.mulan_codebook_size)
@@ -262,7 +287,18 @@ class GenerationRequest(Request):
         num_frames = timebase.whole_token_frames(timebase.samples_to_frames(num_samples))
         renderer = pipe.dual_path.config
         chunk = timebase.whole_token_frames(renderer.num_frames // renderer.num_chunks)
-        if semantic_tokens is None:
+        if loop:
+            audio_duration = check_number("audio_duration", audio_duration, SHORTEST_SECONDS, LONGEST_SECONDS)
+            if not hasattr(pipe.vae, "decode_loop"):
+                allowed = f"be False for a `vae` that cannot decode loops, by `decode_loop`; this is a {type(pipe.vae)}"
+                raise MeLoDyInputError("loop", loop, allowed)
+            whole = timebase.frames_to_samples(timebase.frame_alignment)
+            num_frames = max(1, round(num_samples / whole)) * timebase.frame_alignment
+            needed = timebase.frames_to_tokens(num_frames)
+            if semantic_tokens is not None and semantic_tokens.shape[1] != needed:
+                allowed = f"go around once: a loop of {audio_duration:g} s has {needed} tokens"
+                raise MeLoDyInputError("semantic_tokens", semantic_tokens, allowed, str(semantic_tokens.shape[1]))
+        elif semantic_tokens is None:
             num_frames = max(num_frames, chunk)
         elif (needed := timebase.frames_to_tokens(num_frames)) > semantic_tokens.shape[1]:
             allowed = f"cover `audio_duration`: {audio_duration:g} s need {needed} tokens"
@@ -272,10 +308,16 @@ class GenerationRequest(Request):
             num_frames = max(num_frames, min(chunk, whole))
         if latents is not None:
             latents = check_tensor("latents", latents, (fields["batch_size"], num_frames, pipe.vae.latent_dim))
+        if loop:
+            ending, fields["fade_samples"] = None, 0
+        ending_samples = 0 if ending is None else timebase.seconds_to_samples(ending_seconds(audio_duration))
         return cls(
             mulan_tokens=mulan_tokens,
             semantic_tokens=semantic_tokens,
             latents=latents,
+            loop=loop,
+            ending=ending,
+            ending_samples=max(fields["fade_samples"], ending_samples),
             num_samples=num_samples,
             num_frames=num_frames,
             **prompts,

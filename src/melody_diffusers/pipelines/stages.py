@@ -22,7 +22,7 @@ from diffusers.utils import BaseOutput, logging
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..audio import limit_peak, rms_db
+from ..audio import fit_loop, limit_peak, rms_db
 from ..hf.bases import Pipeline
 from ..hf.registry import classes_for
 from ..models.audio_vae import AudioVAEGAN
@@ -36,6 +36,7 @@ from ..timebase import Timebase
 from .checks import check_prompt
 from .conditions import EVEN, Prompt, mix
 from .denoise import Continuation, Pass, denoise, plan_passes, window_and_chunk
+from .loops import circular_passes
 from .request import SAMPLING_DEFAULTS, Request
 
 logger = logging.get_logger(__name__)
@@ -327,6 +328,7 @@ class Stages(Pipeline):
         attention_kwargs: dict[str, Any] | None = None,
         callback_on_step_end: Callable[..., dict] | None = None,
         passes: list[Pass] | None = None,
+        loop: bool = False,
     ) -> torch.Tensor:
         """Render the plan: noise (B, L, D) and semantic tokens (B, S) -> latents (B, L, D).
 
@@ -334,6 +336,7 @@ class Stages(Pipeline):
             mulan_tokens: (B, N), for a diffusion model that hears the prompt as well; others leave them unheard.
             unknown: bool, (L,): frames to render; `latents` holds clean latents in the others. By default all.
             passes: of the network, in place of those that render all of the unknown frames.
+            loop: the last frame is followed by the first, and the last token by the first; L is whole tokens.
             (The other arguments are those of `__call__`.)
         """
         device, call = self._execution_device, copy(self)  # what a callback sets on its pipeline stays in this call
@@ -341,7 +344,11 @@ class Stages(Pipeline):
         scheduler.set_timesteps(num_inference_steps)
         unknown = torch.ones(latents.shape[1], dtype=torch.bool) if unknown is None else unknown.cpu()
         window, chunk = window_and_chunk(self.dual_path.config, len(unknown))
-        if passes is None:
+        if loop:
+            full = self.dual_path.config.num_frames
+            chunk = window_and_chunk(self.dual_path.config, full)[1]
+            passes = circular_passes(len(unknown), full, chunk, scheduler, self.timebase.frame_alignment)
+        elif passes is None:
             passes = plan_passes(unknown, window, chunk, scheduler, self.timebase.frame_alignment, continuation)
         call._guidance_scale, call._num_timesteps = guidance_scale, len(passes)
         step, hears_prompt = itertools.count(), getattr(self.dual_path.config, "num_mulan_codebooks", 0) > 0
@@ -373,13 +380,19 @@ class Stages(Pipeline):
         return latents
 
     def decode_latents(
-        self, latents: torch.Tensor, num_samples: int | None = None
+        self, latents: torch.Tensor, num_samples: int | None = None, loop: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Latents (B, L, D) -> waveform (B, 1, T) float32 within full scale, and the limiter's gains (B,)."""
+        """Latents (B, L, D) -> waveform (B, 1, T) float32 within full scale, and the limiter's gains (B,).
+
+        Of more samples than `num_samples` the rest is left out; a loop is fitted to that length.
+        """
         with self.progress_bar(total=1) as bar:
             bar.set_description("decoding")
-            waveform = self.vae.decode(latents.to(self._execution_device, self.vae.dtype)).sample.float()
+            decode = self.vae.decode_loop if loop else self.vae.decode
+            waveform = decode(latents.to(self._execution_device, self.vae.dtype)).sample.float()
             bar.update(1)
+        if loop and num_samples is not None:
+            waveform = fit_loop(waveform, num_samples)
         waveform = waveform[..., :num_samples]
         require_finite(waveform, "decoder")
         level = rms_db(waveform)

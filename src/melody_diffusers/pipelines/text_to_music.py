@@ -19,7 +19,8 @@ from ..audio import AudioInput, fade_
 from .checks import names_others_arguments
 from .conditions import Prompt
 from .denoise import Continuation
-from .request import GenerationRequest, OutputType
+from .loops import close_plan
+from .request import Ending, GenerationRequest, OutputType
 from .stages import MeLoDyPipelineOutput, Stages
 
 
@@ -36,6 +37,11 @@ class MeLoDyPipeline(Stages):
         audio_prompt_weight: float | None = None,
         negative_prompt: Prompt | list[Prompt] | None = None,
         audio_duration: float | None = None,
+        loop: bool = False,
+        bars: int | None = None,
+        bpm: float | None = None,
+        beats_per_bar: int = 4,
+        ending: Ending | None = "fade",
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         guidance_interval: tuple[float, float] | None = None,
@@ -70,6 +76,13 @@ class MeLoDyPipeline(Stages):
             negative_prompt: what the music should not be: the language model's guidance leads away from it, rather than
                 from what it would play without any prompt. One, or one for each prompt.
             audio_duration: seconds of music, above 0 and up to an hour. By default 10, or what `semantic_tokens` cover.
+            loop: the end runs into the beginning when the sound is played again and again. It lasts exactly as long as
+                asked, 1 to 300 s; nothing fades.
+            bars, bpm: of a loop, its length instead of `audio_duration`: 1 to 1000 bars at 20 to 400 beats a minute. A
+                prompt that names no tempo is told this one in words.
+            beats_per_bar: of these bars, 1 to 32.
+            ending: "fade", with which the piece comes to an end within its last two seconds (of more than twenty, their
+                tenth, up to ten seconds; of less than eight, their quarter), or None, which leaves it cut off.
             num_inference_steps: reverse steps of the diffusion, 1 to 1000. None takes the checkpoint's own default, as
                 for the next seven.
             guidance_scale: classifier-free guidance of the diffusion, 0 to 30; 1 switches it off.
@@ -81,7 +94,7 @@ class MeLoDyPipeline(Stages):
                 negative prompt a model that was trained without `null_condition` allows nothing else.
             continuation: how what is longer than the model's window is rendered: on the "diagonal", where chunks stand
                 at staggered angles and share the calls of the network, each with half of the steps; or in "windows",
-                chunk after chunk (Algorithm 2), which takes about six times as long.
+                chunk after chunk (Algorithm 2), which takes about six times as long. Loops have a way of their own.
             num_waveforms_per_prompt: variations of each prompt.
             generator: governs every random draw: one, or one for each waveform. With one for each, a batch gives what
                 its samples give alone.
@@ -90,8 +103,8 @@ class MeLoDyPipeline(Stages):
             mulan_tokens: (B, N), instead of a prompt.
             semantic_tokens: (B, S), a plan to render instead of one from the language model. Beside a prompt or
                 `mulan_tokens`, of which one may serve all plans, for a diffusion model that hears these as well.
-            fade_seconds: the music fades in and out over so long, since it begins and ends within sounds; 0 leaves the
-                cuts.
+            fade_seconds: the music fades in, and where it has no other `ending` out, over so long, since it begins and
+                ends within sounds; 0 leaves the cuts. Not in a loop.
             output_type: "np" or "pt" for waveforms, "latent" for latents.
             return_dict: return a `MeLoDyPipelineOutput` rather than a tuple.
             callback_on_step_end: called as `f(pipe, step, angle, {"latents": ...})` after each reverse step; may
@@ -115,10 +128,12 @@ class MeLoDyPipeline(Stages):
             mulan_tokens = self.encode_prompt(request.prompt, request.audio_prompt, request.audio_prompt_weight)
         if mulan_tokens is not None:
             mulan_tokens = mulan_tokens.repeat_interleave(request.batch_size // len(mulan_tokens), 0)
+        num_tokens = self.timebase.frames_to_tokens(request.num_frames)
+        is_open = request.loop and semantic_tokens is None
         if semantic_tokens is None:
             semantic_tokens = self.generate_semantic_tokens(
                 mulan_tokens,
-                self.timebase.frames_to_tokens(request.num_frames),
+                num_tokens + (self.timebase.token_rate if is_open else 0),
                 sampling=request.sampling,
                 generator=request.generator,
                 callback_on_token_end=request.callback_on_token_end,
@@ -128,6 +143,9 @@ class MeLoDyPipeline(Stages):
             semantic_tokens = semantic_tokens.repeat_interleave(request.num_waveforms_per_prompt, 0)
         if self._interrupt:
             return self._output(request, self._nothing(request), None, semantic_tokens, mulan_tokens)
+        if is_open:
+            window = self.timebase.frames_to_tokens(self.dual_path.config.num_frames)
+            semantic_tokens = close_plan(self.semantic_lm, mulan_tokens, semantic_tokens, num_tokens, window)
         latents = request.latents
         if latents is None:
             latents = self.prepare_latents(request.batch_size, request.num_frames, request.generator)
@@ -141,9 +159,10 @@ class MeLoDyPipeline(Stages):
             continuation=request.continuation,
             attention_kwargs=request.attention_kwargs,
             callback_on_step_end=request.callback_on_step_end,
+            loop=request.loop,
         )
         if request.output_type == "latent":
             return self._output(request, latents, None, semantic_tokens, mulan_tokens)
-        audios, gains = self.decode_latents(latents, request.num_samples)
-        audios = fade_(audios, request.fade_samples, request.fade_samples)
+        audios, gains = self.decode_latents(latents, request.num_samples, request.loop)
+        audios = fade_(audios, request.fade_samples, request.ending_samples)
         return self._output(request, audios, gains, semantic_tokens, mulan_tokens)

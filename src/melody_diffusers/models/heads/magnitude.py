@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ...spectra import Memory, griffin_lim_next, stft_frames, with_last
+from ...spectra import Memory, griffin_lim_loop, griffin_lim_next, stft_frames, with_last
 from .convnext import ConvNeXtOptions, ConvNeXtTrunk
 
 
@@ -111,6 +111,10 @@ class SpectraDecoder(ConvNeXtTrunk):
         and what the next one needs; {} before the first."""
         raise NotImplementedError
 
+    def loop_waveform(self, made: torch.Tensor) -> torch.Tensor:
+        """What the decoder makes of a loop, (B, C, N), -> the waveform (B, 1, T), whose end runs into its beginning."""
+        raise NotImplementedError
+
 
 class MagnitudeDecoder(SpectraDecoder):
     """`SpectraDecoder`; `waveform` finds phases by Griffin-Lim."""
@@ -126,3 +130,7 @@ class MagnitudeDecoder(SpectraDecoder):
     def next_waveform(self, tile: torch.Tensor, memory: Memory, is_last: bool = False) -> tuple[torch.Tensor, Memory]:
         piece, memory = griffin_lim_next(tile.transpose(1, 2), memory, is_last, self.hop, self.num_iterations)
         return piece.unsqueeze(1), memory
+
+    def loop_waveform(self, made: torch.Tensor) -> torch.Tensor:
+        magnitude = made.transpose(1, 2).float()
+        return griffin_lim_loop(magnitude, self.hop, num_iterations=self.num_iterations).unsqueeze(1)

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...devices import has_numba
-from ...spectra import Memory, inverse_stft_frames
+from ...spectra import Memory, griffin_lim_loop, inverse_stft_frames
 from .magnitude import MagnitudeEncoder, SpectraDecoder, SpectraOptions
 
 TINY = 1e-12  # of a pull: where nothing sounds, phases stay what they were
@@ -142,6 +142,14 @@ class PhaseGradientDecoder(SpectraDecoder):
         piece = inverse_stft_frames(spectrum, self.hop)[:, None, given * self.hop : end * self.hop]
         rest = torch.view_as_real(spectrum[:, max(0, end - self.reach) :])
         return piece, {"spectrum": rest, "last": last, "phase": torch.view_as_real(last_phase)}
+
+    def loop_waveform(self, made: torch.Tensor) -> torch.Tensor:
+        # joined from the first frame to the last, phases do not come around: spectra that overlap at the seam would
+        # cancel six tenths of the sound there, of which Griffin-Lim leaves nothing
+        magnitude, onward = self.split(made)
+        with torch.no_grad():
+            phase, _ = join_phases(magnitude, onward, self.coupling, None)
+        return griffin_lim_loop(magnitude.float(), self.hop, phase.angle()).unsqueeze(1)
 
 
 def join_phases(
