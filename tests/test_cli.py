@@ -60,6 +60,34 @@ def test_the_printed_seed_makes_the_same_file_again(tiny_folder, tmp_path, capsy
     assert not np.array_equal(first, other)
 
 
+def test_a_piece_fades_out_unless_asked_not_to(tiny_folder, tmp_path):
+    arguments = ["generate", "a waltz", "--duration", 2, "--steps", 1, "--seed", 7, "--model", tiny_folder]
+    for name, flags in {"faded": [], "fade": ["--ending", "fade"], "cut": ["--ending", "none", "--fade", 0]}.items():
+        assert run(*arguments, *flags, "-o", tmp_path / f"{name}.wav") == 0
+    faded, fade, cut = (soundfile.read(tmp_path / f"{name}.wav")[0] for name in ("faded", "fade", "cut"))
+    assert np.array_equal(faded, fade) and np.array_equal(faded[480:-12000], cut[480:-12000])
+    assert np.abs(faded[-480:]).max() < 0.02 * np.abs(cut[-480:]).max()
+
+
+def test_loop_with_every_flag_writes_what_it_says_and_its_plan_gives_it_again(tiny_folder, tmp_path, capsys):
+    out, png, again = tmp_path / "loop.wav", tmp_path / "loop.png", tmp_path / "again.wav"
+    flags = ["--bars", 1, "--bpm", 95, "--beats-per-bar", 3, "--steps", 2, "--guidance", 1.5, "--temperature", 0.9]
+    flags += ["--top-k", 10, "--top-p", 0.95, "--seed", 7, "--lm-guidance", 2, "--negative-prompt", "techno"]
+    flags += ["--model", tiny_folder, "--device", "cpu", "--spectrogram", png, "--overwrite", "-o", out]
+    assert run("loop", "a happy waltz", *flags) == 0
+    printed = summary(capsys.readouterr().out)
+    samples, rate = soundfile.read(out, dtype="int16")
+    assert rate == RATE and len(samples) == round(3 * 60 / 95 * RATE) and png.is_file()
+    assert printed["audio"] == "1.89 s, 24000 Hz, mono" and printed["seed"] == "7"
+    assert soundfile.SoundFile(out).comment.splitlines()[0].endswith("seed 7: a happy waltz")
+    assert run("plan", "render", out, "--model", tiny_folder, "--device", "cpu", "-o", again) == 0
+    assert np.array_equal(soundfile.read(again, dtype="int16")[0], samples)
+
+    short = ["--duration", "1.5s", "--steps", 1, "--count", 2, "--no-plan", "--model", tiny_folder, "-o", out]
+    assert run("loop", "a waltz", *short) == 0
+    assert [soundfile.info(tmp_path / f"loop-{number}.wav").frames for number in (1, 2)] == [36000, 36000]
+
+
 def test_generate_from_a_clip(tiny_folder, tmp_path, song):
     out = tmp_path / "like.wav"
     flags = ["--duration", 1, "--steps", 1, "--model", tiny_folder, "-o", out]
@@ -201,6 +229,12 @@ MISTAKES_OF_THE_PIPELINE = {
     "no prompt": (["generate"], "Give a prompt, or --prompts FILE, or --audio-prompt FILE"),
     "empty prompt": (["generate", " "], "prompt 1 must not be empty"),
     "duration": (["generate", "a waltz", "--duration", "0"], "--duration must be a number above 0"),
+    "bars alone": (["loop", "a waltz", "--bars", "4"], "--bpm must be given with --bars"),
+    "two lengths": (
+        ["loop", "a", "--bars", "4", "--bpm", "120", "--duration", "4"],
+        "--duration must be left out where --bars and --bpm say it",
+    ),
+    "long loop": (["loop", "a waltz", "--duration", "10m"], "--duration must be a number from 1 to 300"),
     "steps": (["generate", "a waltz", "--steps", "0"], "--steps must be a whole number"),
     "weight": (["generate", "a", "--audio-weight", "0.5"], "--audio-weight must be left out unless a text, the prompt"),
     "negative": (["generate", "a", "--negative-prompt", "b"], "Give --lm-guidance a value above 1"),
@@ -244,7 +278,8 @@ def test_interruption_ends_in_one_line(monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", ["generate", "inpaint", "stream", "plan edit", "data build", "data encode", "benchmark", "evaluate"]
+    "command",
+    ["generate", "loop", "inpaint", "stream", "plan edit", "data build", "data encode", "benchmark", "evaluate"],
 )
 def test_every_command_explains_itself(command, capsys):
     assert run(*command.split(), "--help") == 0
