@@ -1,4 +1,4 @@
-"""The `melody` command: generate, inpaint, stream, plan, data, lora, benchmark, evaluate.
+"""The `melody` command: generate, inpaint, continue, stream, plan, data, lora, benchmark, evaluate.
 
 Heavy imports stay inside the handlers, so that help and a mistyped argument answer at once. Whatever goes wrong ends in
 one line on stderr, which speaks of the command's own flags.
@@ -32,7 +32,8 @@ FLAGS = {  # argument of a pipeline -> what says it here
     "regions": "--start and --end",
     "regions[0][0]": "--start",
     "regions[0][1]": "--end",
-    "extend_seconds": "--extend",
+    "extend_seconds": "--after",
+    "prepend_seconds": "--before",
 }
 
 

@@ -144,15 +144,33 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--raw", action="store_true", help="with -o -: samples alone, 16-bit, without a WAV header")
     command.set_defaults(handler=stream, spectrogram=None, prompts=None, continuation=None, seconds=_seconds)
 
-    command = commands.add_parser("inpaint", parents=[model, sampling], help="fill or continue a recording")
+    kept = "What lies outside stays as it is, to the bit, at its own rate and with its own channels (.wav and .flac)."
+    command = commands.add_parser(
+        "inpaint", parents=[model, sampling], help="fill a region of a recording", epilog=kept
+    )
     command.add_argument("input", help="the recording")
     command.add_argument(
         "--start", metavar="TIME", type=_seconds, help="where the region to fill starts, as 12.5 or 1:05"
     )
     command.add_argument("--end", metavar="TIME", type=_seconds, help="where it ends")
-    command.add_argument("--extend", type=_seconds, default=0.0, metavar="TIME", help="music to add after the end")
-    command.add_argument("--prompt", help="what the new part should be (default: like the recording)")
+    command.add_argument(
+        "--after", "--extend", dest="after", type=_seconds, default=0.0, metavar="TIME", help="music to add at the end"
+    )
+    before = "music to add at the beginning, which leads into the recording"
+    command.add_argument("--before", type=_seconds, default=0.0, metavar="TIME", help=before)
+    new = "what the new part should be (default: like the recording)"
+    command.add_argument("--prompt", help=new)
     command.set_defaults(handler=inpaint)
+
+    command = commands.add_parser(
+        "continue", parents=[model, sampling], help="go on after a recording, or lead into it", epilog=kept
+    )
+    command.add_argument("input", help="the recording")
+    what = "music to add at the end (default: 10 seconds, none with --before)"
+    command.add_argument("--after", type=_seconds, metavar="TIME", help=what)
+    command.add_argument("--before", type=_seconds, default=0.0, metavar="TIME", help=before)
+    command.add_argument("--prompt", help=new)
+    command.set_defaults(handler=inpaint, start=None, end=None)
 
     _add_plan(commands, place)
 

@@ -376,6 +376,10 @@ class Stages(Pipeline):
         self, latents: torch.Tensor, num_samples: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Latents (B, L, D) -> waveform (B, 1, T) float32 within full scale, and the limiter's gains (B,)."""
+        return limit_peak(self.decode_unlimited(latents, num_samples))
+
+    def decode_unlimited(self, latents: torch.Tensor, num_samples: int | None = None) -> torch.Tensor:
+        """Latents (B, L, D) -> waveform (B, 1, T) float32, which may exceed full scale."""
         with self.progress_bar(total=1) as bar:
             bar.set_description("decoding")
             waveform = self.vae.decode(latents.to(self._execution_device, self.vae.dtype)).sample.float()
@@ -385,7 +389,7 @@ class Stages(Pipeline):
         level = rms_db(waveform)
         if (level < SILENCE_DB).any():
             logger.warning(f"A generated waveform is silent ({level.min():.0f} dB); try another seed or prompt.")
-        return limit_peak(waveform)
+        return waveform
 
     def _nothing(self, request: Request) -> torch.Tensor:
         """Music of no length, (B, 1, 0), or its latents, (B, 0, D)."""
