@@ -298,7 +298,7 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
         `LEADS` times, and that plan is taken after which it finds the beginning of what follows the likeliest.
         """
         window = self.timebase.frames_to_tokens(self.dual_path.config.num_frames)
-        following = following[:, :window]
+        following = following[:, : window - -(-window // self.dual_path.config.num_chunks)]  # room for a chunk
         num_known, join = following.shape[1], min(following.shape[1], round(JOIN_SECONDS * self.timebase.token_rate))
         repeats = LEADS if request.sampling.temperature > 0 else 1
         prompt, negative = mulan_tokens.repeat_interleave(repeats, 0), self.encode_negative(request)
