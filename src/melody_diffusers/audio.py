@@ -10,6 +10,7 @@ import numbers
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -260,15 +261,15 @@ def save_patched(
         path: of the file to write, or one that is open for writing.
         source: the other file, by its path, its bytes, or open for reading.
         patches: (start, waveform): from this sample of the source on, a waveform (C, T) in [-1, 1] of its rate and
-            channels. What begins below 0 comes before the source, what goes past its end after it.
+            channels. What begins below 0 comes before the source, what goes past its end after it, without a gap.
         format, comment: as for `save_audio`.
 
     Returns:
         How many samples were written.
 
     Raises:
-        ValueError: a format that cannot hold the source's rate and channels, a comment that does not fit into it, or a
-            source that ends early.
+        ValueError: a format that cannot hold the source's rate and channels, a comment that does not fit into it, a
+            patch that does not fit to the source, or a source that ends early.
         RuntimeError: the source cannot be decoded.
     """
     _, suffix = _name_and_suffix(path, format)
@@ -276,7 +277,11 @@ def save_patched(
     with open_sound(source) as file:
         container, encoding = patched_format(file, suffix)
         is_whole = encoding.startswith("PCM") and " PCM" in file.format and file.is_exact
-        parts = sorted((start, _samples(waveform, encoding)) for start, waveform in patches)
+        for start, waveform in patches:
+            if len(waveform) != file.channels or start + waveform.shape[1] < 0:
+                got = f"{tuple(waveform.shape)} from sample {start} on"
+                raise ValueError(f"A patch must have {file.channels} channels and reach the source; got {got}.")
+        parts = [(start, _samples(waveform, encoding)) for start, waveform in sorted(patches, key=itemgetter(0))]
         with (
             _all_or_nothing(path) as target,
             _opened(target, file.rate, file.channels, suffix, note, (container, encoding)) as write,
@@ -297,6 +302,8 @@ def save_patched(
             if file.is_exact and position < (file.frames or 0):
                 raise ValueError(f"The recording ends after {position} of {file.frames} samples.")
             for start, samples in parts:
+                if start > position:
+                    raise ValueError(f"A patch must reach the source of {position} samples; got one from {start} on.")
                 rest = samples[max(0, position - start) :]
                 write(rest)
                 made += len(rest)
@@ -421,7 +428,7 @@ def growing_audio(
 def _samples(waveform: Tensor, encoding: str) -> np.ndarray:
     """(C, T) as samples (T, C) for an encoding: whole numbers in the upper bits of int32 where it has such, which
     libsndfile takes as they are, else floats. The inverse of reading."""
-    samples = np.ascontiguousarray(waveform.numpy().T)
+    samples = np.ascontiguousarray(waveform.detach().cpu().numpy().T)
     if not encoding.startswith("PCM"):
         return samples
     scale, spare = 2.0 ** (_BITS[encoding] - 1), 32 - _BITS[encoding]

@@ -296,6 +296,13 @@ def test_what_cannot_be_patched_leaves_nothing_behind(tmp_path):
         save_patched(tmp_path / "out.opus", tmp_path / "in.wav", [])
     with pytest.raises(ValueError, match="Audio is written as .wav"):
         save_patched(tmp_path / "out.m4a", tmp_path / "in.wav", [])
+    for start, patch, said in (
+        (0, torch.zeros(2, 10), r"must have 1 channels and reach the source; got \(2, 10\)"),
+        (-11, torch.zeros(1, 10), "reach the source; got .* from sample -11 on"),
+        (len(MUSIC) + 1, torch.zeros(1, 10), "reach the source of 132300 samples; got one from 132301 on"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            save_patched(tmp_path / "out.wav", tmp_path / "in.wav", [(start, patch)])
     (tmp_path / "in.flac").write_bytes(FLAC[: len(FLAC) // 2])
     with pytest.raises((ValueError, RuntimeError)):
         save_patched(tmp_path / "out.flac", tmp_path / "in.flac", [])

@@ -279,3 +279,20 @@ def test_several_leads_at_once_are_those_of_their_seeds_alone(pipe, recording):
     assert torch.equal(both.semantic_tokens[1], alone.semantic_tokens[0])
     assert not torch.equal(both.semantic_tokens[0], both.semantic_tokens[1])
     torch.testing.assert_close(both.audios[1], alone.audios[0], atol=1e-4, rtol=1e-3)
+
+
+def test_an_interrupted_call_ends_where_the_rendering_did(pipe, recording):
+    calls = []
+
+    def stop(view, *_):
+        calls.append(view)
+        view._interrupt = len(calls) == 3  # in the second of two windows, after two steps for the first
+        return {}
+
+    long = np.tile(recording, 4)
+    call = {"regions": [(2.0, 3.0), (40.0, 41.0)], "callback_on_step_end": stop, **QUICK}
+    ended = pipe(long, generator=seeded(), **call).audios[0, 0].numpy()
+    assert 40 * RATE < len(ended) < len(long) and len(calls) == 3
+    outside = np.r_[0 : 2 * RATE, 3 * RATE : 40 * RATE]
+    assert np.array_equal(ended[outside], long[outside])
+    assert not np.array_equal(ended[2 * RATE : 3 * RATE], long[2 * RATE : 3 * RATE])

@@ -84,7 +84,7 @@ def inpaint(args: argparse.Namespace) -> int:
     )
     seconds = time.perf_counter() - started
     comment = f"seed {seed}: {args.prompt or f'like {args.input}'}"
-    patches, rate = [(start, waveform[0].cpu()) for start, waveform in output.audios], output.sampling_rate
+    patches, rate = [(start, waveform[0]) for start, waveform in output.audios], output.sampling_rate
 
     def save(target: Any, **options: Any) -> int:
         return audio.save_patched(target, args.input, patches, comment=comment, **options)

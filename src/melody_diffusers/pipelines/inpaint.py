@@ -149,11 +149,15 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
         else:
             sounds = recording.read(known)
 
+        prompt_tokens = None
+        if request.prompt is not None or request.audio_prompt is not None:
+            prompt_tokens = self.encode_prompt(request.prompt, request.audio_prompt, request.audio_prompt_weight)
+        negative_tokens = self.encode_negative(request)
         filled: list[_Filled] = []
         for window, sound in zip(request.windows, sounds):
             left = max(0, before - window.start)
             sound = F.pad(sound, (left, window.stop - window.start - left - sound.shape[1]))
-            filled.append(self._fill(request, window, sound))
+            filled.append(self._fill(request, window, sound, prompt_tokens, negative_tokens))
             if filled[-1].reached < window.stop:
                 break
 
@@ -164,8 +168,10 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
             audios, gains = torch.cat([each.latents for each in filled], dim=1), []
         elif whole is not None:
             end = filled[-1].reached if filled[-1].reached < window.stop else request.num_samples
-            whole = F.pad(whole, (before, request.num_samples - before - recording.num_samples))
-            audios = whole[:, :end].to(self._execution_device).repeat(request.batch_size, 1, 1)  # (B, C, T)
+            shape = (request.batch_size, recording.channels, request.num_samples)
+            audios = torch.zeros(shape, device=self._execution_device)
+            audios[..., before : before + recording.num_samples] = whole
+            audios = audios[..., :end]
             for patch in patches:
                 start = before + patch.start
                 audios[..., start : start + patch.waveform.shape[-1]] = patch.waveform
@@ -182,8 +188,18 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
             return output
         return audios, output.gains, output.semantic_tokens, output.mulan_tokens, output.sampling_rate
 
-    def _fill(self, request: InpaintRequest, window: Window, sound: torch.Tensor) -> _Filled:
-        """What belongs into the window, of which (C, T) is known but for its runs."""
+    def _fill(
+        self,
+        request: InpaintRequest,
+        window: Window,
+        sound: torch.Tensor,
+        mulan_tokens: torch.Tensor | None,
+        negative_tokens: torch.Tensor | None,
+    ) -> _Filled:
+        """What belongs into the window, of which `sound` (C, T) is known but for its runs.
+
+        MuLan tokens are those of the prompts, (1, N) and (B, N); without a prompt, the surroundings'.
+        """
         timebase, rate, device = self.timebase, request.recording.rate, self._execution_device
         sound = sound.clone()
         for start, stop in window.runs:
@@ -198,15 +214,13 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
         missing_tokens = _cover(missing, timebase.samples_per_token, timebase.frames_to_tokens(num_frames))
         waveform = F.pad(mono, (0, len(missing) - num_samples))[None]  # (1, 1, T)
 
-        if request.prompt is not None or request.audio_prompt is not None:
-            mulan_tokens = self.encode_prompt(request.prompt, request.audio_prompt, request.audio_prompt_weight)
-        else:
+        if mulan_tokens is None:
             mulan_tokens = self.encode_prompt(audio_prompt=[mono[:, ~missing[:num_samples]]])
         mulan_tokens = mulan_tokens.repeat_interleave(request.batch_size, 0)
         semantic_tokens = self._read_plan(waveform, missing_tokens, is_estimated=request.semantic_source == "audio")
         semantic_tokens = semantic_tokens.repeat_interleave(request.batch_size, 0)
         if request.semantic_source == "lm":
-            semantic_tokens = self._plan(request, mulan_tokens, semantic_tokens, ~missing_tokens)
+            semantic_tokens = self._plan(request, mulan_tokens, negative_tokens, semantic_tokens, ~missing_tokens)
         if self._interrupt:
             nothing = torch.zeros(request.batch_size, 0, self.vae.latent_dim, device=device)
             return _Filled([], [], window.start, nothing, semantic_tokens, mulan_tokens)
@@ -265,13 +279,19 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
         return tokens
 
     def _plan(
-        self, request: InpaintRequest, mulan_tokens: torch.Tensor, tokens: torch.Tensor, known: torch.Tensor
+        self,
+        request: InpaintRequest,
+        mulan_tokens: torch.Tensor,
+        negative_tokens: torch.Tensor | None,
+        tokens: torch.Tensor,
+        known: torch.Tensor,
     ) -> torch.Tensor:
         """The plan (B, S) by the language model, of which tokens (B, S) are `known`, (S,)."""
         if not known[0]:
             lead = int(known.int().argmax())
             tokens = tokens.clone()
-            made = self._lead(request, mulan_tokens, tokens[:, lead : lead + _first_run(known[lead:])], lead)
+            following = tokens[:, lead : lead + _first_run(known[lead:])]
+            made = self._lead(request, mulan_tokens, negative_tokens, following, lead)
             if self._interrupt:
                 return made
             tokens[:, :lead], known = made, known.clone()
@@ -286,11 +306,16 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
             sampling=request.sampling,
             generator=request.generator,
             callback_on_token_end=request.callback_on_token_end,
-            negative_tokens=self.encode_negative(request),
+            negative_tokens=negative_tokens,
         )
 
     def _lead(
-        self, request: InpaintRequest, mulan_tokens: torch.Tensor, following: torch.Tensor, num_tokens: int
+        self,
+        request: InpaintRequest,
+        mulan_tokens: torch.Tensor,
+        negative_tokens: torch.Tensor | None,
+        following: torch.Tensor,
+        num_tokens: int,
     ) -> torch.Tensor:
         """A plan (B, num_tokens) that leads into the tokens `following`, (B, S).
 
@@ -301,7 +326,7 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
         following = following[:, : window - -(-window // self.dual_path.config.num_chunks)]  # room for a chunk
         num_known, join = following.shape[1], min(following.shape[1], round(JOIN_SECONDS * self.timebase.token_rate))
         repeats = LEADS if request.sampling.temperature > 0 else 1
-        prompt, negative = mulan_tokens.repeat_interleave(repeats, 0), self.encode_negative(request)
+        prompt, negative = mulan_tokens.repeat_interleave(repeats, 0), negative_tokens
         plans = self.generate_semantic_tokens(
             prompt,
             num_known + num_tokens,
