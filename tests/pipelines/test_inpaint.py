@@ -250,6 +250,15 @@ def test_music_leads_into_a_recording_which_follows_bit_for_bit(pipe):
     assert np.abs(lead[:, :40]).max() < 0.05 * np.abs(lead).max()  # it fades in
 
 
+@pytest.mark.parametrize("seconds", [0.001, 0.05, 0.1])
+def test_next_to_nothing_is_continued_both_ways(pipe, seconds):
+    clip = stereo(seconds, 44100)
+    call = {"prepend_seconds": 0.3, "extend_seconds": 0.3, "num_inference_steps": 1, "generator": seeded()}
+    audios = pipe((44100, clip), **call).audios[0]
+    assert audios.shape[1] == clip.shape[1] + 2 * 13230
+    assert np.array_equal(audios[:, 13230:-13230], clip.astype(np.float32))
+
+
 def test_of_several_leads_the_one_is_taken_after_which_the_recording_is_likeliest(pipe, recording, monkeypatch):
     drawn, real = [], pipe.semantic_lm.generate_semantic_tokens
 

@@ -287,7 +287,7 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
         known: torch.Tensor,
     ) -> torch.Tensor:
         """The plan (B, S) by the language model, of which tokens (B, S) are `known`, (S,)."""
-        if not known[0]:
+        if known.any() and not known[0]:
             lead = int(known.int().argmax())
             tokens = tokens.clone()
             following = tokens[:, lead : lead + _first_run(known[lead:])]
