@@ -89,6 +89,8 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--dtype", choices=dtypes, default="float32", help=how)
     model.add_argument("--steps", type=int, help="reverse steps of the diffusion (default: the model's own)")
     model.add_argument("--guidance", type=float, help="classifier-free guidance; 1 is off (default: the model's own)")
+    what = "how much the prompt decides beside the plan; 1 is off (default: the model's own)"
+    model.add_argument("--prompt-guidance", type=float, help=what)
 
     drawing = _Parser(add_help=False)
     drawing.add_argument("--temperature", type=float, help="of the language model; 0 is greedy (default: the model's)")
@@ -231,7 +233,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--seeds-prompt", type=_count_or_none, default=12, metavar="SEEDS", help=which)
     for name in ("--num-inference-steps", "--top-k"):
         command.add_argument(name, type=int, help="(default: the model's own)")
-    for name in ("--guidance-scale", "--temperature", "--top-p", "--lm-guidance-scale"):
+    for name in ("--guidance-scale", "--prompt-guidance-scale", "--temperature", "--top-p", "--lm-guidance-scale"):
         command.add_argument(name, type=float, help="(default: the model's own)")
     command.add_argument("--seed", type=_seed, default=0, help="of prompts and music (default: 0)")
     command.add_argument("--batch-size", type=_count, default=8, help="clips at a time (default: 8)")
