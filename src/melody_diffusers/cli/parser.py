@@ -13,6 +13,7 @@ from .measure import benchmark, evaluate
 from .music import generate, inpaint
 from .plan import audit, edit, render, show
 from .stream import stream
+from .vary import vary
 
 EPILOG = """melody-tiny, the model that comes with the package, plays short instrumental pieces in sixteen styles: lo-fi
 hip hop, house, techno, ambient, rock, jazz swing, bossa nova, waltz, march, folk, baroque chorale, string quartet, solo
@@ -155,6 +156,15 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--extend", type=_seconds, default=0.0, metavar="TIME", help="music to add after the end")
     command.add_argument("--prompt", help="what the new part should be (default: like the recording)")
     command.set_defaults(handler=inpaint)
+
+    command = commands.add_parser("vary", parents=[model, sampling], help="a piece, slightly or entirely otherwise")
+    command.add_argument("input", help="the piece, a recording or what melody wrote")
+    what = "where between the piece, 0, and noise, 1, it sets out (default: 0.5)"
+    command.add_argument("--strength", type=float, default=0.5, help=what)
+    what = "share of its plan to write anew, 0 to 1 (default: 0)"
+    command.add_argument("--plan-strength", type=float, default=0.0, help=what)
+    command.add_argument("--prompt", help="what it should become (default: like itself)")
+    command.set_defaults(handler=vary)
 
     _add_plan(commands, place)
 
