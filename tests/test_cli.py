@@ -183,6 +183,19 @@ def test_a_format_that_cannot_hold_the_recording_is_refused_before_the_work(tiny
     check_mistake(capsys, arguments, ".opus does not hold 44100 Hz and 2 channels; write .wav or .flac")
 
 
+def test_a_piece_is_varied_by_the_plan_that_it_holds(tiny_folder, tmp_path, capsys):
+    first, other = tmp_path / "first.wav", tmp_path / "other.wav"
+    common = ["--model", tiny_folder, "--steps", 2, "--seed", 1]
+    assert run("generate", "a waltz", "--duration", 1, *common, "-o", first) == 0
+    flags = ["--strength", 0.3, "--plan-strength", 0]
+    assert run("vary", first, *flags, *common, "-o", other) == 0
+    assert soundfile.info(other).frames == RATE
+    with soundfile.SoundFile(other) as file:
+        assert "first.wav by 0.3 and its plan by 0" in file.comment
+    assert run("vary", first, *flags, *common, "-o", first) == 2
+    assert "is the recording itself" in capsys.readouterr().err
+
+
 def test_benchmark_with_every_flag_prints_each_stage(tiny_folder, capsys):
     flags = [
         "--duration",
@@ -287,7 +300,10 @@ def test_interruption_ends_in_one_line(monkeypatch, capsys, tmp_path):
 
 @pytest.mark.parametrize(
     "command",
-    ["generate", "inpaint", "continue", "stream", "plan edit", "data build", "data encode", "benchmark", "evaluate"],
+    [
+        *("generate", "inpaint", "continue", "vary", "stream", "plan edit"),
+        *("data build", "data encode", "benchmark", "evaluate"),
+    ],
 )
 def test_every_command_explains_itself(command, capsys):
     assert run(*command.split(), "--help") == 0

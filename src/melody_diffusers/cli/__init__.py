@@ -20,6 +20,7 @@ FLAGS = {  # argument of a pipeline -> what says it here
     "audio_duration": "--duration",
     "num_inference_steps": "--steps",
     "guidance_scale": "--guidance",
+    "prompt_guidance_scale": "--prompt-guidance",
     "temperature": "--temperature",
     "top_k": "--top-k",
     "top_p": "--top-p",

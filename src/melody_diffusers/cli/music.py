@@ -238,6 +238,7 @@ def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "num_inference_steps": args.steps,
         "guidance_scale": args.guidance,
+        "prompt_guidance_scale": args.prompt_guidance,
         "temperature": args.temperature,
         "top_k": args.top_k,
         "top_p": args.top_p,

@@ -29,6 +29,7 @@ DEFAULT_SECONDS = 10.0
 SAMPLING_DEFAULTS = {
     "num_inference_steps": 10,
     "guidance_scale": 2.5,
+    "prompt_guidance_scale": 1.0,
     "guidance_interval": (0.0, 1.0),
     "temperature": 1.0,
     "top_k": None,
@@ -65,6 +66,7 @@ class Request:
     negative_prompt: list[Prompt] | None
     num_inference_steps: int
     guidance_scale: float
+    prompt_guidance_scale: float
     guidance_interval: tuple[float, float]
     continuation: Continuation
     sampling: Sampling
@@ -90,8 +92,12 @@ def check_sampling(pipe: "Stages", num_prompts: int, *, negative_prompt: Any, **
     """How the models are asked: fields of a `Request`; `sampling` are the arguments named in `SAMPLING_DEFAULTS`."""
     defaults = SAMPLING_DEFAULTS | (pipe.config.sampling or {})
     chosen = {name: defaults[name] if value is None else value for name, value in sampling.items()}
-    for name, high in {"guidance_scale": 30, "temperature": 10, "lm_guidance_scale": 30, "top_p": 1}.items():
+    scales = dict.fromkeys(("guidance_scale", "prompt_guidance_scale", "lm_guidance_scale"), 30)
+    for name, high in (scales | {"temperature": 10, "top_p": 1}).items():
         chosen[name] = check_number(name, chosen[name], 0, high)
+    if chosen["prompt_guidance_scale"] != 1 and not getattr(pipe.dual_path.config, "num_mulan_codebooks", 0):
+        allowed = "be 1 for a diffusion model that does not hear the prompt"
+        raise MeLoDyInputError("prompt_guidance_scale", chosen["prompt_guidance_scale"], allowed)
     chosen["num_inference_steps"] = check_number(
         "num_inference_steps", chosen["num_inference_steps"], 1, 1000, integer=True
     )
@@ -104,6 +110,7 @@ def check_sampling(pipe: "Stages", num_prompts: int, *, negative_prompt: Any, **
         "negative_prompt": negative,
         "num_inference_steps": chosen["num_inference_steps"],
         "guidance_scale": chosen["guidance_scale"],
+        "prompt_guidance_scale": chosen["prompt_guidance_scale"],
         "guidance_interval": _check_interval("guidance_interval", chosen["guidance_interval"]),
         "continuation": chosen["continuation"],
         "sampling": Sampling(chosen["temperature"], chosen["top_k"], chosen["top_p"], chosen["lm_guidance_scale"]),
@@ -195,6 +202,7 @@ class GenerationRequest(Request):
             "rendering": {
                 "num_inference_steps": self.num_inference_steps,
                 "guidance_scale": self.guidance_scale,
+                "prompt_guidance_scale": self.prompt_guidance_scale,
                 "guidance_interval": self.guidance_interval,
                 "continuation": self.continuation,
             },

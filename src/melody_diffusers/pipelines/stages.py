@@ -322,6 +322,7 @@ class Stages(Pipeline):
         unknown: torch.Tensor | None = None,
         num_inference_steps: int = 10,
         guidance_scale: float = 2.5,
+        prompt_guidance_scale: float = 1.0,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         continuation: Continuation = "diagonal",
         attention_kwargs: dict[str, Any] | None = None,
@@ -367,6 +368,7 @@ class Stages(Pipeline):
                 on_step,
                 lambda: self._interrupt or call._interrupt,
                 mulan_tokens.to(device) if mulan_tokens is not None and hears_prompt else None,
+                prompt_guidance_scale,
             )
         self._guidance_scale, self._num_timesteps = call._guidance_scale, call._num_timesteps
         require_finite(latents, "diffusion")
