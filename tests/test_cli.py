@@ -171,6 +171,59 @@ def test_inpaint_with_every_flag_changes_the_region_alone(tiny_folder, tmp_path,
     assert summary(capsys.readouterr().out)["audio"] == "2.50 s, 24000 Hz, mono"
 
 
+@pytest.mark.parametrize(
+    ("suffix", "subtype", "rate", "channels", "said"),
+    [
+        (".wav", "PCM_16", 44100, 2, "44100 Hz, stereo"),
+        (".flac", "PCM_24", 48000, 2, "48000 Hz, stereo"),
+        (".wav", "FLOAT", 24000, 1, "24000 Hz, mono"),
+    ],
+)
+def test_a_filled_file_is_the_file_itself_outside(suffix, subtype, rate, channels, said, tiny_folder, tmp_path, capsys):
+    song, out = tmp_path / f"song{suffix}", tmp_path / f"filled{suffix}"
+    soundfile.write(song, np.random.default_rng(0).uniform(-1, 1, (2 * rate, channels)), rate, subtype=subtype)
+    fill = ["--start", 0.5, "--end", 0.75, "--before", 0.25, "--after", 0.5, "--steps", 1, "--model", tiny_folder]
+    assert run("inpaint", song, *fill, "-o", out) == 0
+    assert soundfile.info(out).subtype == subtype and soundfile.info(out).samplerate == rate
+    before, after = (soundfile.read(path, dtype="float64", always_2d=True)[0] for path in (song, out))
+    assert after.shape == (round(2.75 * rate), channels)
+    kept, outside = after[rate // 4 : rate // 4 + 2 * rate], np.r_[0 : rate // 2, 3 * rate // 4 : 2 * rate]
+    assert np.array_equal(kept[outside], before[outside])
+    assert (kept[rate // 2 : 3 * rate // 4] != before[rate // 2 : 3 * rate // 4]).mean() > 0.9
+    assert summary(capsys.readouterr().out)["audio"] == f"2.75 s, {said}"
+
+
+def test_continue_goes_on_after_a_recording_or_leads_into_it(tiny_folder, tmp_path, song, capsysbinary):
+    flags, before = ["--steps", 1, "--model", tiny_folder], soundfile.read(song, dtype="int16")[0]
+    assert run("continue", song, *flags, "-o", tmp_path / "after.wav") == 0
+    after = soundfile.read(tmp_path / "after.wav", dtype="int16")[0]
+    assert len(after) == 36000 + 10 * RATE and np.array_equal(after[:36000], before)
+    capsysbinary.readouterr()
+    assert run("continue", song, "--before", "1s", *flags, "-o", "-") == 0
+    (tmp_path / "led.wav").write_bytes(capsysbinary.readouterr().out)
+    led = soundfile.read(tmp_path / "led.wav", dtype="int16")[0]
+    assert len(led) == RATE + 36000 and np.array_equal(led[RATE:], before) and led[:RATE].any()
+
+
+def test_a_format_that_cannot_hold_the_recording_is_refused_before_the_work(tiny_folder, tmp_path, capsys):
+    soundfile.write(tmp_path / "in.wav", np.zeros((44100, 2)), 44100)
+    arguments = ["continue", tmp_path / "in.wav", "--model", tiny_folder, "-o", tmp_path / "out.opus"]
+    check_mistake(capsys, arguments, ".opus does not hold 44100 Hz and 2 channels; write .wav or .flac")
+
+
+def test_a_piece_is_varied_by_the_plan_that_it_holds(tiny_folder, tmp_path, capsys):
+    first, other = tmp_path / "first.wav", tmp_path / "other.wav"
+    common = ["--model", tiny_folder, "--steps", 2, "--seed", 1]
+    assert run("generate", "a waltz", "--duration", 1, *common, "-o", first) == 0
+    flags = ["--strength", 0.3, "--plan-strength", 0]
+    assert run("vary", first, *flags, *common, "-o", other) == 0
+    assert soundfile.info(other).frames == RATE
+    with soundfile.SoundFile(other) as file:
+        assert "first.wav by 0.3 and its plan by 0" in file.comment
+    assert run("vary", first, *flags, *common, "-o", first) == 2
+    assert "is the recording itself" in capsys.readouterr().err
+
+
 def test_benchmark_with_every_flag_prints_each_stage(tiny_folder, capsys):
     flags = [
         "--duration",
@@ -242,6 +295,8 @@ MISTAKES_OF_THE_PIPELINE = {
     "crossfade": (["stream", "a waltz", "--crossfade", "2h"], "--crossfade must be a number from 0 to 3600"),
     "no clip": (["generate", "--audio-prompt", "none.wav"], "no audio file at none.wav"),
     "no recording": (["inpaint", "none.wav", "--extend", "1"], "no audio file at none.wav"),
+    "too long": (["continue", __file__, "--before", "2h"], "--before must be a number from 0 to 3600"),
+    "no sound": (["continue", __file__], "the recording must be an audio file that can be read"),
 }
 
 
@@ -279,7 +334,10 @@ def test_interruption_ends_in_one_line(monkeypatch, capsys, tmp_path):
 
 @pytest.mark.parametrize(
     "command",
-    ["generate", "loop", "inpaint", "stream", "plan edit", "data build", "data encode", "benchmark", "evaluate"],
+    [
+        *("generate", "loop", "inpaint", "continue", "vary", "stream", "plan edit"),
+        *("data build", "data encode", "benchmark", "evaluate"),
+    ],
 )
 def test_every_command_explains_itself(command, capsys):
     assert run(*command.split(), "--help") == 0

@@ -18,9 +18,9 @@ ROOT = Path(__file__).parents[1]
 
 PUBLIC = """
     AngleScheduler AudioVAEGAN AudioVAEGANConfig DualPathDiffusionModel MELODY_TINY MeLoDyInpaintPipeline
-    MeLoDyInputError MeLoDyPipeline MeLoDyStreamPipeline MuLanConfig MuLanModel MultiPeriodDiscriminator
-    MultiResolutionDiscriminator MusicPlan ResidualQuantizer SemanticLM SemanticLMConfig SemanticTokenizer
-    SemanticTokenizerConfig StreamState Timebase __version__ register
+    MeLoDyInputError MeLoDyPipeline MeLoDyStreamPipeline MeLoDyVariationPipeline MuLanConfig MuLanModel
+    MultiPeriodDiscriminator MultiResolutionDiscriminator MusicPlan ResidualQuantizer SemanticLM SemanticLMConfig
+    SemanticTokenizer SemanticTokenizerConfig StreamState Timebase __version__ register
 """
 
 

@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="default number of diffusion steps")
     parser.add_argument("--schedule", choices=("linear", "uniform"), default="linear", help="of AngleScheduler")
     parser.add_argument("--guidance_scale", type=float, default=2.5)
+    parser.add_argument("--prompt_guidance_scale", type=float, default=1.0)
     parser.add_argument("--guidance_interval", type=float, nargs=2, default=[0.0, 1.0])
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--top_k", type=int)
@@ -61,6 +62,7 @@ def main() -> None:
         sampling={
             "num_inference_steps": args.steps,
             "guidance_scale": args.guidance_scale,
+            "prompt_guidance_scale": args.prompt_guidance_scale,
             "guidance_interval": args.guidance_interval,
             "temperature": args.temperature,
             "top_k": args.top_k,

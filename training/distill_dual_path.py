@@ -34,7 +34,7 @@ class DataConfig:
         folder: output of encode_dataset.py.
         teacher: folder of the model to distil, which the student begins as.
         num_steps: T, of the student, all equal; the teacher takes twice as many.
-        guidance_scale, guidance_interval: of the teacher, as in the pipeline; 1 is no guidance.
+        guidance_scale, prompt_guidance_scale, guidance_interval: of the teacher, as in the pipeline; 1 is no guidance.
         known_share: of the chunks, which stand at angle 0, as the past of a continuation does.
         num_tokens: semantic tokens of a training window.
     """
@@ -43,6 +43,7 @@ class DataConfig:
     teacher: str
     num_steps: int = 3
     guidance_scale: float = 2.5
+    prompt_guidance_scale: float = 1.0
     guidance_interval: tuple[float, float] = (0.0, 0.85)
     known_share: float = 0.25
     num_tokens: int = 250
@@ -74,11 +75,10 @@ def teacher_velocity(
     lowest, highest = (share * math.pi / 2 for share in data.guidance_interval)
 
     def velocity(z: Tensor, angle: Tensor) -> Tensor:
-        scale: float | Tensor = data.guidance_scale
-        if scale != 1:
-            within = (angle > lowest - 1e-4) & (angle < highest + 1e-4)
-            scale = torch.where(within, scale, 1.0).unsqueeze(-1)  # (B, L, 1)
-        return guided_velocity(lambda *inputs: teacher(*inputs).sample, z, angle, condition, scale)
+        within = ((angle > lowest - 1e-4) & (angle < highest + 1e-4)).unsqueeze(-1)  # (B, L, 1)
+        scales = (data.guidance_scale, data.prompt_guidance_scale)
+        each = [scale if scale == 1 else torch.where(within, scale, 1.0) for scale in scales]
+        return guided_velocity(lambda *inputs: teacher(*inputs).sample, z, angle, condition, *each)
 
     return velocity
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # for type checkers; a test holds it to the registry
     from .pipelines.stream import MeLoDyStreamPipeline as MeLoDyStreamPipeline
     from .pipelines.stream import StreamState as StreamState
     from .pipelines.text_to_music import MeLoDyPipeline as MeLoDyPipeline
+    from .pipelines.vary import MeLoDyVariationPipeline as MeLoDyVariationPipeline
     from .plans import MusicPlan as MusicPlan
     from .schedulers.angle import AngleScheduler as AngleScheduler
     from .timebase import Timebase as Timebase

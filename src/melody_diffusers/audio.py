@@ -4,11 +4,13 @@ Shapes: B batch, C channels, T samples. A waveform is float32 in [-1, 1] with ti
 """
 
 import contextlib
+import io
 import math
 import numbers
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -20,11 +22,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .sound_files import (
+    EXACT_ENCODINGS,
     FORMATS,
     MAX_COMMENT_BYTES,
     MAX_OPUS_COMMENT_BYTES,
     SOFTWARE,
     WAV_COMMENT_BYTES,
+    SoundFile,
     append_wav_comment,
     open_sound,
 )
@@ -38,6 +42,8 @@ BLOCK_SAMPLES = 1 << 18  # that a decoder is asked for, or an encoder is given, 
 MAX_CHANNELS = 8
 MAX_PEAK = 16.0  # 24 dB above full scale, which is more than any mixing desk leaves
 LOSSY_LEVEL = 0.2  # of libsndfile, from 0 for the best sound to 1 for the smallest files
+MAX_WAV_BYTES = 4_000_000_000  # of sound; what is longer is written as RF64
+_BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64}
 _SCALES = {torch.uint8: 128.0, torch.int8: 128.0, torch.int16: 32768.0, torch.int32: 2147483648.0}
 _SAMPLES, _RATES = ("array", "raw", "audio", "waveform", "samples"), ("sampling_rate", "sample_rate", "rate", "sr")
 
@@ -224,12 +230,7 @@ def save_audio(
         ValueError: no such format, a comment that does not fit into it, or no sound that can be written; nothing has
             been written then.
     """
-    name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else getattr(path, "name", "the given file")
-    suffix = Path(str(name)).suffix.lower() if format is None else f".{format.lower().lstrip('.')}"
-    if suffix not in FORMATS:
-        raise ValueError(
-            f"Audio is written as {', '.join(FORMATS)}; got {Path(str(name)).name if not format else format!r}."
-        )
+    name, suffix = _name_and_suffix(path, format)
     note = _note(suffix, comment)
     waveform = file_within(waveform)
     if is_encoded(waveform):
@@ -239,17 +240,125 @@ def save_audio(
     except AudioError as error:
         raise AudioError(error.allowed, error.got, f"{error.advice} {name} was not written.") from None
     rate = rate or sample_rate or DEFAULT_RATE
+    with _all_or_nothing(path) as target, _opened(target, rate, len(samples), suffix, note) as write:
+        write(samples)
+
+
+def save_patched(
+    path: str | os.PathLike | BinaryIO,
+    source: str | os.PathLike | bytes | BinaryIO,
+    patches: Sequence[tuple[int, Tensor]],
+    *,
+    format: str | None = None,
+    comment: str | None = None,
+) -> int:
+    """Writes a sound file that is another one but for some stretches; all or nothing, and never the whole in memory.
+
+    The new file has the rate and the channels of the other one. A .wav or .flac also has its precision, where its
+    format allows that, and then every sample outside the patches is the same, bit for bit.
+
+    Args:
+        path: of the file to write, or one that is open for writing.
+        source: the other file, by its path, its bytes, or open for reading.
+        patches: (start, waveform): from this sample of the source on, a waveform (C, T) in [-1, 1] of its rate and
+            channels. What begins below 0 comes before the source, what goes past its end after it, without a gap.
+        format, comment: as for `save_audio`.
+
+    Returns:
+        How many samples were written.
+
+    Raises:
+        ValueError: a format that cannot hold the source's rate and channels, a comment that does not fit into it, a
+            patch that does not fit to the source, or a source that ends early.
+        RuntimeError: the source cannot be decoded.
+    """
+    _, suffix = _name_and_suffix(path, format)
+    note, made = _note(suffix, comment), 0
+    with open_sound(source) as file:
+        container, encoding = patched_format(file, suffix)
+        is_whole = encoding.startswith("PCM") and " PCM" in file.format and file.is_exact
+        for start, waveform in patches:
+            if len(waveform) != file.channels or start + waveform.shape[1] < 0:
+                got = f"{tuple(waveform.shape)} from sample {start} on"
+                raise ValueError(f"A patch must have {file.channels} channels and reach the source; got {got}.")
+        parts = [(start, _samples(waveform, encoding)) for start, waveform in sorted(patches, key=itemgetter(0))]
+        with (
+            _all_or_nothing(path) as target,
+            _opened(target, file.rate, file.channels, suffix, note, (container, encoding)) as write,
+        ):
+            for start, samples in parts:
+                before = samples[: max(0, -start)]
+                write(before)
+                made += len(before)
+            position = 0
+            for block in file.blocks(BLOCK_SAMPLES, dtype="int32" if is_whole else "float64"):
+                block = block if is_whole else _samples(torch.from_numpy(block.T), encoding)
+                for start, samples in parts:
+                    first, stop = max(start, position), min(start + len(samples), position + len(block))
+                    if first < stop:
+                        block[first - position : stop - position] = samples[first - start : stop - start]
+                write(block)
+                position += len(block)
+            if file.is_exact and position < (file.frames or 0):
+                raise ValueError(f"The recording ends after {position} of {file.frames} samples.")
+            for start, samples in parts:
+                if start > position:
+                    raise ValueError(f"A patch must reach the source of {position} samples; got one from {start} on.")
+                rest = samples[max(0, position - start) :]
+                write(rest)
+                made += len(rest)
+    return made + position
+
+
+def patched_format(file: SoundFile, suffix: str) -> tuple[str, str]:
+    """libsndfile's names of the container and the encoding in which `save_patched` writes a file like this one.
+
+    Raises:
+        ValueError: none of this suffix holds its rate and channels.
+    """
+    container, encoding = FORMATS[suffix]
+    kind, _, subtype = file.format.partition(" ")
+    if encoding == "PCM_16" and subtype in EXACT_ENCODINGS:
+        if soundfile.check_format(container, subtype):
+            encoding = subtype
+        elif not subtype.endswith("8"):  # FLAC has no floats
+            encoding = "PCM_24"
+        container = kind if suffix == ".wav" and kind in ("WAVEX", "RF64") else container
+        num_bytes = (file.frames or 0) * file.channels * _BITS[encoding] // 8
+        container = "RF64" if suffix == ".wav" and num_bytes > MAX_WAV_BYTES else container
+    try:
+        soundfile.SoundFile(io.BytesIO(), "w", file.rate, file.channels, encoding, format=container).close()
+    except (soundfile.SoundFileError, ValueError):
+        raise ValueError(
+            f"{suffix} does not hold {file.rate} Hz and {file.channels} channels; write .wav or .flac."
+        ) from None
+    return container, encoding
+
+
+def _name_and_suffix(path: str | os.PathLike | BinaryIO, format: str | None) -> tuple[str, str]:
+    """What to call a file that is to be written, and its kind, a key of `FORMATS`; an error if there is no such."""
+    name = str(os.fspath(path) if isinstance(path, (str, os.PathLike)) else getattr(path, "name", "the given file"))
+    suffix = Path(name).suffix.lower() if format is None else f".{format.lower().lstrip('.')}"
+    if suffix not in FORMATS:
+        raise ValueError(
+            f"Audio is written as {', '.join(FORMATS)}; got {Path(name).name if not format else format!r}."
+        )
+    return name, suffix
+
+
+@contextlib.contextmanager
+def _all_or_nothing(path: str | os.PathLike | BinaryIO) -> Iterator[Path | BinaryIO]:
+    """What to write to: the file itself if it is open, else one beside it that takes its place at the end."""
     if not isinstance(path, (str, os.PathLike)):
-        _write(path, samples, rate, suffix, note)
+        yield path
         return
     place = Path(path)
     aside = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
     try:
-        _write(aside, samples, rate, suffix, note)
+        yield aside
         os.replace(aside, place)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            aside.unlink()
+        aside.unlink(missing_ok=True)
 
 
 def _note(suffix: str, comment: str | None) -> str:
@@ -261,26 +370,25 @@ def _note(suffix: str, comment: str | None) -> str:
     return note
 
 
-def _write(target: Path | BinaryIO, waveform: Tensor, rate: int, suffix: str, note: str) -> None:
-    with _opened(target, rate, len(waveform), suffix, note) as write:
-        write(waveform)
-
-
 @contextlib.contextmanager
 def _opened(
-    target: Path | BinaryIO, rate: int, channels: int, suffix: str, note: str
-) -> Iterator[Callable[[Tensor], None]]:
-    """A file that takes waveforms (C, T), one after the other, and gets its comment however that ends."""
+    target: Path | BinaryIO, rate: int, channels: int, suffix: str, note: str, kind: tuple[str, str] | None = None
+) -> Iterator[Callable[[Tensor | np.ndarray], None]]:
+    """A file that takes waveforms (C, T), or samples (T, C) as `_samples` makes them, one after the other, and gets its
+    comment however that ends. Its kind, container and encoding, is that of its suffix unless it is given."""
     is_long = suffix == ".wav" and len(note.encode()) > WAV_COMMENT_BYTES
-    container, encoding = FORMATS[suffix]
-    options = {} if encoding == "PCM_16" else {"compression_level": LOSSY_LEVEL}
+    container, encoding = kind or FORMATS[suffix]
+    options = {} if encoding in EXACT_ENCODINGS else {"compression_level": LOSSY_LEVEL}
     with soundfile.SoundFile(target, "w", rate, channels, encoding, format=container, **options) as file:
         first_line = note.partition("\n")[0].encode()[:WAV_COMMENT_BYTES].decode(errors="ignore")
         file.comment = first_line if is_long else note
 
-        def write(waveform: Tensor) -> None:
-            for block in waveform.split(BLOCK_SAMPLES, dim=1):  # Vorbis overflows on more
-                file.write(pcm16(block) if encoding == "PCM_16" else np.ascontiguousarray(block.numpy().T))
+        def write(sound: Tensor | np.ndarray) -> None:
+            if isinstance(sound, Tensor):
+                for block in sound.split(BLOCK_SAMPLES, dim=1):  # Vorbis overflows on more
+                    file.write(_samples(block, encoding))
+            else:
+                file.write(sound)
 
         try:
             yield write
@@ -315,6 +423,16 @@ def growing_audio(
         if made:
             os.replace(aside, place)
         aside.unlink(missing_ok=True)
+
+
+def _samples(waveform: Tensor, encoding: str) -> np.ndarray:
+    """(C, T) as samples (T, C) for an encoding: whole numbers in the upper bits of int32 where it has such, which
+    libsndfile takes as they are, else floats. The inverse of reading."""
+    samples = np.ascontiguousarray(waveform.detach().cpu().numpy().T)
+    if not encoding.startswith("PCM"):
+        return samples
+    scale, spare = 2.0 ** (_BITS[encoding] - 1), 32 - _BITS[encoding]
+    return np.clip(np.round(samples.astype(np.float64) * scale), -scale, scale - 1).astype(np.int32) << np.int32(spare)
 
 
 def pcm16(waveform: Tensor) -> np.ndarray:

@@ -65,6 +65,7 @@ _SAMPLING = {  # how the language model drew the plan
 _RENDERING = {  # how the plan becomes sound
     "num_inference_steps": _whole(1, 1000),
     "guidance_scale": _number(0, 30),
+    "prompt_guidance_scale": _number(0, 30),
     "guidance_interval": (
         "be two numbers from 0 to 1, the first at most the second",
         lambda value: (
@@ -121,8 +122,8 @@ class MusicPlan:
         drawn_tokens: how many tokens the language model drew from that generator before the noise, a uniform number for
             each entry of the codebook.
         sampling: temperature, top_k, top_p and lm_guidance_scale of the language model.
-        rendering: num_inference_steps, guidance_scale, guidance_interval, continuation, fade_seconds, ending, loop, and
-            adapter_scale (the "scale" of `attention_kwargs`, or None).
+        rendering: num_inference_steps, guidance_scale, prompt_guidance_scale, guidance_interval, continuation,
+            fade_seconds, ending, loop, and adapter_scale (the "scale" of `attention_kwargs`, or None).
         model: name of the pipeline. digest: of the parts that render (`pipelines.plan.model_digest`).
         dtype: of those parts. device: its type, such as "cuda"; of a CPU with the number of threads.
         versions: of the libraries, by their names.

@@ -27,6 +27,8 @@ FORMATS = {  # suffix -> libsndfile's names of container and encoding
     ".mp3": ("MP3", "MPEG_LAYER_III"),
 }
 UNKNOWN_LENGTH = 1 << 62  # and more is what the header of a FLAC says that was written to a pipe
+EXACT_FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC")
+EXACT_ENCODINGS = ("PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 HEADER_BYTES = 1 << 16
 MP3_SPARE_SAMPLES = 4 * 1152  # which encoders announce and then leave out
 MAX_COMMENT_BYTES = 1 << 20  # of a comment that is read
@@ -100,6 +102,7 @@ class SoundFile:
         genre: as its tags say, or "". comment: likewise.
         notes: what libsndfile noted about the header.
         spare: samples that may be missing at the end of a file that is whole.
+        is_exact: `frames` is what the file holds, to the sample, and each of them can be found at once.
     """
 
     rate: int
@@ -110,9 +113,20 @@ class SoundFile:
     comment: str = ""
     notes: str = ""
     spare: int = 0
+    is_exact: bool = False
 
-    def blocks(self, num_samples: int) -> Iterator[np.ndarray]:
-        """All samples in order, float32 (T, C), in blocks of at most `num_samples` and never an empty one."""
+    def blocks(self, num_samples: int, start: int = 0, dtype: str = "float32") -> Iterator[np.ndarray]:
+        """The samples from `start` on in order, (T, C), in blocks of at most `num_samples` and never an empty one.
+
+        Once for each time the file is opened, unless it `is_exact`. "float64" holds every sample exactly; "int32" those
+        of an exact file of whole numbers, of which fewer bits fill the upper ones.
+        """
+        for block in self._all_blocks(num_samples, dtype):
+            if start < len(block):
+                yield block[start:]
+            start = max(0, start - len(block))
+
+    def _all_blocks(self, num_samples: int, dtype: str) -> Iterator[np.ndarray]:
         raise NotImplementedError
 
 
@@ -128,11 +142,19 @@ class _ByLibsndfile(SoundFile):
         tags = first.copy_metadata()
         self.genre, self.comment, self.notes = tags.get("genre", ""), tags.get("comment", ""), first.extra_info
         self.spare = MP3_SPARE_SAMPLES * len(parts) if first.format in ("MP3", "MPEG") else 0
+        is_plain = first.format in EXACT_FORMATS and first.subtype in EXACT_ENCODINGS
+        self.is_exact = is_plain and is_known and len(parts) == 1
 
-    def blocks(self, num_samples: int) -> Iterator[np.ndarray]:
+    def blocks(self, num_samples: int, start: int = 0, dtype: str = "float32") -> Iterator[np.ndarray]:
+        if not self.is_exact:
+            return super().blocks(num_samples, start, dtype)
+        self._parts[0].seek(min(start, self.frames or 0))
+        return self._all_blocks(num_samples, dtype)
+
+    def _all_blocks(self, num_samples: int, dtype: str) -> Iterator[np.ndarray]:
         for part in self._parts:
             part.seekable = lambda: False  # else soundfile seeks after each block, and an MP3 comes out wrong there
-            while len(block := part.read(num_samples, dtype="float32", always_2d=True)):
+            while len(block := part.read(num_samples, dtype=dtype, always_2d=True)):
                 yield block
 
 
@@ -147,13 +169,13 @@ class _ByPyAV(SoundFile):
         self.genre, self.comment = container.metadata.get("genre", ""), container.metadata.get("comment", "")
         self.spare = self.rate
 
-    def blocks(self, num_samples: int) -> Iterator[np.ndarray]:
+    def _all_blocks(self, num_samples: int, dtype: str) -> Iterator[np.ndarray]:
         import av
 
         resampler = av.AudioResampler(format="fltp", layout=self._stream.layout, rate=self.rate)
         for frame in itertools.chain(self._container.decode(self._stream), [None]):  # None: what is left
             for plain in resampler.resample(frame):
-                samples = np.ascontiguousarray(plain.to_ndarray().T)  # (T, C)
+                samples = np.ascontiguousarray(plain.to_ndarray().T, dtype)  # (T, C)
                 yield from (samples[i : i + num_samples] for i in range(0, len(samples), num_samples))
 
 

@@ -98,6 +98,8 @@ BAD_CALLS = [
     (of_prompt(callback_on_step_end_tensor_inputs=["x"]), "callback_on_step_end_tensor_inputs", "['x']"),
     (of_prompt(callback_on_step_end=3), "callback_on_step_end", "got 3"),
     (of_prompt(continuation="spiral"), "continuation", "spiral"),
+    (of_prompt(prompt_guidance_scale=31), "prompt_guidance_scale", "31"),
+    (of_prompt(prompt_guidance_scale=2.0), "prompt_guidance_scale", "2.0"),
     (of_prompt(guidance_interval=0.5), "guidance_interval", "0.5"),
     (of_prompt(guidance_interval=(0.5, 1.5)), "guidance_interval[1]", "1.5"),
     (of_prompt(guidance_interval=(0.9, 0.5)), "guidance_interval[1]", "0.5"),
@@ -135,7 +137,7 @@ BAD_CALLS = [
 
 BAD_FILLINGS = [
     ({"audio": None}, "audio", "got None"),
-    ({"regions": []}, "regions", "got neither"),
+    ({"regions": []}, "regions", "got none of these"),
     ({"regions": 3}, "regions", "got 3"),
     ({"regions": [3]}, "regions[0]", "got 3"),
     ({"regions": [(0, 1, 2)]}, "regions[0]", "(0, 1, 2)"),
@@ -146,6 +148,10 @@ BAD_FILLINGS = [
     ({"regions": [(NAN, 0.5)]}, "regions[0][0]", "got nan"),
     ({"extend_seconds": -1}, "extend_seconds", "got -1"),
     ({"extend_seconds": INFINITY}, "extend_seconds", "got inf"),
+    ({"prepend_seconds": -1}, "prepend_seconds", "got -1"),
+    ({"prepend_seconds": 3601}, "prepend_seconds", "got 3601"),
+    ({"regions": [(0, 0.99)]}, "regions", "all of it"),
+    ({"regions": [(0, 0.5)], "output_type": "wav"}, "output_type", "got 'wav'"),
     ({"extend_seconds": 1, "semantic_source": "tokens"}, "semantic_source", "got 'tokens'"),
     ({"extend_seconds": 1, "prompt": ["a", "b"]}, "prompt", "got 2"),
 ]

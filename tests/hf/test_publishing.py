@@ -284,7 +284,8 @@ def test_the_card_of_an_adapter_loads_it_onto_its_base(tiny_components, base, so
 
 def test_the_card_of_an_inpainting_pipeline_calls_it_as_one(tiny_pipeline, tmp_path):
     pipe = MeLoDyInpaintPipeline.from_pipe(tiny_pipeline)
-    assert 'pipe("recording.wav", regions=[(3.0, 4.5)]' in code_of(model_card(pipe, "me/inpaint"))
+    code = code_of(model_card(pipe, "me/inpaint"))
+    assert 'pipe("recording.wav", regions=[(3.0, 4.5)]' in code and "output.sampling_rate)" in code
     pipe.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "model_index.json").read_text())["_class_name"] == "MeLoDyInpaintPipeline"
     assert type(MeLoDyPipeline.from_pretrained(tmp_path)) is MeLoDyPipeline

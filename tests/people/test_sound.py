@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import torch
 
-from melody_diffusers.audio import AudioError, load_audio, save_audio, to_waveform
+from melody_diffusers.audio import AudioError, load_audio, save_audio, save_patched, to_waveform
 from melody_diffusers.data.decoding import DecodeLimits, Decoder
 from melody_diffusers.sound_files import NeedsPyAV, open_sound
 
@@ -238,3 +238,72 @@ def test_two_hours_are_refused_by_their_header_before_they_are_decoded(tmp_path)
         load_audio(tmp_path / "long.flac", max_seconds=3600)
     assert tracemalloc.get_traced_memory()[1] < 1e7 and time.process_time() - started < 1
     tracemalloc.stop()
+
+
+# --- patches ---------------------------------------------------------------------------------------------------------
+
+COPIES = [  # format and encoding of a file, its channels and rate, and what is written: suffix, format and encoding
+    ("WAV", "PCM_16", 2, 44100, ".wav", "WAV PCM_16"),
+    ("WAV", "PCM_U8", 1, 11025, ".wav", "WAV PCM_U8"),
+    ("WAVEX", "PCM_24", 3, 96000, ".wav", "WAVEX PCM_24"),
+    ("WAV", "PCM_32", 1, 48000, ".wav", "WAV PCM_32"),
+    ("WAV", "FLOAT", 1, 24000, ".wav", "WAV FLOAT"),
+    ("WAV", "DOUBLE", 2, 44100, ".wav", "WAV DOUBLE"),
+    ("AIFF", "PCM_16", 2, 44100, ".wav", "WAV PCM_16"),
+    ("FLAC", "PCM_24", 2, 48000, ".flac", "FLAC PCM_24"),
+    ("FLAC", "PCM_16", 2, 44100, ".wav", "WAV PCM_16"),
+    ("WAV", "PCM_24", 1, 44100, ".flac", "FLAC PCM_24"),
+    ("WAV", "PCM_U8", 1, 44100, ".flac", "FLAC PCM_16"),
+]
+
+
+@pytest.mark.parametrize(("format", "subtype", "channels", "rate", "suffix", "kind"), COPIES)
+def test_a_patched_copy_is_the_file_bit_for_bit_elsewhere(format, subtype, channels, rate, suffix, kind, tmp_path):
+    noise = np.random.default_rng(0).uniform(-1, 1, (300_000, channels))  # more than a block
+    (tmp_path / "in").write_bytes(encoded(noise, rate, format, subtype))
+    before = soundfile.read(tmp_path / "in", always_2d=True)[0]
+    patch = torch.full((channels, 1000), 0.25)
+    patches = [(262_000, patch), (-1000, patch), (299_500, patch), (1000, 8 * patch)]
+    assert save_patched(tmp_path / f"out{suffix}", tmp_path / "in", patches, comment="seed 1") == 301_500
+    after, its_rate = soundfile.read(tmp_path / f"out{suffix}", always_2d=True)
+    with soundfile.SoundFile(tmp_path / f"out{suffix}") as file:
+        assert f"{file.format} {file.subtype}" == kind and its_rate == rate and file.comment.endswith("seed 1")
+    expected = np.concatenate([np.full((1000, channels), 0.25), before, np.full((500, channels), 0.25)])
+    expected[263_000:264_000] = expected[300_500:301_000] = 0.25
+    assert np.array_equal(after[[*range(2000), *range(3000, 301_500)]], expected[[*range(2000), *range(3000, 301_500)]])
+    assert after[2000:3000].min() > 0.99  # a patch that is too loud is clipped and does not wrap
+
+
+def test_a_float_file_becomes_a_flac_of_24_bits(tmp_path):
+    (tmp_path / "in.wav").write_bytes(encoded(MUSIC, subtype="FLOAT"))
+    save_patched(tmp_path / "out.flac", tmp_path / "in.wav", [])
+    assert soundfile.info(tmp_path / "out.flac").subtype == "PCM_24"
+    assert np.abs(soundfile.read(tmp_path / "out.flac")[0] - MUSIC[:, 0]).max() < 2**-23
+
+
+@pytest.mark.parametrize("suffix", [".mp3", ".ogg"])
+def test_a_lossy_file_is_patched_as_it_sounds(suffix, tmp_path):
+    (tmp_path / "in").write_bytes(ODD["joined MP3s"][0])
+    save_patched(tmp_path / f"out{suffix}", tmp_path / "in", [(44100, torch.zeros(1, 22050))])
+    samples = load_audio(tmp_path / f"out{suffix}", 44100)[0].numpy()
+    assert len(samples) / 44100 == pytest.approx(5.0, abs=0.1)
+    assert np.abs(samples[50000:60000]).max() < 0.02 < np.abs(samples[30000:40000]).max()
+
+
+def test_what_cannot_be_patched_leaves_nothing_behind(tmp_path):
+    (tmp_path / "in.wav").write_bytes(encoded(MUSIC))
+    with pytest.raises(ValueError, match=r"\.opus does not hold 44100 Hz and 1 channels; write \.wav or \.flac"):
+        save_patched(tmp_path / "out.opus", tmp_path / "in.wav", [])
+    with pytest.raises(ValueError, match="Audio is written as .wav"):
+        save_patched(tmp_path / "out.m4a", tmp_path / "in.wav", [])
+    for start, patch, said in (
+        (0, torch.zeros(2, 10), r"must have 1 channels and reach the source; got \(2, 10\)"),
+        (-11, torch.zeros(1, 10), "reach the source; got .* from sample -11 on"),
+        (len(MUSIC) + 1, torch.zeros(1, 10), "reach the source of 132300 samples; got one from 132301 on"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            save_patched(tmp_path / "out.wav", tmp_path / "in.wav", [(start, patch)])
+    (tmp_path / "in.flac").write_bytes(FLAC[: len(FLAC) // 2])
+    with pytest.raises((ValueError, RuntimeError)):
+        save_patched(tmp_path / "out.flac", tmp_path / "in.flac", [])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.flac", "in.wav"]

@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny import MULAN_CODEBOOKS, MULAN_CODES, make_hearing
 
 from melody_diffusers.models.dual_path import DualPathDiffusionModel
 from melody_diffusers.pipelines.denoise import denoise, guided_velocity, plan_passes
@@ -235,7 +236,7 @@ def test_on_the_diagonal_each_frame_is_guided_by_its_own_angle(model):
     scales = []
     unknown = torch.ones(80, dtype=torch.bool)
 
-    def network(network_, latents, angle, tokens, scale):
+    def network(network_, latents, angle, tokens, scale, prompt_scale):
         scales.append((angle[0, ::CHUNK] / (math.pi / 2), scale))
         return torch.zeros_like(latents)
 
@@ -260,3 +261,25 @@ def test_guidance_is_the_extrapolation_from_the_unconditional_velocity(model):
             rtol=1e-4,
             atol=1e-5,
         )
+
+
+@torch.no_grad()
+def test_guidance_by_the_prompt_leads_away_from_the_plan_alone(model):
+    hearing = make_hearing(model)
+    latents, angle, tokens = torch.randn(2, WINDOW, 4), torch.full((2, WINDOW), 0.8), torch.randint(0, 8, (2, 20))
+    prompt = torch.randint(0, MULAN_CODES, (2, MULAN_CODEBOOKS))
+    both, plan = hearing(latents, angle, tokens, prompt).sample, hearing(latents, angle, tokens).sample
+    nothing = hearing(latents, angle).sample
+    sizes = calls_of(hearing)
+    for scale, prompt_scale in ((1.0, 4.0), (2.5, 1.0), (2.5, 4.0), (torch.full((1, WINDOW, 1), 2.0), 0.5)):
+        velocity = guided_velocity(
+            lambda *inputs: hearing(*inputs).sample, latents, angle, (tokens, prompt), scale, prompt_scale
+        )
+        expected = nothing + scale * (both - nothing) + (prompt_scale - 1) * (both - plan)
+        torch.testing.assert_close(velocity, expected, rtol=1e-4, atol=1e-5)
+    assert sizes == [4, 4, 6, 6]
+    del sizes[:]
+    unknown = torch.ones(WINDOW, dtype=torch.bool)
+    scales = {"guidance_scale": 1.0, "prompt_guidance_scale": 4.0}
+    run(hearing, WINDOW, unknown, 6, mulan_tokens=prompt, **scales, guidance_interval=(0.0, 0.7))
+    assert sizes == [2, 2, 4, 4, 4, 4]

@@ -1,4 +1,4 @@
-"""The `melody` command: generate, loop, inpaint, stream, plan, data, lora, benchmark, evaluate.
+"""The `melody` command: generate, loop, inpaint, continue, vary, stream, plan, data, lora, benchmark, evaluate.
 
 Heavy imports stay inside the handlers, so that help and a mistyped argument answer at once. Whatever goes wrong ends in
 one line on stderr, which speaks of the command's own flags.
@@ -20,6 +20,7 @@ FLAGS = {  # argument of a pipeline -> what says it here
     "audio_duration": "--duration",
     "num_inference_steps": "--steps",
     "guidance_scale": "--guidance",
+    "prompt_guidance_scale": "--prompt-guidance",
     "temperature": "--temperature",
     "top_k": "--top-k",
     "top_p": "--top-p",
@@ -36,7 +37,8 @@ FLAGS = {  # argument of a pipeline -> what says it here
     "regions": "--start and --end",
     "regions[0][0]": "--start",
     "regions[0][1]": "--end",
-    "extend_seconds": "--extend",
+    "extend_seconds": "--after",
+    "prepend_seconds": "--before",
 }
 
 

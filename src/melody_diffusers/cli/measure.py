@@ -25,6 +25,7 @@ def benchmark(args: argparse.Namespace) -> int:
         num_threads=threads,
         num_inference_steps=args.steps,
         guidance_scale=args.guidance,
+        prompt_guidance_scale=args.prompt_guidance,
     )
     where = f"{pipe.device}, {threads} threads, {args.dtype}"
     print(f"{args.duration:g} s of audio, median of {args.runs} warm runs on {where}")

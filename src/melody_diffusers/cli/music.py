@@ -1,6 +1,8 @@
-"""`melody generate` and `melody inpaint`."""
+"""`melody generate`, `melody inpaint` and `melody continue`."""
 
 import argparse
+import contextlib
+import io
 import os
 import re
 import secrets
@@ -8,8 +10,9 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .pipeline import load_pipeline
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
     from ..plans import MusicPlan
 
+Made = TypeVar("Made")
 TO_PIPE = Path("-")
 PIECES_AT_ONCE = 8
 
@@ -54,7 +58,7 @@ def generate(args: argparse.Namespace) -> int:
             comment = f"seed {seeds[row]}: {texts[row] if texts else f'like {args.audio_prompt}'}"
             plan = None if args.no_plan else plan_of(pipe, output, row)
             write_piece(args, outputs[piece], output.audios[row].cpu(), pipe.sample_rate, comment, plan)
-        summarise(args, output, pipe.sample_rate, seeds, seconds, load_seconds)
+        summarise_pieces(args, output, pipe.sample_rate, seeds, seconds, load_seconds)
     return 0
 
 
@@ -66,27 +70,53 @@ def length_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def inpaint(args: argparse.Namespace) -> int:
-    """`melody inpaint`: fill a region of a recording, or continue it."""
+    """`melody inpaint` and `melody continue`: fill a region of a recording, or go on after it, or lead into it."""
     if (args.start is None) != (args.end is None):
         raise ValueError("--start and --end belong together: they name the region to fill.")
     check_outputs(args, [args.output, *([args.spectrogram] if args.spectrogram else [])], [args.input])
     args.count = 1
     seed = announce_seed(args)
     pipe, load_seconds = load("MeLoDyInpaintPipeline", args)
+    from .. import audio
+
+    _check_fits(args.input, args.output)
     started = time.perf_counter()
     output = pipe(
         audio=args.input,
         regions=[] if args.start is None else [(args.start, args.end)],
-        extend_seconds=args.extend,
+        extend_seconds=(0.0 if args.before else 10.0) if args.after is None else args.after,
+        prepend_seconds=args.before,
         prompt=args.prompt,
         generator=generators([seed]),
-        **sampling_of(args),
+        **sampling_of(args) | {"output_type": "patches"},
     )
     seconds = time.perf_counter() - started
     comment = f"seed {seed}: {args.prompt or f'like {args.input}'}"
-    write_piece(args, args.output, output.audios[0].cpu(), pipe.sample_rate, comment)
-    summarise(args, output, pipe.sample_rate, [seed], seconds, load_seconds)
+    patches, rate = [(start, waveform[0]) for start, waveform in output.audios], output.sampling_rate
+
+    def save(target: Any, **options: Any) -> int:
+        return audio.save_patched(target, args.input, patches, comment=comment, **options)
+
+    whole = io.BytesIO()
+    if args.spectrogram is not None:
+        save(whole, format="wav")  # first, for the output may take the recording's place
+    num_samples = deliver(args, args.output, save)
+    if args.spectrogram is not None:
+        write_spectrogram(args.spectrogram, audio.load_audio(whole, pipe.sample_rate), pipe.sample_rate)
+    _tell_written(args, args.output)
+    channels, made = len(patches[0][1]), sum(waveform.shape[1] for _, waveform in patches) / rate
+    kind = {1: "mono", 2: "stereo"}.get(channels, f"{channels} channels")
+    summarise(args, f"{num_samples / rate:.2f} s, {rate} Hz, {kind}", made, output.gains, [seed], seconds, load_seconds)
     return 0
+
+
+def _check_fits(source: str, output: Path) -> None:
+    """Complain before minutes of work that a file of the output's kind cannot hold what the recording is."""
+    from ..audio import patched_format
+    from ..sound_files import open_sound
+
+    with contextlib.suppress(OSError, RuntimeError), open_sound(source) as file:  # the pipeline complains of those
+        patched_format(file, ".wav" if output == TO_PIPE else output.suffix.lower())
 
 
 def write_spectrogram(path: Path, waveform: "torch.Tensor", sample_rate: int) -> None:
@@ -216,6 +246,7 @@ def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "num_inference_steps": args.steps,
         "guidance_scale": args.guidance,
+        "prompt_guidance_scale": args.prompt_guidance,
         "temperature": args.temperature,
         "top_k": args.top_k,
         "top_p": args.top_p,
@@ -252,9 +283,22 @@ def write_piece(
             _warn(f"{path} has no room for a plan this long; .ogg, .flac and .wav do.")
         else:
             comment = whole
+
+    def save(target: Any, **options: Any) -> None:
+        save_audio(target, waveform, sample_rate, comment=comment, **options)
+
+    deliver(args, path, save)
+    if args.spectrogram is not None:
+        write_spectrogram(args.spectrogram, waveform, sample_rate)
+    _tell_written(args, path)
+
+
+def deliver(args: argparse.Namespace, path: Path, save: Callable[..., Made]) -> Made:
+    """What `save(path)` returns, or `save(file, format="wav")` for the standard output; where that fails at the last
+    moment, the music goes to another place, and the error says so."""
     if path == TO_PIPE:
         with tempfile.TemporaryFile() as file:  # libsndfile seeks, which a pipe cannot
-            save_audio(file, waveform, sample_rate, format="wav", comment=comment)
+            made = save(file, format="wav")
             file.seek(0)
             try:
                 shutil.copyfileobj(file, sys.stdout.buffer)
@@ -262,15 +306,16 @@ def write_piece(
             except BrokenPipeError:
                 close_stdout()
                 raise OSError("-o -: the pipe was closed before all of the sound was written.") from None
-    else:
-        try:
-            save_audio(path, waveform, sample_rate, comment=comment)
-        except OSError as error:
-            rescued = Path(tempfile.mkdtemp(prefix="melody-"), path.name)
-            save_audio(rescued, waveform, sample_rate, comment=comment)
-            raise OSError(f"{path} could not be written ({error}); the music is in {rescued}") from error
-    if args.spectrogram is not None:
-        write_spectrogram(args.spectrogram, waveform, sample_rate)
+            return made
+    try:
+        return save(path)
+    except OSError as error:
+        rescued = Path(tempfile.mkdtemp(prefix="melody-"), path.name)
+        save(rescued)
+        raise OSError(f"{path} could not be written ({error}); the music is in {rescued}") from error
+
+
+def _tell_written(args: argparse.Namespace, path: Path) -> None:
     tell(args, f"wrote {path}" + (f" and {args.spectrogram}" if args.spectrogram else ""))
 
 
@@ -291,17 +336,31 @@ def close_stdout() -> None:
 
 
 def summarise(
-    args: argparse.Namespace, output: Any, sample_rate: int, seeds: list[int], seconds: float, load_seconds: float
+    args: argparse.Namespace,
+    audio: str,
+    made_seconds: float,
+    gains: "torch.Tensor",
+    seeds: list[int],
+    seconds: float,
+    load_seconds: float,
 ) -> None:
-    """What was made, and how fast."""
-    duration, pieces = output.audios.shape[-1] / sample_rate, len(output.audios)
-    gain = float(output.gains.min())
+    """What was written, how much of it was made, and how fast."""
+    gain = float(gains.min())
     lines = {
-        "audio": f"{f'{pieces} x ' if pieces > 1 else ''}{duration:.2f} s, {sample_rate} Hz, mono",
+        "audio": audio,
         "seconds taken": f"{seconds:.2f} (and {load_seconds:.2f} to load the model)",
-        "real-time factor": f"{pieces * duration / seconds:.2f}",
+        "real-time factor": f"{made_seconds / seconds:.2f}",
         "seed": ", ".join(map(str, dict.fromkeys(seeds))),
         "limiter gain": f"{gain:.3f}" + (" (the peak was within full scale)" if gain == 1 else ""),
     }
     for name, value in lines.items():
         tell(args, f"  {name:<18}{value}")
+
+
+def summarise_pieces(
+    args: argparse.Namespace, output: Any, sample_rate: int, seeds: list[int], seconds: float, load_seconds: float
+) -> None:
+    """`summarise` for pieces that were made as a whole."""
+    duration, pieces = output.audios.shape[-1] / sample_rate, len(output.audios)
+    audio = f"{f'{pieces} x ' if pieces > 1 else ''}{duration:.2f} s, {sample_rate} Hz, mono"
+    summarise(args, audio, pieces * duration, output.gains, seeds, seconds, load_seconds)

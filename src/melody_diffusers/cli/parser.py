@@ -13,6 +13,7 @@ from .measure import benchmark, evaluate
 from .music import generate, inpaint
 from .plan import audit, edit, render, show
 from .stream import stream
+from .vary import vary
 
 EPILOG = """melody-tiny, the model that comes with the package, plays short instrumental pieces in sixteen styles: lo-fi
 hip hop, house, techno, ambient, rock, jazz swing, bossa nova, waltz, march, folk, baroque chorale, string quartet, solo
@@ -89,6 +90,8 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--dtype", choices=dtypes, default="float32", help=how)
     model.add_argument("--steps", type=int, help="reverse steps of the diffusion (default: the model's own)")
     model.add_argument("--guidance", type=float, help="classifier-free guidance; 1 is off (default: the model's own)")
+    what = "how much the prompt decides beside the plan; 1 is off (default: the model's own)"
+    model.add_argument("--prompt-guidance", type=float, help=what)
 
     drawing = _Parser(add_help=False)
     drawing.add_argument("--temperature", type=float, help="of the language model; 0 is greedy (default: the model's)")
@@ -161,15 +164,42 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--raw", action="store_true", help="with -o -: samples alone, 16-bit, without a WAV header")
     command.set_defaults(handler=stream, spectrogram=None, prompts=None, continuation=None, seconds=_seconds)
 
-    command = commands.add_parser("inpaint", parents=[model, sampling], help="fill or continue a recording")
+    kept = "What lies outside stays as it is, to the bit, at its own rate and with its own channels (.wav and .flac)."
+    command = commands.add_parser(
+        "inpaint", parents=[model, sampling], help="fill a region of a recording", epilog=kept
+    )
     command.add_argument("input", help="the recording")
     command.add_argument(
         "--start", metavar="TIME", type=_seconds, help="where the region to fill starts, as 12.5 or 1:05"
     )
     command.add_argument("--end", metavar="TIME", type=_seconds, help="where it ends")
-    command.add_argument("--extend", type=_seconds, default=0.0, metavar="TIME", help="music to add after the end")
-    command.add_argument("--prompt", help="what the new part should be (default: like the recording)")
+    command.add_argument(
+        "--after", "--extend", dest="after", type=_seconds, default=0.0, metavar="TIME", help="music to add at the end"
+    )
+    before = "music to add at the beginning, which leads into the recording"
+    command.add_argument("--before", type=_seconds, default=0.0, metavar="TIME", help=before)
+    new = "what the new part should be (default: like the recording)"
+    command.add_argument("--prompt", help=new)
     command.set_defaults(handler=inpaint)
+
+    command = commands.add_parser(
+        "continue", parents=[model, sampling], help="go on after a recording, or lead into it", epilog=kept
+    )
+    command.add_argument("input", help="the recording")
+    what = "music to add at the end (default: 10 seconds, none with --before)"
+    command.add_argument("--after", type=_seconds, metavar="TIME", help=what)
+    command.add_argument("--before", type=_seconds, default=0.0, metavar="TIME", help=before)
+    command.add_argument("--prompt", help=new)
+    command.set_defaults(handler=inpaint, start=None, end=None)
+
+    command = commands.add_parser("vary", parents=[model, sampling], help="a piece, slightly or entirely otherwise")
+    command.add_argument("input", help="the piece, a recording or what melody wrote")
+    what = "where between the piece, 0, and noise, 1, it sets out (default: 0.5)"
+    command.add_argument("--strength", type=float, default=0.5, help=what)
+    what = "share of its plan to write anew, 0 to 1 (default: 0)"
+    command.add_argument("--plan-strength", type=float, default=0.0, help=what)
+    command.add_argument("--prompt", help="what it should become (default: like itself)")
+    command.set_defaults(handler=vary)
 
     _add_plan(commands, place)
 
@@ -248,7 +278,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--seeds-prompt", type=_count_or_none, default=12, metavar="SEEDS", help=which)
     for name in ("--num-inference-steps", "--top-k"):
         command.add_argument(name, type=int, help="(default: the model's own)")
-    for name in ("--guidance-scale", "--temperature", "--top-p", "--lm-guidance-scale"):
+    for name in ("--guidance-scale", "--prompt-guidance-scale", "--temperature", "--top-p", "--lm-guidance-scale"):
         command.add_argument(name, type=float, help="(default: the model's own)")
     command.add_argument("--seed", type=_seed, default=0, help="of prompts and music (default: 0)")
     command.add_argument("--batch-size", type=_count, default=8, help="clips at a time (default: 8)")

@@ -4,7 +4,7 @@ import argparse
 import time
 from dataclasses import replace
 
-from .music import check_outputs, load, summarise, write_piece
+from .music import check_outputs, load, summarise_pieces, write_piece
 
 
 def show(args: argparse.Namespace) -> int:
@@ -72,7 +72,7 @@ def render(args: argparse.Namespace) -> int:
     comment = f"seed {plan.seed}: {plan.prompt or 'a plan without a prompt'}"
     write_piece(args, args.output, output.audios[0].cpu(), pipe.sample_rate, comment, plan)
     seeds = [] if plan.seed is None else [plan.seed]
-    summarise(args, output, pipe.sample_rate, seeds, seconds, load_seconds)
+    summarise_pieces(args, output, pipe.sample_rate, seeds, seconds, load_seconds)
     return 0
 
 

@@ -33,6 +33,8 @@ class ClipJudge(ModelMixin, ConfigMixin):
         width: channels of the first block; they grow to 4 x `width`.
         num_mels, hop_length, n_fft, sample_rate: the spectrogram; the defaults give 50 frames a second.
         dropout: on the pooled features, in training.
+        context_layers: convolutions over time before the pooling, each twice as wide as the one before it. A frame of
+            the trunk has heard 0.6 s, after two of them 4.5 s: a bar or more, for styles differ in their rhythm.
     """
 
     @register_to_config
@@ -45,6 +47,7 @@ class ClipJudge(ModelMixin, ConfigMixin):
         n_fft: int = 1024,
         sample_rate: int = 24000,
         dropout: float = 0.2,
+        context_layers: int = 0,
     ):
         super().__init__()
         channels = [1, width, 2 * width, 3 * width, 4 * width]
@@ -59,6 +62,14 @@ class ClipJudge(ModelMixin, ConfigMixin):
         # pitch matters to timbre, so the bands that are left are folded into channels and mixed before pooling
         bands = -(-num_mels // 16)
         self.mix = nn.Sequential(nn.Conv1d(channels[-1] * bands, 8 * width, 1, bias=False), nn.BatchNorm1d(8 * width))
+        self.context = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv1d(8 * width, 8 * width, 5, padding=2 * 2**i, dilation=2**i, bias=False),
+                nn.BatchNorm1d(8 * width),
+                nn.ReLU(),
+            )
+            for i in range(context_layers)
+        )
         self.drop = nn.Dropout(dropout)
         self.heads = nn.ModuleDict({question: nn.Linear(16 * width, len(names)) for question, names in labels.items()})
 
@@ -79,6 +90,8 @@ class ClipJudge(ModelMixin, ConfigMixin):
         x = log_mel - log_mel.mean(dim=(1, 2), keepdim=True)  # the level of a clip says nothing about it
         x = self.trunk(0.3 * x.unsqueeze(1))  # (B, 4 width, F / 16, M / 16)
         x = F.relu(self.mix(x.permute(0, 1, 3, 2).flatten(1, 2)))  # (B, 8 width, F / 16)
+        for layer in self.context:
+            x = x + layer(x)
         x = self.drop(torch.cat([x.mean(dim=-1), x.amax(dim=-1)], dim=-1))  # (B, 16 width)
         return {question: head(x) for question, head in self.heads.items()}
 

@@ -250,7 +250,8 @@ def write_report(
         kind, _, place = name.partition(":")
         label = f"{kind}:{Path(place).name}" if Path(place).is_dir() else name  # a report tells no local path
         embeddings[label] = load_embedding(name, str(pipe.device))
-    names = ("num_inference_steps", "guidance_scale", "temperature", "top_k", "top_p", "lm_guidance_scale")
+    names = ["num_inference_steps", "guidance_scale", "prompt_guidance_scale"]
+    names += ["temperature", "top_k", "top_p", "lm_guidance_scale"]
     settings = Settings(
         model=str(arguments.model),
         data=str(arguments.data),

@@ -351,5 +351,5 @@ def _code(model: Any, repo_id: str, base: str | None, adapter: bool) -> list[str
         f"pipe = DiffusionPipeline.from_pretrained({source})",
         *([f'pipe.load_lora_weights("{repo_id}")'] if adapter else []),
         f'output = pipe({call}, output_type="pt")',
-        'save_audio("music.wav", output.audios[0], pipe.sample_rate)',
+        f'save_audio("music.wav", output.audios[0], {"output.sampling_rate" if regions else "pipe.sample_rate"})',
     ]

@@ -45,6 +45,7 @@ CLASSES: dict[str, Entry] = {
     "MeLoDyInputError": Entry(".pipelines.checks"),
     "MeLoDyPipeline": Entry(".pipelines.text_to_music", library="diffusers"),
     "MeLoDyStreamPipeline": Entry(".pipelines.stream", library="diffusers"),
+    "MeLoDyVariationPipeline": Entry(".pipelines.vary", library="diffusers"),
     "MuLanConfig": Entry(".models.mulan"),
     "MuLanModel": Entry(
         *(".models.mulan", "mulan", "transformers"),

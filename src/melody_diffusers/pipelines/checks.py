@@ -139,6 +139,7 @@ def split_clips(audio: Any, sample_rate: int) -> list[Any]:
 
     An array of three axes is taken to be at `sample_rate`, the pipeline's own.
     """
+    sample_rate = getattr(audio, "sampling_rate", sample_rate) if hasattr(audio, "audios") else sample_rate
     audio = getattr(audio, "audios", audio)  # a pipeline's whole output
     if isinstance(audio, (np.ndarray, torch.Tensor)) and audio.ndim == 3:
         return [(sample_rate, clip) for clip in audio]
@@ -163,26 +164,34 @@ def check_audio(
             allowed = f"be an audio file that can be read and lasts at most {max_seconds:g} s"
             raise MeLoDyInputError(name, audio, allowed, str(error).rstrip(".")) from error
     else:
-        try:
-            waveform, stated = to_waveform(audio)
-        except AudioError as error:
-            raise MeLoDyInputError(name, audio, error.allowed, error.got, error.advice) from None
-        if stated is not None and sampling_rate not in (None, stated):
-            allowed = f"be left out, or {stated}, as the audio itself states"
-            raise MeLoDyInputError(f"{name}_sampling_rate", sampling_rate, allowed)
-        if stated is None and sampling_rate is None:
-            allowed = f"be given for an array: {sample_rate} for what this pipeline made"
-            raise MeLoDyInputError(f"{name}_sampling_rate", sampling_rate, allowed)
-        given = sampling_rate if stated is None else stated
-        rate = check_number(f"{name}_sampling_rate", given, 4000, 384000, integer=True)
-        if waveform.shape[-1] > max_seconds * rate:
-            raise MeLoDyInputError(name, audio, duration, f"{waveform.shape[-1] / rate:.1f} s")
+        waveform, rate = check_array(name, audio, sampling_rate, sample_rate, max_seconds)
         waveform = resample(to_mono(waveform), rate, sample_rate)
     if waveform.shape[-1] > max_seconds * sample_rate:
         raise MeLoDyInputError(name, audio, duration, f"{waveform.shape[-1] / sample_rate:.1f} s")
     if waveform.abs().max() > MAX_PEAK:
         raise MeLoDyInputError(name, audio, "lie near [-1, 1]", f"a peak of {waveform.abs().max():g}")
     return waveform
+
+
+def check_array(
+    name: str, audio: Any, sampling_rate: int | None, sample_rate: int, max_seconds: float
+) -> tuple[torch.Tensor, int]:
+    """A clip that is no file as it is, (C, T) float32, and its rate."""
+    try:
+        waveform, stated = to_waveform(audio)
+    except AudioError as error:
+        raise MeLoDyInputError(name, audio, error.allowed, error.got, error.advice) from None
+    if stated is not None and sampling_rate not in (None, stated):
+        allowed = f"be left out, or {stated}, as the audio itself states"
+        raise MeLoDyInputError(f"{name}_sampling_rate", sampling_rate, allowed)
+    if stated is None and sampling_rate is None:
+        allowed = f"be given for an array: {sample_rate} for what this pipeline made"
+        raise MeLoDyInputError(f"{name}_sampling_rate", sampling_rate, allowed)
+    given = sampling_rate if stated is None else stated
+    rate = check_number(f"{name}_sampling_rate", given, 4000, 384000, integer=True)
+    if waveform.shape[-1] > max_seconds * rate:
+        raise MeLoDyInputError(name, audio, f"last at most {max_seconds:g} s", f"{waveform.shape[-1] / rate:.1f} s")
+    return waveform, rate
 
 
 def check_generators(

@@ -176,19 +176,30 @@ def guided_velocity(
     angle: torch.Tensor,
     condition: Sequence[torch.Tensor],
     guidance_scale: float | torch.Tensor,
+    prompt_guidance_scale: float | torch.Tensor = 1.0,
 ) -> torch.Tensor:
-    """Classifier-free guidance, v = v_uncond + s (v_cond - v_uncond), in one forward pass: (B, L, D).
+    """Classifier-free guidance, v = v_uncond + s (v_cond - v_uncond) + (p - 1) (v_cond - v_plan), in one forward pass:
+    (B, L, D). v_plan is that of the plan without the prompt (two scales, as Brooks et al. 2023 have for another pair).
 
-    `network` gives the velocity of latents, angles and the condition, as `DualPathDiffusionModel` does. Angles are
-    (1, L) or (B, L). A scale s for each frame is (1, L, 1) or (B, L, 1); a single 1 halves the work.
+    `network` gives the velocity of latents, angles and the condition, as `DualPathDiffusionModel` does: semantic tokens
+    (B, S) and, if it hears the prompt, MuLan tokens (B, N). Angles are (1, L) or (B, L). A scale s or p for each frame
+    is (1, L, 1) or (B, L, 1); a single 1 saves the rows that it would need.
     """
-    if not isinstance(guidance_scale, torch.Tensor) and guidance_scale == 1:
-        return network(latents, angle, *condition)
+    is_guided = isinstance(guidance_scale, torch.Tensor) or guidance_scale != 1
+    is_prompted = isinstance(prompt_guidance_scale, torch.Tensor) or prompt_guidance_scale != 1
+    if is_prompted:
+        tokens, prompt = condition
+        condition = torch.cat([tokens, tokens]), torch.cat([prompt, torch.full_like(prompt, -1)])
+    rows = 1 + is_guided + is_prompted
     if angle.ndim == 2 and len(angle) > 1:
-        angle = torch.cat([angle, angle])
-    velocity = network(torch.cat([latents, latents]), angle, *condition)
-    conditional, unconditional = velocity.chunk(2)
-    return unconditional + guidance_scale * (conditional - unconditional)
+        angle = angle.repeat(rows, 1)
+    conditional, *others = network(torch.cat([latents] * rows), angle, *condition).chunk(rows)
+    velocity = conditional
+    if is_guided:
+        velocity = others[-1] + guidance_scale * (conditional - others[-1])
+    if is_prompted:
+        velocity = velocity + (prompt_guidance_scale - 1) * (conditional - others[0])
+    return velocity
 
 
 @contextmanager
@@ -244,6 +255,7 @@ def denoise(
     on_step: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
     is_stopped: Callable[[], bool] = lambda: False,
     mulan_tokens: torch.Tensor | None = None,
+    prompt_guidance_scale: float = 1.0,
 ) -> torch.Tensor:
     """Latents of the whole timeline, (B, F, D).
 
@@ -264,6 +276,7 @@ def denoise(
         is_stopped: asked before each step; where it says so, nothing more is computed, and the timeline ends with the
             frames that are done by then or, if there are none, with those under way, however far they are.
         mulan_tokens: (B, N), of the prompt, for a model that hears them.
+        prompt_guidance_scale: p of guidance by the prompt, which such a model may have, in the same interval.
     """
     latents = latents.clone()
     prompt = () if mulan_tokens is None else (mulan_tokens,)
@@ -287,11 +300,14 @@ def denoise(
             tokens, z = semantic_tokens[:, place(first_token, num_tokens, semantic_tokens)], latents[:, frames]
             scale = guidance_scale() if callable(guidance_scale) else guidance_scale
             within = (before > after) & (before > lowest - NEAR) & (before < highest + NEAR)
-            if not within.any():
-                scale = 1.0
-            elif scale != 1 and not within[before > after].all():
-                scale = torch.where(within, scale, 1.0).to(z.device)[None, :, None]
-            velocity = guided_velocity(network, z, angle, (tokens, *prompt), scale)
+            scales: list[float | torch.Tensor] = []
+            for each in (scale, prompt_guidance_scale if prompt else 1.0):
+                if not within.any():
+                    each = 1.0
+                elif each != 1 and not within[before > after].all():
+                    each = torch.where(within, each, 1.0).to(z.device)[None, :, None]
+                scales.append(each)
+            velocity = guided_velocity(network, z, angle, (tokens, *prompt), *scales)
             stepped = scheduler.step(velocity.to(z.dtype), angle, z, next_timestep=next_angle).prev_sample
             if on_step is not None:
                 largest = torch.where(angle > next_angle, angle, 0.0).amax()

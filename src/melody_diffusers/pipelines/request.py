@@ -10,7 +10,6 @@ from ..models.semantic_lm import Sampling
 from .checks import (
     MeLoDyInputError,
     as_list,
-    check_audio,
     check_choice,
     check_generators,
     check_number,
@@ -21,6 +20,7 @@ from .checks import (
 from .conditions import Prompt, as_text, check_conditions, check_negative
 from .denoise import Continuation
 from .loops import LONGEST_SECONDS, SHORTEST_SECONDS, check_length, with_tempo
+from .recording import Recording, Window, check_recording, runs_to_fill, windows_around
 
 if TYPE_CHECKING:
     from .stages import Stages
@@ -30,6 +30,7 @@ DEFAULT_SECONDS = 10.0
 SAMPLING_DEFAULTS = {
     "num_inference_steps": 10,
     "guidance_scale": 2.5,
+    "prompt_guidance_scale": 1.0,
     "guidance_interval": (0.0, 1.0),
     "temperature": 1.0,
     "top_k": None,
@@ -41,6 +42,7 @@ SAMPLING_DEFAULTS = {
 
 OutputType: TypeAlias = Literal["np", "pt", "latent"]
 Ending: TypeAlias = Literal["fade"]
+InpaintOutputType: TypeAlias = Literal["np", "pt", "latent", "patches"]
 Regions: TypeAlias = Sequence[tuple[float, float]]
 
 
@@ -66,6 +68,7 @@ class Request:
     negative_prompt: list[Prompt] | None
     num_inference_steps: int
     guidance_scale: float
+    prompt_guidance_scale: float
     guidance_interval: tuple[float, float]
     continuation: Continuation
     sampling: Sampling
@@ -74,7 +77,7 @@ class Request:
     generator: list[torch.Generator] | None
     seeds: list[int | None]
     fade_samples: int
-    output_type: OutputType
+    output_type: OutputType | InpaintOutputType
     return_dict: bool
     callback_on_step_end: Callable[..., dict] | None
     callback_on_token_end: Callable[..., None] | None
@@ -91,8 +94,12 @@ def check_sampling(pipe: "Stages", num_prompts: int, *, negative_prompt: Any, **
     """How the models are asked: fields of a `Request`; `sampling` are the arguments named in `SAMPLING_DEFAULTS`."""
     defaults = SAMPLING_DEFAULTS | (pipe.config.sampling or {})
     chosen = {name: defaults[name] if value is None else value for name, value in sampling.items()}
-    for name, high in {"guidance_scale": 30, "temperature": 10, "lm_guidance_scale": 30, "top_p": 1}.items():
+    scales = dict.fromkeys(("guidance_scale", "prompt_guidance_scale", "lm_guidance_scale"), 30)
+    for name, high in (scales | {"temperature": 10, "top_p": 1}).items():
         chosen[name] = check_number(name, chosen[name], 0, high)
+    if chosen["prompt_guidance_scale"] != 1 and not getattr(pipe.dual_path.config, "num_mulan_codebooks", 0):
+        allowed = "be 1 for a diffusion model that does not hear the prompt"
+        raise MeLoDyInputError("prompt_guidance_scale", chosen["prompt_guidance_scale"], allowed)
     chosen["num_inference_steps"] = check_number(
         "num_inference_steps", chosen["num_inference_steps"], 1, 1000, integer=True
     )
@@ -105,6 +112,7 @@ def check_sampling(pipe: "Stages", num_prompts: int, *, negative_prompt: Any, **
         "negative_prompt": negative,
         "num_inference_steps": chosen["num_inference_steps"],
         "guidance_scale": chosen["guidance_scale"],
+        "prompt_guidance_scale": chosen["prompt_guidance_scale"],
         "guidance_interval": _check_interval("guidance_interval", chosen["guidance_interval"]),
         "continuation": chosen["continuation"],
         "sampling": Sampling(chosen["temperature"], chosen["top_k"], chosen["top_p"], chosen["lm_guidance_scale"]),
@@ -124,12 +132,13 @@ def check_common(
     callback_on_step_end_tensor_inputs: Any,
     callback_on_token_end: Any,
     attention_kwargs: dict[str, Any] | None,
+    output_types: Sequence[str] = ("np", "pt", "latent"),
     **sampling: Any,
 ) -> dict[str, Any]:
     """The fields of a `Request` but for the lengths and the prompts; `sampling` goes to `check_sampling`."""
     chosen = check_sampling(pipe, num_prompts, **sampling)
     fade_seconds = check_number("fade_seconds", fade_seconds, 0, 60)
-    check_choice("output_type", output_type, ("np", "pt", "latent"))
+    check_choice("output_type", output_type, output_types)
     names = as_list(callback_on_step_end_tensor_inputs)
     if names is None or any(name not in pipe._callback_tensor_inputs for name in names):
         allowed = f"name none but {pipe._callback_tensor_inputs}"
@@ -208,6 +217,7 @@ class GenerationRequest(Request):
             "rendering": {
                 "num_inference_steps": self.num_inference_steps,
                 "guidance_scale": self.guidance_scale,
+                "prompt_guidance_scale": self.prompt_guidance_scale,
                 "guidance_interval": self.guidance_interval,
                 "continuation": self.continuation,
             },
@@ -327,16 +337,19 @@ class GenerationRequest(Request):
 
 @dataclass(frozen=True, kw_only=True)
 class InpaintRequest(Request):
-    """What `MeLoDyInpaintPipeline` is asked.
+    """What `MeLoDyInpaintPipeline` is asked. `num_samples` are those of the whole timeline, at the recording's rate;
+    `num_frames` those of all windows.
 
     Attributes:
-        recording: (1, T') at the pipeline's sample rate.
-        unknown: bool (T,), the samples to fill, those past the end of the recording included.
+        recording: as it came.
+        num_before: samples of the timeline before the recording.
+        windows: the parts of the timeline in which something is to be filled.
         semantic_source: where the plan of what is missing comes from.
     """
 
-    recording: torch.Tensor
-    unknown: torch.Tensor
+    recording: Recording
+    num_before: int
+    windows: list[Window]
     semantic_source: Literal["lm", "audio"]
 
     @classmethod
@@ -348,6 +361,7 @@ class InpaintRequest(Request):
         audio_sampling_rate: Any,
         regions: Any,
         extend_seconds: Any,
+        prepend_seconds: Any,
         prompt: Any,
         audio_prompt: Any,
         audio_prompt_sampling_rate: Any,
@@ -357,12 +371,14 @@ class InpaintRequest(Request):
         **common: Any,
     ) -> "InpaintRequest":
         """The request that the arguments of `MeLoDyInpaintPipeline.__call__` make, or the error that names one."""
-        fields = check_common(pipe, 1, negative_prompt=negative_prompt, **common)
+        output_types = get_args(InpaintOutputType)
+        fields = check_common(pipe, 1, negative_prompt=negative_prompt, output_types=output_types, **common)
         check_choice("semantic_source", semantic_source, ("lm", "audio"))
         if semantic_source == "audio" and negative_prompt is not None:
             allowed = 'be left out for `semantic_source="audio"`, which asks no language model'
             raise MeLoDyInputError("negative_prompt", negative_prompt, allowed)
         extend_seconds = check_number("extend_seconds", extend_seconds, 0, MAX_SECONDS)
+        prepend_seconds = check_number("prepend_seconds", prepend_seconds, 0, MAX_SECONDS)
         prompts = check_conditions(
             pipe,
             prompt=prompt,
@@ -376,40 +392,17 @@ class InpaintRequest(Request):
         clips = split_clips(audio, pipe.sample_rate)
         if len(clips) != 1:
             raise MeLoDyInputError("audio", audio, "be one recording", str(len(clips)))
-        recording = check_audio("audio", clips[0], audio_sampling_rate, pipe.sample_rate, MAX_SECONDS)
-        unknown = unknown_samples(regions, recording.shape[1], extend_seconds, pipe.sample_rate)
-        timebase = pipe.timebase
-        num_frames = timebase.whole_token_frames(timebase.samples_to_frames(len(unknown)))
+        recording = check_recording(clips[0], audio_sampling_rate, pipe.sample_rate, MAX_SECONDS)
+        runs, num_before, num_samples = runs_to_fill(regions, recording, prepend_seconds, extend_seconds)
+        context, timebase = pipe.dual_path.config.num_frames, pipe.timebase
+        windows = windows_around(runs, num_samples, recording.rate, timebase, context)
         return cls(
             recording=recording,
-            unknown=unknown,
+            num_before=num_before,
+            windows=windows,
             semantic_source=semantic_source,
-            num_samples=len(unknown),
-            num_frames=num_frames,
+            num_samples=num_samples,
+            num_frames=sum(each.num_frames(recording.rate, timebase) for each in windows),
             **prompts,
             **fields,
         )
-
-
-def unknown_samples(regions: Any, num_samples: int, extend_seconds: float, sample_rate: int) -> torch.Tensor:
-    """bool (T,): the samples of a recording of `num_samples` that are to be filled, and those that are to follow."""
-    unknown = torch.zeros(num_samples + round(extend_seconds * sample_rate), dtype=torch.bool)
-    unknown[num_samples:] = True
-    duration = num_samples / sample_rate
-    pairs = as_list(regions)
-    if pairs is None:
-        raise MeLoDyInputError("regions", regions, "be a list of (start, end) in seconds")
-    for i, region in enumerate(pairs):
-        pair = as_list(region)
-        if pair is None or len(pair) != 2:
-            raise MeLoDyInputError(f"regions[{i}]", region, "be (start, end) in seconds", repr(region)[:80])
-        start = check_number(f"regions[{i}][0]", pair[0], 0, duration)
-        end = check_number(f"regions[{i}][1]", pair[1], start, duration, exclusive_low=True)
-        unknown[round(start * sample_rate) : round(end * sample_rate)] = True
-    if not unknown.any():
-        allowed = "name something to fill, or `extend_seconds` be above 0"
-        raise MeLoDyInputError("regions", regions, allowed, "neither")
-    if unknown[:num_samples].all():
-        allowed = "leave a part of the recording"
-        raise MeLoDyInputError("regions", regions, allowed, "all of it", " To make all anew use MeLoDyPipeline.")
-    return unknown

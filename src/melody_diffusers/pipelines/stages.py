@@ -323,6 +323,7 @@ class Stages(Pipeline):
         unknown: torch.Tensor | None = None,
         num_inference_steps: int = 10,
         guidance_scale: float = 2.5,
+        prompt_guidance_scale: float = 1.0,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         continuation: Continuation = "diagonal",
         attention_kwargs: dict[str, Any] | None = None,
@@ -374,6 +375,7 @@ class Stages(Pipeline):
                 on_step,
                 lambda: self._interrupt or call._interrupt,
                 mulan_tokens.to(device) if mulan_tokens is not None and hears_prompt else None,
+                prompt_guidance_scale,
             )
         self._guidance_scale, self._num_timesteps = call._guidance_scale, call._num_timesteps
         require_finite(latents, "diffusion")
@@ -386,6 +388,12 @@ class Stages(Pipeline):
 
         Of more samples than `num_samples` the rest is left out; a loop is fitted to that length.
         """
+        return limit_peak(self.decode_unlimited(latents, num_samples, loop))
+
+    def decode_unlimited(
+        self, latents: torch.Tensor, num_samples: int | None = None, loop: bool = False
+    ) -> torch.Tensor:
+        """`decode_latents` before its limiter: (B, 1, T) float32, which may exceed full scale."""
         with self.progress_bar(total=1) as bar:
             bar.set_description("decoding")
             decode = self.vae.decode_loop if loop else self.vae.decode
@@ -398,7 +406,7 @@ class Stages(Pipeline):
         level = rms_db(waveform)
         if (level < SILENCE_DB).any():
             logger.warning(f"A generated waveform is silent ({level.min():.0f} dB); try another seed or prompt.")
-        return limit_peak(waveform)
+        return waveform
 
     def _nothing(self, request: Request) -> torch.Tensor:
         """Music of no length, (B, 1, 0), or its latents, (B, 0, D)."""

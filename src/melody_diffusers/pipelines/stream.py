@@ -47,6 +47,7 @@ SETTINGS = (  # arguments of a call that a stream keeps
     "negative_prompt",
     "num_inference_steps",
     "guidance_scale",
+    "prompt_guidance_scale",
     "guidance_interval",
     "temperature",
     "top_k",
@@ -188,6 +189,7 @@ class StreamRequest:
     crossfade_seconds: float
     num_inference_steps: int
     guidance_scale: float
+    prompt_guidance_scale: float
     guidance_interval: tuple[float, float]
     sampling: Sampling
     settings: dict[str, Any]
@@ -240,6 +242,7 @@ class StreamRequest:
             "negative_prompt": dict(negative) if isinstance(negative, Mapping) else negative,
             "num_inference_steps": chosen["num_inference_steps"],
             "guidance_scale": chosen["guidance_scale"],
+            "prompt_guidance_scale": chosen["prompt_guidance_scale"],
             "guidance_interval": list(chosen["guidance_interval"]),
             "temperature": sampling.temperature,
             "top_k": sampling.top_k or 0,
@@ -281,6 +284,7 @@ class MeLoDyStreamPipeline(Stages):
         crossfade_seconds: float = 5.0,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        prompt_guidance_scale: float | None = None,
         guidance_interval: tuple[float, float] | None = None,
         temperature: float | None = None,
         top_k: int | None = None,
@@ -449,6 +453,7 @@ class MeLoDyStreamPipeline(Stages):
             mulan_tokens=self.quantize_prompt(state.embedding_at(timebase.frames_to_seconds(middle))[None]),
             passes=[Pass(0, *pair) for pair in zip(angles, angles[1:])],
             guidance_scale=request.guidance_scale,
+            prompt_guidance_scale=request.prompt_guidance_scale,
             guidance_interval=request.guidance_interval,
             attention_kwargs=request.attention_kwargs,
             callback_on_step_end=on_step,

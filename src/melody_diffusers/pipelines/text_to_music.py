@@ -44,6 +44,7 @@ class MeLoDyPipeline(Stages):
         ending: Ending | None = "fade",
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        prompt_guidance_scale: float | None = None,
         guidance_interval: tuple[float, float] | None = None,
         temperature: float | None = None,
         top_k: int | None = None,
@@ -86,7 +87,9 @@ class MeLoDyPipeline(Stages):
             num_inference_steps: reverse steps of the diffusion, 1 to 1000. None takes the checkpoint's own default, as
                 for the next seven.
             guidance_scale: classifier-free guidance of the diffusion, 0 to 30; 1 switches it off.
-            guidance_interval: where in the reverse process it holds, from music, 0, to noise, 1; (0, 1) is all of it.
+            prompt_guidance_scale: how far the diffusion goes from the plan alone towards, and past, the plan and the
+                prompt, 0 to 30; 1 switches it off. For a diffusion model that hears the prompt (`num_mulan_codebooks`).
+            guidance_interval: where in the reverse process both hold, from music, 0, to noise, 1; (0, 1) is all of it.
             temperature: of the language model; 0 always takes the likeliest token.
             top_k: sample among the k likeliest tokens; 0 among all.
             top_p: sample among the likeliest tokens whose probabilities sum to p; 0, as 1, among all.
@@ -155,6 +158,7 @@ class MeLoDyPipeline(Stages):
             mulan_tokens=mulan_tokens,
             num_inference_steps=request.num_inference_steps,
             guidance_scale=request.guidance_scale,
+            prompt_guidance_scale=request.prompt_guidance_scale,
             guidance_interval=request.guidance_interval,
             continuation=request.continuation,
             attention_kwargs=request.attention_kwargs,
