@@ -1,4 +1,6 @@
+import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -8,7 +10,7 @@ import soundfile
 import torch
 from PIL import Image
 
-from melody_diffusers import MeLoDyStreamPipeline, cli
+from melody_diffusers import DualPathDiffusionModel, MeLoDyStreamPipeline, StreamState, audio, cli
 from melody_diffusers.audio import load_audio
 from melody_diffusers.cli import music
 
@@ -158,6 +160,92 @@ def test_ctrl_c_keeps_what_was_streamed_by_then(name, tiny_folder, tmp_path, mon
     assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
 
 
+@pytest.fixture
+def long_stream(tiny_folder, tmp_path):
+    """What a stream of 12 s is, that nothing stops; and its command, without what it writes."""
+    command = ["stream", "a waltz", "--then", 6, "rock", *STREAM, "--model", tiny_folder]
+    assert run(*command, "--duration", 12, "-o", tmp_path / "whole.wav") == 0
+    return soundfile.read(tmp_path / "whole.wav", dtype="int16")[0], command
+
+
+def test_a_stream_that_was_stopped_goes_on_to_the_bit(long_stream, tiny_folder, tmp_path, capsys):
+    whole, command = long_stream
+    state, first, second = tmp_path / "evening.safetensors", tmp_path / "first.wav", tmp_path / "second.flac"
+    command = [*command, "--fade", 1]  # which only the very beginning has
+    assert run(*command, "--duration", 4, "--save-state", state, "-o", first) == 0
+    assert f"wrote {first} and {state}" in capsys.readouterr().out
+    go_on = ["stream", "--state", state, "--model", tiny_folder]
+    assert run(*go_on, "--duration", 4, "--fade", 0, "-o", second) == 0
+    assert "seed" not in capsys.readouterr().out
+    assert soundfile.SoundFile(second).comment.endswith("from evening.safetensors")
+    one, two = (soundfile.read(path, dtype="int16")[0] for path in (first, second))
+    assert len(one) / RATE == pytest.approx(2 * 2.48, abs=0.2) and len(two) == 4 * RATE  # the last chunk is whole
+    assert np.array_equal(np.concatenate([one, two])[RATE:], whole[RATE : len(one) + len(two)])
+    kept = state.read_bytes()
+    changed = tmp_path / "changed.wav"
+    assert run(*go_on, "techno", "--then", "0:20", "rock", "--crossfade", 0, "--duration", 8, "-o", changed) == 0
+    assert state.read_bytes() == kept and soundfile.SoundFile(changed).comment.endswith("evening.safetensors: techno")
+    assert run(*go_on, "--then", 15, "rock", "--duration", 1, "--save-state", state, "--overwrite", "-o", changed) == 0
+    assert state.read_bytes() != kept
+
+
+@pytest.mark.parametrize("name", ["a.wav", "-"])
+def test_ctrl_c_ends_a_stream_within_one_pass_and_it_goes_on_to_the_bit(
+    name, long_stream, tiny_folder, tmp_path, monkeypatch, capsysbinary
+):
+    monkeypatch.chdir(tmp_path)
+    (whole, command), state, passes = long_stream, tmp_path / "state.safetensors", []
+
+    def pressed(*_):
+        passes.append(None)
+        if len(passes) == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        forward = DualPathDiffusionModel.forward
+        patch.setattr(DualPathDiffusionModel, "forward", lambda *a, **k: (pressed(), forward(*a, **k))[1])
+        assert run(*command, "--save-state", state, "-o", name) == 0
+    assert len(passes) == 4
+    out, _ = capsysbinary.readouterr()
+    if name == "-":
+        (tmp_path / "a.wav").write_bytes(out)
+    one = np.round(load_audio(tmp_path / "a.wav")[0].numpy() * 32768).astype(int)
+    assert len(one) > 0
+    assert run("stream", "--state", state, "--duration", 2, "--fade", 0, "--model", tiny_folder, "-o", "b.wav") == 0
+    two = soundfile.read(tmp_path / "b.wav", dtype="int16")[0]
+    assert np.array_equal(np.concatenate([one, two]), whole[: len(one) + len(two)])
+
+
+def test_ctrl_c_while_sound_is_written_waits_until_it_is(tiny_folder, tmp_path, monkeypatch):
+    fade, faded = audio.fade_, []
+
+    def pressed(*arguments):
+        faded.append(arguments)
+        if len(faded) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return fade(*arguments)
+
+    monkeypatch.setattr(audio, "fade_", pressed)
+    sound, state = tmp_path / "a.wav", tmp_path / "state.safetensors"
+    assert run("stream", "a waltz", *STREAM, "--save-state", state, "--model", tiny_folder, "-o", sound) == 0
+    assert StreamState.load(state).num_samples == soundfile.info(sound).frames > 0
+
+
+def test_no_state_is_written_over_unasked_nor_where_nothing_was_made(tiny_folder, tmp_path, monkeypatch, capsys):
+    state, other = tmp_path / "state.safetensors", ["--model", tiny_folder, "-o", tmp_path / "a.wav"]
+    state.write_bytes(b"mine")
+    check_mistake(capsys, ["stream", "a waltz", "--save-state", state, *other], "is there already; choose another name")
+    check_mistake(capsys, ["stream", "--state", state, *other], "is no stream that `StreamState.save` wrote")
+    assert state.read_bytes() == b"mine" and list(tmp_path.iterdir()) == [state]
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MeLoDyStreamPipeline, "_next_chunk", interrupted)
+    assert run("stream", "a waltz", "--save-state", state, "--overwrite", *other) == 130
+    assert state.read_bytes() == b"mine" and list(tmp_path.iterdir()) == [state]
+
+
 def test_inpaint_with_every_flag_changes_the_region_alone(tiny_folder, tmp_path, song, capsys):
     out, png = tmp_path / "filled.wav", tmp_path / "filled.png"
     flags = ["--start", 0.5, "--end", 0.75, "--extend", 1, "--prompt", "a waltz", "--steps", 1, "--guidance", 1]
@@ -269,6 +357,10 @@ MISTAKES = {
     ),
     "raw file": (["stream", "a waltz", "--raw", "-o", "a.wav"], "--raw is for -o -"),
     "nothing before": (["stream", "--audio-prompt", "a.wav", "--then", "3", "rock", "-o", "b.wav"], "--then needs a"),
+    "no such state": (["stream", "--state", "no.safetensors", "-o", "a.wav"], "there is no such file; `melody stream"),
+    "seed of a state": (["stream", "--state", "b", "--seed", "3", "-o", "a.wav"], "--seed must be left out with"),
+    "state's name": (["stream", "a", "--save-state", "a.wav", "-o", "a.wav"], "--save-state must end in .safetensors"),
+    "state's folder": (["stream", "a", "--save-state", "b/a.safetensors", "-o", "a.wav"], "there is no folder 'b'"),
     "then when": (["stream", "a waltz", "--then", "soon", "rock", "-o", "a.wav"], "must be a time"),
     "half a region": (["inpaint", "a.wav", "--start", "1", "-o", "b.wav"], "--start and --end belong together"),
     "no data command": (["data"], "required: command"),

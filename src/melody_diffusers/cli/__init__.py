@@ -17,6 +17,7 @@ FLAGS = {  # argument of a pipeline -> what says it here
     "audio_prompt_weight": "--audio-weight",
     "negative_prompt": "--negative-prompt",
     "crossfade_seconds": "--crossfade",
+    "state": "--state",
     "audio_duration": "--duration",
     "num_inference_steps": "--steps",
     "guidance_scale": "--guidance",
@@ -66,6 +67,8 @@ def _flag(argument: str) -> str:
     """What the command's user knows an argument by."""
     if numbered := re.fullmatch(r"prompt\[(\d+)\]", argument):
         return f"prompt {int(numbered[1]) + 1}"
+    if argument.startswith("state."):
+        return f"{argument.removeprefix('state.')} of --state"
     return FLAGS.get(argument, f"`{argument}`")
 
 

@@ -162,6 +162,10 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--audio-weight", type=float, help=share)
     command.add_argument("--duration", metavar="TIME", type=_seconds, help="of music (default: until it is stopped)")
     command.add_argument("--raw", action="store_true", help="with -o -: samples alone, 16-bit, without a WAV header")
+    what = "go on after what --save-state kept, to the bit; without a prompt, as it was"
+    command.add_argument("--state", type=Path, metavar="FILE", help=what)
+    what = "keep here, as .safetensors, from where it goes on; the last chunk is then whole, and nothing fades out"
+    command.add_argument("--save-state", type=Path, metavar="FILE", help=what)
     command.set_defaults(handler=stream, spectrogram=None, prompts=None, continuation=None, seconds=_seconds)
 
     kept = "What lies outside stays as it is, to the bit, at its own rate and with its own channels (.wav and .flac)."
