@@ -91,6 +91,19 @@ def test_the_plan_begins_as_that_of_a_piece(pipe):
     assert torch.equal(chunk.semantic_tokens, offline)
 
 
+@pytest.mark.parametrize(("prompt", "calls"), [("a waltz", 1), ([(0, "a waltz"), (0.6, "rock")], 2)])
+def test_the_first_window_is_planned_in_one_call_unless_the_prompt_changes(pipe, prompt, calls, monkeypatch):
+    plan, made = type(pipe.semantic_lm).generate_semantic_tokens, []
+
+    def counted(*arguments, **named):
+        made.append(plan(*arguments, **named))
+        return made[-1]
+
+    monkeypatch.setattr(type(pipe.semantic_lm), "generate_semantic_tokens", counted)
+    (chunk,) = take(pipe(prompt, crossfade_seconds=0, generator=seeded(), **QUICK), 1)
+    assert len(made) == calls and torch.equal(torch.cat(made, 1), chunk.semantic_tokens)
+
+
 def test_the_same_seed_streams_the_same_and_another_another(pipe):
     first, again, other = (sounds(take(pipe("a waltz", generator=seeded(s), **QUICK), 2)) for s in (1, 1, 2))
     assert equal(first, again) and not torch.equal(first[0], other[0])

@@ -425,12 +425,18 @@ class MeLoDyStreamPipeline(Stages):
         tokens, num_tokens = state.semantic_tokens, state.semantic_tokens.shape[1]
         first, stop = timebase.frame_to_token(planned), timebase.frame_to_token(start) + num_tokens
         at_once = timebase.frames_to_tokens(diagonal.chunk)
+        parts: list[tuple[int, torch.Tensor]] = []  # tokens to plan, and the prompt they follow, as MuLan tokens
         for position in range(first, stop, at_once):
             count = min(at_once, stop - position)
+            prompt = self.quantize_prompt(state.embedding_at((position + count / 2) / timebase.token_rate)[None])
+            if parts and torch.equal(prompt, parts[-1][1]):  # one call for both, so that no prefix is read twice
+                count += parts.pop()[0]
+            parts.append((count, prompt))
+        position = first
+        for count, prompt in parts:
             known = min(position, num_tokens - count)
-            seconds = (position + count / 2) / timebase.token_rate
             made = call.generate_semantic_tokens(
-                self.quantize_prompt(state.embedding_at(seconds)[None]),
+                prompt,
                 known + count,
                 known_tokens=F.pad(tokens[:, num_tokens - known :], (0, count)),
                 known=torch.arange(known + count) < known,
@@ -442,6 +448,7 @@ class MeLoDyStreamPipeline(Stages):
             if call._interrupt:
                 return None
             tokens = torch.cat([tokens, made[:, known:].cpu()], dim=1)[:, -num_tokens:]
+            position += count
 
         noise = call.prepare_latents(1, num_new, generator)
         calls = range(diagonal.calls_until(state.chunk) if state.chunk else 0, diagonal.calls_until(state.chunk + 1))
