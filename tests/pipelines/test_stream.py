@@ -196,6 +196,25 @@ def test_a_prompt_that_changes_is_heard_where_the_plan_was_not_yet_made(pipe):
     assert len(again.times) == 2  # what is past is forgotten
 
 
+def test_a_plan_continues_what_was_planned_for_nearly_the_same_prompt(pipe, monkeypatch):
+    monkeypatch.setattr(stream, "ALIKE", 1 - 1e-4)  # prompts of a model that has learned nothing are near each other
+    plan, read = type(pipe.semantic_lm).generate_semantic_tokens, []
+
+    def counted(lm, mulan_tokens, num_tokens, prefix_tokens=None, **named):
+        read.append(0 if prefix_tokens is None else prefix_tokens.shape[1])
+        return plan(lm, mulan_tokens, num_tokens, prefix_tokens, **named)
+
+    chunks = take(pipe("a waltz", generator=seeded(), **QUICK), 4)
+    monkeypatch.setattr(type(pipe.semantic_lm), "generate_semantic_tokens", counted)
+    for prompt, expected in {"a waltz": [24] * 5, "rock": [0, 8, 16, 24, 24]}.items():
+        read.clear()
+        take(pipe(prompt, state=chunks[-1].state, crossfade_seconds=0, output_type="pt"), 5)
+        assert read == expected
+    read.clear()
+    take(pipe("rock", state=chunks[-1].state, crossfade_seconds=30, output_type="pt"), 5)
+    assert min(read) > 0  # what goes over slowly goes on
+
+
 def test_a_timeline_goes_over_in_the_condition_along_the_great_circle(pipe):
     timeline = [(0, "a waltz"), (10, "rock"), (30, "techno")]
     (chunk,) = take(pipe(timeline, crossfade_seconds=4, **QUICK), 1)

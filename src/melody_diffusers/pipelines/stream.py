@@ -58,6 +58,7 @@ CEILING = 0.977
 FALL_SECONDS = 0.02  # in which the limiter's gain falls to what a chunk needs
 RECOVERY = 1.06  # by which it may rise from one chunk to the next, half a decibel
 MAX_SECONDS = 1e9
+ALIKE = 0.9  # cosine of two prompts from which on the plan for one continues that for the other
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -358,6 +359,20 @@ class MeLoDyStreamPipeline(Stages):
         """Frames that are planned before this chunk is made."""
         return 0 if chunk == 0 else self._window_start(diagonal, chunk - 1) + diagonal.window
 
+    def _tokens_to_continue(self, state: StreamState, position: int, count: int, step: int) -> int:
+        """Tokens of the plan before this position that the next `count` continue.
+
+        A language model that reads what was planned for another prompt goes on with that, whatever it is asked for. So
+        it reads as far back as the prompt was nearly the same, which is looked at every `step` tokens.
+        """
+        rate = self.timebase.token_rate
+        now = state.embedding_at((position + count / 2) / rate)
+        for alike in range(0, min(position, state.semantic_tokens.shape[1]), step):
+            then = state.embedding_at((position - alike - step / 2) / rate)
+            if torch.cosine_similarity(then, now, dim=0) < ALIKE:
+                return alike
+        return position
+
     def _first_state(self, request: StreamRequest) -> StreamState:
         """That of the request, or of a new stream, led along the request's prompts."""
         embeddings: Any = None  # (K, E), of the prompts that are given
@@ -434,7 +449,7 @@ class MeLoDyStreamPipeline(Stages):
             parts.append((count, prompt))
         position = first
         for count, prompt in parts:
-            known = min(position, num_tokens - count)
+            known = min(num_tokens - count, self._tokens_to_continue(state, position, count, at_once))
             made = call.generate_semantic_tokens(
                 prompt,
                 known + count,
