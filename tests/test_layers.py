@@ -30,6 +30,7 @@ LAYERS = {
     "training_utils": 3,
     "conversion_utils": 3,
     "lora_training": 4,
+    "midi": 4,
     "cli": 5,
     "__main__": 6,
 }
@@ -49,6 +50,7 @@ BY_UNIT = {  # and a unit besides: it is there for that, or an extra installs it
     "data": {"accelerate", "datasets", "filelock", "fsspec", "pyarrow"},
     "evaluation": {"basic_pitch", "librosa", "matplotlib", "mir_eval", "onnxruntime", "visqol"},
     "lora_training": {"peft", "safetensors"},
+    "midi": {"pretty_midi"},
     "models": {"triton"},
     "pipelines": {"safetensors"},
     "sound_files": {"av"},

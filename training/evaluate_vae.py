@@ -11,9 +11,8 @@ figure is left out. `--quick` asks no trained listener.
 import argparse
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -52,35 +51,11 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def written_notes(row: Mapping[str, Any], seconds: float, tunes_file: Path | None = None) -> np.ndarray | None:
-    """All pitched notes of a piece of synthetic/compose.py, (N, 3): start and end in seconds, MIDI pitch.
-
-    None where the composer makes another piece of the row's style and seed than it did when the data set was built.
-
-    `tunes_file` holds the tunes that its data set arranges.
-    """
-    sys.path.insert(0, str(Path(__file__).parent / "synthetic"))
-    from compose import compose
-    from ensembles import unseen_leads
-    from tunes import load
-
-    tunes = load(str(tunes_file)) if tunes_file is not None else ()
-    is_unseen = row["lead"] in unseen_leads(row["style"])
-    piece = compose(row["style"], row["seed"], seconds, is_unseen, tunes)
-    if any(getattr(piece.tags, name) != row[name] for name in ("lead", "bpm", "key", "mood", "instruments")):
-        return None
-    beat = 60 / piece.tags.bpm
-    notes = [
-        (note.start * beat, (note.start + note.length) * beat, note.pitch)
-        for track in piece.tracks
-        if track.role not in ("drums", "texture")
-        for note in track.notes
-    ]
-    return np.array(sorted(notes), float).reshape(-1, 3)
-
-
 def read_windows(data: Path, split: str, seconds: float, sample_rate: int) -> list[Window]:
     """All whole windows of the recordings."""
+    sys.path.insert(0, str(Path(__file__).parent / "synthetic"))
+    from score import written_notes
+
     paths = audio_paths(data)
     clips: list[Window] = []
     if paths:

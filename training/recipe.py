@@ -109,7 +109,7 @@ STAGES = (
           sets=f"data.folder={{encoded}} data.mulan_quantizer={{mulan_quantizer}} {OUT}"),
     Stage("pipeline", "assembly", "assemble_pipeline.py", writes="model_index.json", after=PARTS, folder="{model}",
           arguments="--stages {stages} --out {out} --lm_guidance_scale 5.0 --schedule uniform --steps 6 "
-                    "--guidance_interval 0 0.85"),
+                    "--prompt_guidance_scale 6.0 --guidance_interval 0 0.85"),
     Stage("judges", "judges", "train_judges.py", "judges", writes="accuracy.json", folder="outputs/judges",
           sets=f"data.folder={{synthetic}} {OUT}"),
     Stage("evaluation", "evaluation", "melody evaluate", writes="report.json", after=("judges",),

@@ -41,8 +41,8 @@ def test_written_notes_are_those_of_the_composer(monkeypatch) -> None:
     pytest.importorskip("scipy")
     monkeypatch.syspath_prepend(str(TRAINING / "synthetic"))
     from compose import compose
+    from score import written_notes
 
-    written_notes = runpy.run_path(str(TRAINING / "evaluate_vae.py"))["written_notes"]
     row = asdict(compose("waltz", 3, 20.0).tags)
     notes = written_notes(row, 20.0)
     assert notes.shape[1] == 3 and len(notes) > 40 and (np.diff(notes[:, 0]) >= 0).all()

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .midi import check_midi_output, write_notes
 from .pipeline import load_pipeline
 
 if TYPE_CHECKING:
@@ -32,8 +33,12 @@ def generate(args: argparse.Namespace) -> int:
     count = max(1, len(prompts)) * args.count
     if count > 1 and args.spectrogram is not None:
         raise ValueError(f"--spectrogram draws one piece of music; this makes {count}.")
+    if count > 1 and args.midi is not None:
+        raise ValueError(f"--midi writes the notes of one piece of music; this makes {count}.")
     outputs = _outputs(args.output, count)
     check_outputs(args, [*outputs, *([args.spectrogram] if args.spectrogram else [])], [args.audio_prompt])
+    if args.midi is not None:
+        check_midi_output(args, args.midi)
     seed = announce_seed(args)
     pipe, load_seconds = load("MeLoDyPipeline", args)
     from ..pipelines.plan import plan_of
@@ -57,7 +62,11 @@ def generate(args: argparse.Namespace) -> int:
         for row, piece in enumerate(pieces):
             comment = f"seed {seeds[row]}: {texts[row] if texts else f'like {args.audio_prompt}'}"
             plan = None if args.no_plan else plan_of(pipe, output, row)
-            write_piece(args, outputs[piece], output.audios[row].cpu(), pipe.sample_rate, comment, plan)
+            waveform = output.audios[row].cpu()
+            write_piece(args, outputs[piece], waveform, pipe.sample_rate, comment, plan)
+            if args.midi is not None:
+                tempo = {"prompt": texts[row] if texts else None, "bpm": args.bpm, "beats_per_bar": args.beats_per_bar}
+                tell(args, write_notes((pipe.sample_rate, waveform), args.midi, **tempo))
         summarise_pieces(args, output, pipe.sample_rate, seeds, seconds, load_seconds)
     return 0
 

@@ -10,6 +10,7 @@ from .. import MELODY_TINY, __version__
 from .data import build_data, encode_data
 from .lora import train_adapter
 from .measure import benchmark, evaluate
+from .midi import midi
 from .music import generate, inpaint
 from .plan import audit, edit, render, show
 from .stream import stream
@@ -129,6 +130,8 @@ def parser() -> argparse.ArgumentParser:
     asking.add_argument("--audio-weight", type=float, help=share)
     without = "do not write into the file what `melody plan render` needs to make it again"
     asking.add_argument("--no-plan", action="store_true", help=without)
+    heard = "write the notes that are heard in the result, too; needs the extra midi"
+    asking.add_argument("--midi", type=Path, metavar="MID", help=heard)
 
     command = commands.add_parser(
         "generate", parents=[model, sampling, asking], help="music from a text or a clip", epilog=EPILOG
@@ -138,7 +141,7 @@ def parser() -> argparse.ArgumentParser:
     )
     ways_to_end = "fade out at the end, or leave it cut off (default: fade)"
     command.add_argument("--ending", choices=["fade", "none"], default="fade", help=ways_to_end)
-    command.set_defaults(handler=generate, loop=False)
+    command.set_defaults(handler=generate, loop=False, bpm=None, beats_per_bar=4)
 
     command = commands.add_parser(
         "loop", parents=[model, drawing, asking], help="music whose end runs into its beginning", epilog=EPILOG
@@ -204,6 +207,15 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--plan-strength", type=float, default=0.0, help=what)
     command.add_argument("--prompt", help="what it should become (default: like itself)")
     command.set_defaults(handler=vary)
+
+    command = commands.add_parser("midi", help="the notes that are heard in a sound file, as a MIDI file")
+    command.add_argument("input", help="a sound file of any kind")
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help=".mid file to write")
+    what = "beats a minute, 20 to 400 (default: what the prompt in the file names, if it is heard; else what is heard)"
+    command.add_argument("--bpm", type=float, help=what)
+    command.add_argument("--beats-per-bar", type=_count, default=4, help="(default: 4)")
+    command.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
+    command.set_defaults(handler=midi)
 
     _add_plan(commands, place)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from melody_diffusers.audio import resample, save_audio
 
@@ -23,10 +24,13 @@ LISTENERS = {
     "visqol": (("visqol",), "pip install 'melody-diffusers[judges]'"),
     "notes": (
         ("basic_pitch", "onnxruntime", "mir_eval", "librosa", "resampy", "pretty_midi"),
-        "pip install 'melody-diffusers[judges]' && pip install --no-deps basic-pitch==0.4.0",
+        "pip install 'melody-diffusers[midi]' && pip install --no-deps basic-pitch==0.4.0",
     ),
 }
 """Name -> the packages it imports, and how to get them."""
+
+LEAD_SECONDS = 0.25  # of silence before a recording: an onset in its very first frames is not heard otherwise
+MIN_FRAMES = 5  # of 11.6 ms; by itself basic-pitch keeps 11, 128 ms, when a sixteenth at 120 bpm takes 125
 
 
 def has_listener(name: str) -> bool:
@@ -88,18 +92,43 @@ def heard_notes(waveform: torch.Tensor, *, sample_rate: int = 24000) -> list[np.
     Returns:
         B arrays (N, 3) in order of time: start and end in seconds, MIDI pitch.
     """
+    return [_notes(clip, sample_rate)[:, :3] for clip in waveform]
+
+
+def transcribe(waveform: torch.Tensor, *, sample_rate: int = 24000) -> np.ndarray:
+    """All notes that basic-pitch hears in one recording (1, T), where `heard_notes` leaves some out.
+
+    Down to 58 ms, less than half of what basic-pitch keeps by itself, and up to both ends of the recording. Each has an
+    onset of its own that the model hears. By itself basic-pitch also guesses onsets from what grows louder, and by that
+    may lose the clearest one of a recording; and it looks for notes without any, in a time that grows with the square
+    of the length. On the open data set neither raises F1.
+
+    Returns:
+        (N, 4) in order of time: start and end in seconds, MIDI pitch from 21 to 108, strength from 0 to 1.
+    """
+    seconds = waveform.shape[-1] / sample_rate
+    lead = round(LEAD_SECONDS * sample_rate)
+    # it counts 86 frames a second, of which there are 86.6, and drops what is then left at the end
+    padded = F.pad(waveform.float().cpu(), (lead, lead + waveform.shape[-1] // 100))
+    notes = _notes(padded, sample_rate, min_note_len=MIN_FRAMES, infer_onsets=False, melodia_trick=False)
+    notes[:, :2] = (notes[:, :2] - LEAD_SECONDS).clip(0, seconds)
+    return notes[notes[:, 0] < notes[:, 1]]
+
+
+def _notes(clip: torch.Tensor, sample_rate: int, **options: Any) -> np.ndarray:
+    """(N, 4) as in `transcribe` of a clip (1, T); `options` are of basic-pitch's `model_output_to_notes`."""
+    if not clip.any():  # of which it would divide 0 by 0
+        return np.zeros((0, 4))
     model = _basic_pitch()
     from basic_pitch.inference import run_inference
     from basic_pitch.note_creation import model_output_to_notes
 
-    heard = []
     with tempfile.TemporaryDirectory() as folder:
-        for clip in waveform:
-            path = Path(folder) / "clip.wav"  # it reads files alone
-            save_audio(path, clip.float().cpu(), sample_rate)
-            _, events = model_output_to_notes(run_inference(path, model), 0.5, 0.3, include_pitch_bends=False)
-            heard.append(np.array(sorted(event[:3] for event in events), float).reshape(-1, 3))
-    return heard
+        path = Path(folder) / "clip.wav"  # it reads files alone
+        save_audio(path, clip.float().cpu(), sample_rate)
+        output = run_inference(path, model)
+    _, events = model_output_to_notes(output, 0.5, 0.3, include_pitch_bends=False, **options)
+    return np.array(sorted(event[:4] for event in events), float).reshape(-1, 4)
 
 
 def notes_f1(estimated: np.ndarray, reference: np.ndarray) -> float:
