@@ -21,7 +21,7 @@ from datasets import Features, List, Value
 from transformers import BertTokenizerFast
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tiny import make_tiny_components
+from tiny import EMBEDDING_DIM, MULAN_CODEBOOKS, MULAN_CODES, make_tiny_components
 
 from melody_diffusers import MeLoDyPipeline
 from melody_diffusers.data.encode import ClipEncoder, encode_dataset
@@ -83,6 +83,9 @@ OVERRIDES = {
         "model.angle_embedding_size=8",
         "model.num_frames=100",
         "model.segment_length=16",
+        f"model.num_mulan_codebooks={MULAN_CODEBOOKS}",
+        f"model.mulan_codebook_size={MULAN_CODES}",
+        f"model.mulan_dim={EMBEDDING_DIM}",
         "data.num_tokens=50",
         "data.validation_windows=1",
     ],
@@ -127,7 +130,10 @@ def run_stage(workspace: Path, stage: str, output: Path | str, *settings: str) -
     """The stage's script; a run that stops early is no error."""
     data = {
         "semantic_lm": [f"data.folder={workspace / 'encoded'}"],
-        "dual_path": [f"data.folder={workspace / 'encoded'}"],
+        "dual_path": [
+            f"data.folder={workspace / 'encoded'}",
+            f"data.mulan_quantizer={workspace / 'pipeline' / 'mulan_quantizer'}",
+        ],
         "mulan": [f"data.folder={workspace / 'set'}", f"data.tokenizer={workspace / 'tokenizer'}"],
         "lora": [f"data.model={workspace / 'pipeline'}", f"data.prompts={workspace / 'prompts.yaml'}"],
     }.get(stage, [f"data.folder={workspace / 'set'}"])
