@@ -148,7 +148,9 @@ class _ByLibsndfile(SoundFile):
     def blocks(self, num_samples: int, start: int = 0, dtype: str = "float32") -> Iterator[np.ndarray]:
         if not self.is_exact:
             return super().blocks(num_samples, start, dtype)
-        self._parts[0].seek(min(start, self.frames or 0))
+        place = min(start, self.frames or 0)
+        if self._parts[0].tell() != place:  # a FLAC that is a header alone cannot be sought in
+            self._parts[0].seek(place)
         return self._all_blocks(num_samples, dtype)
 
     def _all_blocks(self, num_samples: int, dtype: str) -> Iterator[np.ndarray]:
