@@ -12,6 +12,7 @@ import re
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -119,12 +120,12 @@ def find_tempo(waveform: torch.Tensor, prompt: str | None = None) -> tuple[float
     return float(round(heard)) if is_whole else heard, "as heard"
 
 
-def _prompt_within(source: object) -> str | None:
+def _prompt_within(source: Any) -> str | None:
     """The prompt of the plan that a sound file holds, if it does."""
     try:
         if isinstance(source, (str, os.PathLike)):
             return MusicPlan.load(source).prompt
-        return MusicPlan.from_sound_file(source).prompt  # type: ignore[arg-type]
+        return MusicPlan.from_sound_file(source).prompt
     except PlanError:
         return None
 

@@ -163,6 +163,22 @@ def check_common(
     }
 
 
+def check_single(pipe: "Stages", audio: Any, what: str, **conditions: Any) -> tuple[Any, dict[str, Any]]:
+    """The one clip in `audio`, not yet read, and what it is to become, as by `check_conditions`: one of each.
+
+    Raises:
+        MeLoDyInputError: there are several; speaks of `audio` as `what`.
+    """
+    prompts = check_conditions(pipe, **conditions)
+    for name in ("prompt", "audio_prompt"):
+        if prompts[name] is not None and len(prompts[name]) != 1:
+            raise MeLoDyInputError(name, conditions[name], f"be one for the {what}", str(len(prompts[name])))
+    clips = split_clips(audio, pipe.sample_rate)
+    if len(clips) != 1:
+        raise MeLoDyInputError("audio", audio, f"be one {what}", str(len(clips)))
+    return clips[0], prompts
+
+
 def ending_seconds(duration: float) -> float:
     """How long a piece fades out at its end: two seconds, of more than twenty a tenth up to ten seconds, and of less
     than eight a quarter."""
@@ -379,20 +395,16 @@ class InpaintRequest(Request):
             raise MeLoDyInputError("negative_prompt", negative_prompt, allowed)
         extend_seconds = check_number("extend_seconds", extend_seconds, 0, MAX_SECONDS)
         prepend_seconds = check_number("prepend_seconds", prepend_seconds, 0, MAX_SECONDS)
-        prompts = check_conditions(
+        clip, prompts = check_single(
             pipe,
+            audio,
+            "recording",
             prompt=prompt,
             audio_prompt=audio_prompt,
             audio_prompt_sampling_rate=audio_prompt_sampling_rate,
             audio_prompt_weight=audio_prompt_weight,
         )
-        for name, value in (("prompt", prompt), ("audio_prompt", audio_prompt)):
-            if prompts[name] is not None and len(prompts[name]) != 1:
-                raise MeLoDyInputError(name, value, "be one for the recording", str(len(prompts[name])))
-        clips = split_clips(audio, pipe.sample_rate)
-        if len(clips) != 1:
-            raise MeLoDyInputError("audio", audio, "be one recording", str(len(clips)))
-        recording = check_recording(clips[0], audio_sampling_rate, pipe.sample_rate, MAX_SECONDS)
+        recording = check_recording(clip, audio_sampling_rate, pipe.sample_rate, MAX_SECONDS)
         runs, num_before, num_samples = runs_to_fill(regions, recording, prepend_seconds, extend_seconds)
         context, timebase = pipe.dual_path.config.num_frames, pipe.timebase
         windows = windows_around(runs, num_samples, recording.rate, timebase, context)

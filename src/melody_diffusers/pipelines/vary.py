@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 
 from ..audio import AudioInput, fade_
-from .checks import MeLoDyInputError, check_audio, check_number, check_tensor, names_others_arguments, split_clips
-from .conditions import Prompt, check_conditions
+from .checks import MeLoDyInputError, check_audio, check_number, check_tensor, names_others_arguments
+from .conditions import Prompt
 from .denoise import Continuation, Pass, plan_passes, window_and_chunk
-from .request import MAX_SECONDS, OutputType, Request, check_common
+from .request import MAX_SECONDS, OutputType, Request, check_common, check_single
 from .stages import MeLoDyPipelineOutput, Stages
 
 SPAN_SECONDS = 1.0  # of a plan that are written anew together
@@ -57,20 +57,16 @@ class VariationRequest(Request):
         fields = check_common(pipe, 1, negative_prompt=negative_prompt, **common)
         strength = check_number("strength", strength, 0, 1)
         plan_strength = check_number("plan_strength", plan_strength, 0, 1)
-        prompts = check_conditions(
+        clip, prompts = check_single(
             pipe,
+            audio,
+            "piece",
             prompt=prompt,
             audio_prompt=audio_prompt,
             audio_prompt_sampling_rate=audio_prompt_sampling_rate,
             audio_prompt_weight=audio_prompt_weight,
         )
-        for name, value in (("prompt", prompt), ("audio_prompt", audio_prompt)):
-            if prompts[name] is not None and len(prompts[name]) != 1:
-                raise MeLoDyInputError(name, value, "be one for the piece", str(len(prompts[name])))
-        clips = split_clips(audio, pipe.sample_rate)
-        if len(clips) != 1:
-            raise MeLoDyInputError("audio", audio, "be one piece", str(len(clips)))
-        recording = check_audio("audio", clips[0], audio_sampling_rate, pipe.sample_rate, MAX_SECONDS)
+        recording = check_audio("audio", clip, audio_sampling_rate, pipe.sample_rate, MAX_SECONDS)
         timebase = pipe.timebase
         num_frames = timebase.whole_token_frames(timebase.samples_to_frames(recording.shape[1]))
         if semantic_tokens is not None:
