@@ -387,6 +387,7 @@ MISTAKES_OF_THE_PIPELINE = {
     "crossfade": (["stream", "a waltz", "--crossfade", "2h"], "--crossfade must be a number from 0 to 3600"),
     "no clip": (["generate", "--audio-prompt", "none.wav"], "no audio file at none.wav"),
     "no recording": (["inpaint", "none.wav", "--extend", "1"], "no audio file at none.wav"),
+    "no piece": (["vary", "none.wav"], "no audio file at none.wav"),
     "too long": (["continue", __file__, "--before", "2h"], "--before must be a number from 0 to 3600"),
     "no sound": (["continue", __file__], "the recording must be an audio file that can be read"),
 }

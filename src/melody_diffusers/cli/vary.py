@@ -16,7 +16,7 @@ def vary(args: argparse.Namespace) -> int:
     pipe, load_seconds = load("MeLoDyVariationPipeline", args)
     try:
         plan = MusicPlan.load(args.input)
-    except PlanError:
+    except (PlanError, OSError):  # of a file that is not there the pipeline complains
         plan = None
     size, rate = pipe.semantic_lm.config.semantic_codebook_size, pipe.timebase.token_rate
     if plan is not None and (plan.codebook_size, plan.token_rate) != (size, rate):
