@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 
@@ -29,7 +30,12 @@ def start_two(script: Path, *arguments: str) -> list[subprocess.Popen]:
 def run_two(script: Path, *arguments: str, timeout: float = 200) -> list[str]:
     """What each of two processes prints that run `script` together on the CPU."""
     processes = start_two(script, *arguments)
-    outputs = [process.communicate(timeout=timeout) for process in processes]
+    try:
+        with ThreadPoolExecutor(2) as readers:  # both at once: one whose pipe is full waits, and the other for it
+            outputs = list(readers.map(lambda process: process.communicate(timeout=timeout), processes))
+    finally:
+        for process in processes:
+            process.kill()
     for process, (_, errors) in zip(processes, outputs):
         assert process.returncode == 0, errors
     return [output for output, _ in outputs]
