@@ -1,6 +1,7 @@
 """A style and a seed become a piece: tracks of notes, and tags that are true of them.
 
-Three pieces of ten are typical of their style; the others take lead, mood, ensemble, drums, density and register freely.
+Three pieces of ten are typical of their style; the others take lead, mood, ensemble, drums, density and register
+freely.
 Every pitched note is a degree of the piece's scale and every onset lies on its sixteenth grid (moved by the style's
 swing and at most 10 ms of human timing), so key, mode and tempo hold for every window of the piece.
 """
