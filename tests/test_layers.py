@@ -31,6 +31,7 @@ LAYERS = {
     "conversion_utils": 3,
     "lora_training": 4,
     "midi": 4,
+    "serving": 4,
     "cli": 5,
     "__main__": 6,
 }
@@ -40,7 +41,7 @@ THIRD_PARTY = {  # what a layer may import besides what the layers below it may
     2: {"diffusers", "transformers", "einops"},
     3: {"tqdm", "yaml"},
     4: set(),
-    5: {"PIL"},
+    5: {"PIL", "uvicorn"},
     6: set(),
 }
 BY_UNIT = {  # and a unit besides: it is there for that, or an extra installs it
@@ -53,6 +54,7 @@ BY_UNIT = {  # and a unit besides: it is there for that, or an extra installs it
     "midi": {"pretty_midi"},
     "models": {"triton"},
     "pipelines": {"safetensors"},
+    "serving": {"fastapi", "prometheus_client", "pydantic", "starlette"},
     "sound_files": {"av"},
     "spectra": {"transformers"},
     "training_utils": {"accelerate", "psutil", "pydantic", "safetensors"},

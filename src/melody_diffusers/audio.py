@@ -42,6 +42,7 @@ BLOCK_SAMPLES = 1 << 18  # that a decoder is asked for, or an encoder is given, 
 MAX_CHANNELS = 8
 MAX_PEAK = 16.0  # 24 dB above full scale, which is more than any mixing desk leaves
 LOSSY_LEVEL = 0.2  # of libsndfile, from 0 for the best sound to 1 for the smallest files
+UNKNOWN_BYTES = 0xFFFFFFFF  # in the header of a WAV whose end is not known
 MAX_WAV_BYTES = 4_000_000_000  # of sound; what is longer is written as RF64
 _BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64}
 _SCALES = {torch.uint8: 128.0, torch.int8: 128.0, torch.int16: 32768.0, torch.int32: 2147483648.0}
@@ -439,6 +440,15 @@ def pcm16(waveform: Tensor) -> np.ndarray:
     """(C, T) as 16-bit samples (T, C), little-endian: the inverse of reading."""
     samples = np.round(waveform.numpy().T * 32768.0)
     return np.ascontiguousarray(np.clip(samples, -32768, 32767).astype("<i2"))
+
+
+def wav_header(sample_rate: int, num_samples: int | None = None) -> bytes:
+    """The header of a mono WAV of 16-bit samples that follow; it leaves the end open without their number."""
+    size = UNKNOWN_BYTES if num_samples is None else min(2 * num_samples, UNKNOWN_BYTES - 36)
+    header = b"RIFF" + min(size + 36, UNKNOWN_BYTES).to_bytes(4, "little") + b"WAVEfmt "
+    numbers_and_widths = ((16, 4), (1, 2), (1, 2), (sample_rate, 4), (2 * sample_rate, 4), (2, 2), (16, 2))
+    header += b"".join(number.to_bytes(width, "little") for number, width in numbers_and_widths)
+    return header + b"data" + size.to_bytes(4, "little")
 
 
 def to_mono(waveform: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""The `melody` command: generate, loop, inpaint, continue, vary, stream, midi, plan, data, lora, benchmark, evaluate.
+"""The `melody` command: generate, loop, inpaint, continue, vary, stream, midi, plan, serve, data, lora, benchmark and
+evaluate.
 
 Heavy imports stay inside the handlers, so that help and a mistyped argument answer at once. Whatever goes wrong ends in
 one line on stderr, which speaks of the command's own flags.

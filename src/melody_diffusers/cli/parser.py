@@ -13,6 +13,7 @@ from .measure import benchmark, evaluate
 from .midi import midi
 from .music import generate, inpaint
 from .plan import audit, edit, render, show
+from .serve import serve
 from .stream import stream
 from .vary import vary
 
@@ -261,6 +262,16 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--window-stride-seconds", type=float, default=2.5, help="between them (default: 2.5)")
     command.add_argument("--tag-lists", type=int, default=0, help="of a clip's tags, beside captions (default: 0)")
     command.set_defaults(handler=encode_data, dtype="float32")
+
+    command = commands.add_parser("serve", parents=[place], help="a page and an API for others to make music with")
+    command.add_argument(
+        "--host", default="127.0.0.1", help="address to listen at; others than this machine's own need MELODY_TOKEN"
+    )
+    command.add_argument("--port", type=_count, default=8024, help="(default: 8024)")
+    command.add_argument("--dtype", choices=dtypes, default="float32", help=how)
+    what = "LoRA adapter to play with, of which :0.5 takes half; may be repeated"
+    command.add_argument("--lora", action="append", default=[], metavar="FOLDER[:SCALE]", help=what)
+    command.set_defaults(handler=serve)
 
     lora = commands.add_parser("lora", help="train an adapter").add_subparsers(metavar="command", required=True)
     command = lora.add_parser("train", help="a folder of recordings to an adapter; the same command again goes on")

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import torch
 
 Add = Callable[["torch.Tensor"], None]
-UNKNOWN_BYTES = 0xFFFFFFFF  # in the header of a WAV whose end is not known
 STATE_SUFFIX = ".safetensors"
 
 
@@ -159,15 +158,11 @@ def _file(args: argparse.Namespace, rate: int, comment: str) -> contextlib.Abstr
 @contextlib.contextmanager
 def _pipe(args: argparse.Namespace, rate: int, num_samples: int | None) -> Iterator[Add]:
     """16-bit samples to the standard output, as they come, after the header of a WAV unless they are to be raw."""
-    from ..audio import pcm16
+    from ..audio import pcm16, wav_header
 
     file = sys.stdout.buffer
     if not args.raw:
-        size = UNKNOWN_BYTES if num_samples is None else min(2 * num_samples, UNKNOWN_BYTES - 36)
-        file.write(b"RIFF" + min(size + 36, UNKNOWN_BYTES).to_bytes(4, "little") + b"WAVEfmt ")
-        for number, width in ((16, 4), (1, 2), (1, 2), (rate, 4), (2 * rate, 4), (2, 2), (16, 2)):
-            file.write(number.to_bytes(width, "little"))
-        file.write(b"data" + size.to_bytes(4, "little"))
+        file.write(wav_header(rate, num_samples))
 
     def add(waveform: "torch.Tensor") -> None:
         file.write(pcm16(waveform).tobytes())

@@ -14,6 +14,7 @@ from diffusers.utils import logging
 
 from ..hf.lora import base_digest
 from ..plans import MusicPlan, PlanError, shown
+from .request import GenerationRequest
 from .stages import MeLoDyPipelineOutput, Stages
 from .text_to_music import MeLoDyPipeline
 
@@ -69,6 +70,24 @@ def plan_of(pipe: MeLoDyPipeline, output: MeLoDyPipelineOutput, row: int = 0) ->
     )
 
 
+def draw_plan(pipe: MeLoDyPipeline, request: GenerationRequest) -> MusicPlan:
+    """The plan of one piece that is not rendered: `render_plan` gives the sound that the pipeline makes of the request.
+
+    Raises:
+        ValueError: the request is of several pieces.
+    """
+    if request.batch_size != 1:
+        raise ValueError(f"`request` must be of one piece; got {request.batch_size}.")
+    pipe._interrupt = False
+    mulan_tokens, semantic_tokens = pipe.plan(request)
+    output = MeLoDyPipelineOutput(
+        audios=torch.zeros(1, 1, 0), gains=None, semantic_tokens=semantic_tokens, mulan_tokens=mulan_tokens
+    )
+    output.asked = request.record()
+    pipe.maybe_free_model_hooks()
+    return plan_of(pipe, output)
+
+
 def render_plan(
     pipe: MeLoDyPipeline, plan: MusicPlan, generator: torch.Generator | None = None, **arguments: Any
 ) -> MeLoDyPipelineOutput:
@@ -83,19 +102,13 @@ def render_plan(
         PlanError: the plan has other tokens than this pipeline.
         MeLoDyInputError: as when the pipeline is called.
     """
-    codebook_size = pipe.semantic_lm.config.semantic_codebook_size
-    if (plan.codebook_size, plan.token_rate) != (codebook_size, pipe.timebase.token_rate):
-        raise PlanError(
-            f"A plan for this pipeline must have {pipe.timebase.token_rate} tokens a second below {codebook_size}; got "
-            f"{plan.token_rate} below {plan.codebook_size}. Load the model it was made with: {shown(plan.model)!r}."
-        )
+    check_plan(pipe, plan)
+    codebook_size = plan.codebook_size
     for difference in differences(pipe, plan):
         logger.warning(difference)
     if generator is None and plan.seed is not None:
         generator = torch.Generator().manual_seed(plan.seed)
-        remaining = plan.drawn_tokens * codebook_size
-        while remaining > 0:
-            remaining -= torch.rand(min(remaining, DRAWS_AT_ONCE), generator=generator).numel()
+        skip_draws(generator, plan.drawn_tokens * codebook_size)
     rendering = {"ending": None, **plan.rendering}  # which plans of earlier versions do not name
     if (scale := rendering.pop("adapter_scale", None)) is not None:
         rendering["attention_kwargs"] = {"scale": scale}
@@ -103,6 +116,22 @@ def render_plan(
     if plan.mulan_tokens is not None and not {"prompt", "audio_prompt"} & set(arguments):
         fixed["mulan_tokens"] = [list(plan.mulan_tokens)]
     return pipe(**(fixed | rendering | arguments))
+
+
+def check_plan(pipe: Stages, plan: MusicPlan) -> None:
+    """A PlanError unless the plan has this pipeline's tokens."""
+    codebook_size = pipe.semantic_lm.config.semantic_codebook_size
+    if (plan.codebook_size, plan.token_rate) != (codebook_size, pipe.timebase.token_rate):
+        raise PlanError(
+            f"A plan for this pipeline must have {pipe.timebase.token_rate} tokens a second below {codebook_size}; got "
+            f"{plan.token_rate} below {plan.codebook_size}. Load the model it was made with: {shown(plan.model)!r}."
+        )
+
+
+def skip_draws(generator: torch.Generator, count: int) -> None:
+    """Leaves the generator as it is after the language model drew `count` uniform numbers from it."""
+    while count > 0:
+        count -= torch.rand(min(count, DRAWS_AT_ONCE), generator=generator).numel()
 
 
 def differences(pipe: MeLoDyPipeline, plan: MusicPlan) -> list[str]:

@@ -126,29 +126,9 @@ class MeLoDyPipeline(Stages):
         arguments = {name: value for name, value in locals().items() if name != "self"}
         request = GenerationRequest.check(self, **arguments)
         self._interrupt = False
-        mulan_tokens, semantic_tokens = request.mulan_tokens, request.semantic_tokens
-        if request.prompt is not None or request.audio_prompt is not None:
-            mulan_tokens = self.encode_prompt(request.prompt, request.audio_prompt, request.audio_prompt_weight)
-        if mulan_tokens is not None:
-            mulan_tokens = mulan_tokens.repeat_interleave(request.batch_size // len(mulan_tokens), 0)
-        num_tokens = self.timebase.frames_to_tokens(request.num_frames)
-        is_open = request.loop and semantic_tokens is None
-        if semantic_tokens is None:
-            semantic_tokens = self.generate_semantic_tokens(
-                mulan_tokens,
-                num_tokens + (self.timebase.token_rate if is_open else 0),
-                sampling=request.sampling,
-                generator=request.generator,
-                callback_on_token_end=request.callback_on_token_end,
-                negative_tokens=self.encode_negative(request),
-            )
-        else:
-            semantic_tokens = semantic_tokens.repeat_interleave(request.num_waveforms_per_prompt, 0)
+        mulan_tokens, semantic_tokens = self.plan(request)
         if self._interrupt:
             return self._output(request, self._nothing(request), None, semantic_tokens, mulan_tokens)
-        if is_open:
-            window = self.timebase.frames_to_tokens(self.dual_path.config.num_frames)
-            semantic_tokens = close_plan(self.semantic_lm, mulan_tokens, semantic_tokens, num_tokens, window)
         latents = request.latents
         if latents is None:
             latents = self.prepare_latents(request.batch_size, request.num_frames, request.generator)
@@ -170,3 +150,28 @@ class MeLoDyPipeline(Stages):
         audios, gains = self.decode_latents(latents, request.num_samples, request.loop)
         audios = fade_(audios, request.fade_samples, request.ending_samples)
         return self._output(request, audios, gains, semantic_tokens, mulan_tokens)
+
+    @torch.no_grad()
+    def plan(self, request: GenerationRequest) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """MuLan tokens (B, N), or None without a prompt, and the plan (B, S): what is given of both, and what is not,
+        made. When it is interrupted, the plan as far as it is."""
+        mulan_tokens, semantic_tokens = request.mulan_tokens, request.semantic_tokens
+        if request.prompt is not None or request.audio_prompt is not None:
+            mulan_tokens = self.encode_prompt(request.prompt, request.audio_prompt, request.audio_prompt_weight)
+        if mulan_tokens is not None:
+            mulan_tokens = mulan_tokens.repeat_interleave(request.batch_size // len(mulan_tokens), 0)
+        if semantic_tokens is not None:
+            return mulan_tokens, semantic_tokens.repeat_interleave(request.num_waveforms_per_prompt, 0)
+        num_tokens = self.timebase.frames_to_tokens(request.num_frames)
+        semantic_tokens = self.generate_semantic_tokens(
+            mulan_tokens,
+            num_tokens + (self.timebase.token_rate if request.loop else 0),
+            sampling=request.sampling,
+            generator=request.generator,
+            callback_on_token_end=request.callback_on_token_end,
+            negative_tokens=self.encode_negative(request),
+        )
+        if request.loop and not self._interrupt:
+            window = self.timebase.frames_to_tokens(self.dual_path.config.num_frames)
+            semantic_tokens = close_plan(self.semantic_lm, mulan_tokens, semantic_tokens, num_tokens, window)
+        return mulan_tokens, semantic_tokens

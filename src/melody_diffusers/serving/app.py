@@ -1,0 +1,311 @@
+"""The endpoints of `melody serve`."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Form, Request, Response, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.security import HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.exceptions import HTTPException
+
+from .. import __version__
+from ..pipelines.checks import MeLoDyInputError
+from ..pipelines.text_to_music import MeLoDyPipeline
+from ..plans import MusicPlan, PlanError
+from .engine import Counted, Engine
+from .guard import Guard
+from .queue import Job, Limits, Overdue, Queue, Stopped
+from .requests import (
+    MEDIA_TYPES,
+    ApiError,
+    Edit,
+    Error,
+    GenerateRequest,
+    Health,
+    Knowledge,
+    Model,
+    Models,
+    PlanRequest,
+    RenderRequest,
+    SpeechRequest,
+    StreamChange,
+    StreamInfo,
+    told,
+    told_fields,
+)
+
+logger = logging.getLogger(__name__)
+HERE = Path(__file__).parent
+PAGE = HERE / "page"
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Error, "description": what}
+    for status, what in {
+        401: "no token, or a wrong one",
+        403: "a foreign page asks",
+        408: "the body came too slowly",
+        413: "the body is too long",
+        422: "an argument is not as it must be",
+        429: "the queue is full",
+        500: "the music could not be made",
+        503: "the deadline has passed",
+    }.items()
+}
+SOUND: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "sound",
+        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in {*MEDIA_TYPES.values()}},
+        "headers": {"X-Seed": {"description": "that makes it again", "schema": {"type": "string"}}},
+    }
+}
+
+NO_STREAM: dict[int | str, dict[str, Any]] = {404: {"model": Error, "description": "there is no such stream"}}
+NOT_LIVE: dict[int | str, dict[str, Any]] = {409: {"model": Error, "description": "the stream is not a live one"}}
+
+
+def create_app(pipe: MeLoDyPipeline, token: str | None = None, limits: Limits | None = None) -> FastAPI:
+    """The app: the API under /v1, /health, /metrics, and the page at /.
+
+    Args:
+        pipe: on its device; its other pipelines share its components.
+        token: that requests under /v1 and for /metrics must bear. None: the app answers this machine alone, and no
+            page of another site.
+        limits: what is accepted.
+    """
+    limits = limits or Limits()
+    queue, engine = Queue(limits), Engine(pipe, limits)
+    streams: dict[str, Job] = {}
+    name = pipe._base_name()
+    known = Knowledge(**json.loads((HERE / "knows.json").read_text()).get(name, {}))
+    registry = CollectorRegistry()
+    registry.register(Counted(queue, engine))
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        queue.close()
+
+    app = FastAPI(
+        title="melody serve",
+        version=__version__,
+        docs_url=None,  # which would be fetched from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+        dependencies=[] if token is None else [Depends(HTTPBearer(auto_error=False))],
+    )
+    app.state.queue, app.state.engine = queue, engine
+    app.add_middleware(Guard, queue=queue, limits=limits, token=token)
+
+    @app.exception_handler(ApiError)
+    async def on_api_error(request: Request, error: ApiError) -> Response:
+        content = {"code": error.code, "argument": error.argument, "message": error.message}
+        return JSONResponse(content, error.status)
+
+    @app.exception_handler(RequestValidationError)
+    async def on_fields(request: Request, error: RequestValidationError) -> Response:
+        return await on_api_error(request, told_fields(list(error.errors())))
+
+    @app.exception_handler(MeLoDyInputError)
+    @app.exception_handler(PlanError)
+    async def on_input_error(request: Request, error: Exception) -> Response:
+        return await on_api_error(request, told(error))
+
+    @app.exception_handler(HTTPException)
+    async def on_http_error(request: Request, error: HTTPException) -> Response:
+        code = {404: "not_found", 405: "not_allowed"}.get(error.status_code, "invalid_request")
+        message = {404: "There is nothing here. GET /openapi.json lists what there is."}.get(
+            error.status_code, str(error.detail)
+        )
+        response = await on_api_error(request, ApiError(error.status_code, code, None, message))
+        response.headers.update(error.headers or {})
+        return response
+
+    @app.exception_handler(Exception)
+    async def on_fault(request: Request, error: Exception) -> Response:
+        return await on_api_error(request, told(error))
+
+    async def answered(job: Job, request: Request) -> AsyncGenerator[Any, None]:
+        """The parts of a job, which is stopped when this ends early or the client leaves before the first."""
+        queue.add(job)
+        parts = job.parts(limits.deadline_seconds)
+        try:
+            first = asyncio.ensure_future(anext(parts))
+            gone = asyncio.ensure_future(_disconnected(request))
+            await asyncio.wait({first, gone}, return_when=asyncio.FIRST_COMPLETED)
+            gone.cancel()
+            if not first.done():
+                first.cancel()
+                raise Stopped
+            yield first.result()
+            async for part in parts:
+                yield part
+        except Overdue:
+            message = f"The music was not there within {limits.deadline_seconds:g} s. Ask for less, or try again later."
+            raise ApiError(503, "overdue", None, message) from None
+        except Stopped:
+            raise ApiError(499, "stopped", None, "The request was stopped.") from None
+        except (ApiError, GeneratorExit, asyncio.CancelledError):
+            raise
+        except (MeLoDyInputError, PlanError) as error:
+            raise told(error) from None
+        except Exception as error:
+            logger.exception("a job failed")
+            raise told(error) from None
+        finally:
+            queue.stop(job)
+
+    async def whole(job: Job, request: Request, headers: dict[str, str]) -> Response:
+        async for part in answered(job, request):
+            return Response(part, media_type=MEDIA_TYPES[job.arguments["format"]], headers=headers)
+        raise ApiError(499, "stopped", None, "The request was stopped.")
+
+    async def streamed(job: Job, request: Request, headers: dict[str, str]) -> Response:
+        stream_id = headers["X-Stream-Id"]
+        parts = answered(job, request)
+        first = await anext(parts)
+        streams[stream_id] = job
+
+        async def body() -> AsyncIterator[bytes]:
+            try:
+                yield first
+                async for part in parts:
+                    yield part
+            except ApiError as error:
+                if error.code != "stopped":  # too late for another answer: the connection breaks off
+                    raise
+            finally:
+                streams.pop(stream_id, None)
+                await parts.aclose()
+
+        return StreamingResponse(body(), media_type=MEDIA_TYPES[job.arguments["format"]], headers=headers)
+
+    @app.post("/v1/audio/generate", responses=SOUND | REFUSALS, response_class=Response)
+    async def generate(body: GenerateRequest, request: Request) -> Response:
+        """A piece of music as a file that holds its plan, or as a stream."""
+        seed = secrets.randbelow(2**31) if body.seed is None else body.seed
+        job = engine.job(body, seed, _client(request), name)
+        headers = {"X-Seed": str(seed), "X-Sample-Rate": str(pipe.sample_rate)}
+        if not body.stream:
+            return await whole(job, request, headers)
+        return await streamed(job, request, headers | {"X-Stream-Id": secrets.token_urlsafe(12)})
+
+    @app.post("/v1/audio/speech", responses=SOUND | REFUSALS, response_class=Response)
+    async def speech(body: SpeechRequest, request: Request) -> Response:
+        """`/v1/audio/generate` for OpenAI's clients: `input` is the prompt, `voice` and `model` change nothing."""
+        return await generate(body.model_copy(update={"model": None}), request)
+
+    @app.post("/v1/audio/plan", responses=REFUSALS)
+    async def plan(body: PlanRequest, request: Request) -> dict[str, Any]:
+        """The plan of a piece, not rendered: what /v1/audio/plan/render makes the piece of."""
+        seed = secrets.randbelow(2**31) if body.seed is None else body.seed
+        async for made in answered(engine.plan_job(body, seed, _client(request), name), request):
+            return json.loads(made.to_text())
+        raise ApiError(499, "stopped", None, "The request was stopped.")
+
+    @app.post("/v1/audio/plan/render", responses=SOUND | REFUSALS, response_class=Response)
+    async def render(body: RenderRequest, request: Request) -> Response:
+        """A plan as sound: as it was, or with other steps, guidance or noise."""
+        job = engine.render_job(body, _client(request))
+        return await whole(job, request, {"X-Seed": str(job.arguments["plan"].seed)})
+
+    @app.post("/v1/audio/plan/read", responses=REFUSALS)
+    async def read_plan(audio: UploadFile) -> dict[str, Any]:
+        """The plan that a sound file holds."""
+        found = MusicPlan.from_sound_file(await audio.read())
+        return json.loads(found.to_text())
+
+    @app.post("/v1/audio/edits", responses=SOUND | REFUSALS, response_class=Response)
+    async def edits(form: Annotated[Edit, Form()], request: Request) -> Response:
+        """A recording with a region made anew, continued, looped or varied."""
+        seed = secrets.randbelow(2**31) if form.seed is None else form.seed
+        job = await asyncio.to_thread(engine.edit_job, form, await form.audio.read(), seed, _client(request))
+        return await whole(job, request, {"X-Seed": str(seed)})
+
+    def live(stream_id: str) -> Job:
+        if stream_id not in streams:
+            raise ApiError(404, "not_found", "stream_id", "There is no such stream; it may have ended.")
+        return streams[stream_id]
+
+    def info(stream_id: str, job: Job) -> StreamInfo:
+        return StreamInfo(
+            id=stream_id, made_seconds=job.arguments["made_seconds"], input=job.arguments["call"]["prompt"]
+        )
+
+    @app.get("/v1/audio/streams/{stream_id}", responses=NO_STREAM | REFUSALS)
+    async def look_at_stream(stream_id: str) -> StreamInfo:
+        """How far a stream is."""
+        return info(stream_id, live(stream_id))
+
+    @app.post("/v1/audio/streams/{stream_id}", responses=NO_STREAM | NOT_LIVE | REFUSALS)
+    async def change_stream(stream_id: str, body: StreamChange) -> StreamInfo:
+        """Another prompt for a live stream: heard about ten seconds on, for the plan runs ahead."""
+        job = live(stream_id)
+        if "next" not in job.arguments:
+            message = "A piece of a given length keeps its prompt. Ask for a live one: leave out `audio_length`."
+            raise ApiError(409, "not_live", "stream_id", message)
+        job.arguments["next"] = body.input, body.crossfade
+        job.arguments["call"]["prompt"] = body.input
+        return info(stream_id, job)
+
+    @app.delete("/v1/audio/streams/{stream_id}", responses=NO_STREAM | REFUSALS)
+    async def stop_stream(stream_id: str) -> StreamInfo:
+        """Ends a stream before the next pass of a network. So does closing its connection."""
+        job = live(stream_id)
+        queue.stop(job)
+        return info(stream_id, job)
+
+    @app.get("/v1/models", responses=REFUSALS)
+    async def models() -> Models:
+        """The model that is served."""
+        return Models(data=[Model(id=name)])
+
+    @app.get("/v1/prompts", responses=REFUSALS)
+    async def prompts() -> Knowledge:
+        """Words that the model knows, to suggest prompts with."""
+        return known
+
+    @app.get("/health")
+    async def health() -> Health:
+        """Whether it works, how many requests wait, and how fast this machine is."""
+        return Health(
+            model=name,
+            device=str(pipe.device),
+            sample_rate=pipe.sample_rate,
+            waiting=queue.num_waiting,
+            running=queue.num_running,
+            speed=None if engine.speed is None else round(engine.speed, 2),
+        )
+
+    @app.get("/metrics", response_class=PlainTextResponse, responses=REFUSALS)
+    async def metrics() -> Response:
+        """Counters in Prometheus's text format."""
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    for file in PAGE.rglob("*"):
+        if file.is_file():
+            place = file.relative_to(PAGE).as_posix()
+            app.add_route(f"/{'' if place == 'index.html' else place}", _page(file), include_in_schema=False)
+    return app
+
+
+def _page(file: Path) -> Callable[[Request], Response]:
+    def send(_: Request) -> Response:
+        return FileResponse(file, headers={"cache-control": "no-cache"})
+
+    return send
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        await asyncio.sleep(0)
+
+
+def _client(request: Request) -> str:
+    return request.client.host if request.client else ""
