@@ -33,6 +33,15 @@ def make_attentive(components: dict[str, Any]) -> dict[str, Any]:
     return components
 
 
+@torch.no_grad()
+def make_quiet(components: dict[str, Any]) -> dict[str, Any]:
+    """The same, with sound that stays within full scale, so that no limiter acts."""
+    decoder = components["vae"].decoder
+    decoder.magnitude.bias -= 2.0
+    decoder.linear.weight.mul_(0.1)
+    return components
+
+
 def make_hearing(dual_path: DualPathDiffusionModel, **sizes: Any) -> DualPathDiffusionModel:
     """A model like `dual_path` that hears the prompt as well, with random weights."""
     mulan = dict(num_mulan_codebooks=MULAN_CODEBOOKS, mulan_codebook_size=MULAN_CODES, mulan_dim=EMBEDDING_DIM)

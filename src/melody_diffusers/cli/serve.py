@@ -31,6 +31,7 @@ def serve(args: argparse.Namespace) -> int:
         port=args.port,
         log_level="warning",
         server_header=False,
+        limit_concurrency=256,
         h11_max_incomplete_event_size=1 << 16,
         timeout_graceful_shutdown=3,
     )

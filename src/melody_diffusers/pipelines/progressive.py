@@ -18,7 +18,7 @@ from .denoise import Pass, plan_passes, window_and_chunk
 from .plan import skip_draws
 from .request import GenerationRequest
 from .stages import require_finite
-from .stream import FALL_SECONDS, limit_chunk
+from .stream import CEILING, FALL_SECONDS, limit_chunk
 from .text_to_music import MeLoDyPipeline
 
 
@@ -75,7 +75,7 @@ def play(pipe: MeLoDyPipeline, request: GenerationRequest) -> Iterator[torch.Ten
 
     step = -(-timebase.frames_to_tokens(pipe.dual_path.config.num_frames) // pipe.dual_path.config.num_chunks)
     tokens = torch.zeros(1, 0, dtype=torch.long, device=device)
-    fall = torch.hann_window(2 * request.ending_samples)[request.ending_samples :]
+    fall = torch.hann_window(2 * request.ending_samples)[: request.ending_samples].flip(0)
     memory, decoded, sent, gain = None, 0, 0, 1.0
     for some, done in _by_chunk(passes, num_frames):
         needed = timebase.frame_to_token(some[-1].start) + timebase.frames_to_tokens(window)
@@ -110,9 +110,10 @@ def play(pipe: MeLoDyPipeline, request: GenerationRequest) -> Iterator[torch.Ten
         else:  # as the pipeline decodes it, for the end has nothing ahead
             sound = pipe.decode_unlimited(latents, request.num_samples)[0, :, sent:]
         decoded = done
-        sound, gain = limit_chunk(
-            sound[:, : request.num_samples - sent], gain, timebase.seconds_to_samples(FALL_SECONDS)
-        )
+        sound = sound[:, : request.num_samples - sent]
+        if sent == 0:  # with the gain that it needs throughout; a piece of one part is then limited as a whole
+            gain = CEILING / max(float(sound.abs().amax()), CEILING)
+        sound, gain = limit_chunk(sound, gain, timebase.seconds_to_samples(FALL_SECONDS))
         sound = sound.cpu()
         if sent == 0:
             fade_(sound, request.fade_samples, 0)

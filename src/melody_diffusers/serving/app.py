@@ -17,7 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from starlette.exceptions import HTTPException
 
 from .. import __version__
-from ..pipelines.checks import MeLoDyInputError
+from ..pipelines.checks import MeLoDyInputError, check_prompt
 from ..pipelines.text_to_music import MeLoDyPipeline
 from ..plans import MusicPlan, PlanError
 from .engine import Counted, Engine
@@ -250,6 +250,7 @@ def create_app(pipe: MeLoDyPipeline, token: str | None = None, limits: Limits | 
         if "next" not in job.arguments:
             message = "A piece of a given length keeps its prompt. Ask for a live one: leave out `audio_length`."
             raise ApiError(409, "not_live", "stream_id", message)
+        check_prompt(body.input)
         job.arguments["next"] = body.input, body.crossfade
         job.arguments["call"]["prompt"] = body.input
         return info(stream_id, job)
