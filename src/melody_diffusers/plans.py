@@ -239,7 +239,8 @@ class MusicPlan:
             try:
                 comment = read_comment(source)
             except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError) as error:
-                raise PlanError(f"It is no plan, and no sound file that can be read: {shown(str(error))}") from None
+                reason = shown(str(getattr(error, "error_string", error)))
+                raise PlanError(f"It is no plan, and no sound file that can be read: {reason}") from None
             text = comment.rstrip("\0\r\n ").rpartition("\n")[2]
             if not text.startswith("{"):
                 raise PlanError(
