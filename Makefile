@@ -6,6 +6,7 @@ PIP_ARGS ?=
 PROMPT   ?= a slow solo piano piece
 DURATION ?= 10
 SEED     ?=
+PORT     ?= 8024
 JOBS     ?= 2
 MINUTES  ?=
 BUDGET   ?= 9.5
@@ -21,7 +22,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -c c
 
 export PROMPT # reaches the shell as it was typed, quotes and all
 
-.PHONY: help music test test-slow gpu gpu-wheels benchmark check lint format tiny model clean
+.PHONY: help music page test test-slow gpu gpu-wheels benchmark check lint format tiny model clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -29,6 +30,9 @@ help: ## this list
 
 music: $(VENV)/installed ## music.wav and its spectrogram music.png for PROMPT="..." (DURATION=10, SEED=...)
 	@$(BIN)/melody generate "$$PROMPT" --duration $(DURATION) $(if $(SEED),--seed $(SEED)) -o music.wav --spectrogram music.png
+
+page: $(VENV)/installed-serve ## a page to make music with, at http://127.0.0.1:8024 (PORT=...)
+	@$(BIN)/melody serve --port $(PORT)
 
 test: $(VENV)/installed-dev ## the test suite
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n $(JOBS) --dist loadfile
@@ -73,6 +77,10 @@ $(BIN)/python:
 $(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) torch
 	$(PIP) -e .
+	@touch $@
+
+$(VENV)/installed-serve: $(VENV)/installed
+	$(PIP) -e '.[serve]'
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed

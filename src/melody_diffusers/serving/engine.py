@@ -4,7 +4,7 @@ import inspect
 import io
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from ..sound_files import MAX_OPUS_COMMENT_BYTES, open_sound
 from .queue import Job, Limits, Queue
 from .requests import STREAMED, ApiError, Edit, GenerateRequest, PlanRequest, RenderRequest
 
+Work = Generator[None, None, None]
 LARGEST_RATE = 96_000  # samples a second of all channels together, of the longest recording
 BATCH_SECONDS = 480.0  # of music that are rendered at once, at most
 
@@ -90,7 +91,7 @@ class Engine:
         call |= {"beats_per_bar": body.beats_per_bar, "ending": body.ending}
         request = GenerationRequest.check(self.pipe, **(_defaults(MeLoDyPipeline) | call))
         seconds = request.num_samples / self.pipe.sample_rate
-        self._check_size("bars", seconds, body.num_inference_steps)
+        self._check_size("audio_length" if body.bars is None else "bars", seconds, body.num_inference_steps)
         if body.stream:
             if body.loop:
                 raise ApiError(422, "invalid_argument", "loop", "`loop` must be false for a stream.")
@@ -106,7 +107,7 @@ class Engine:
             message = f"`num_inference_steps` must be at most {self.limits.max_steps} here; got {steps}."
             raise ApiError(422, "invalid_argument", "num_inference_steps", message)
 
-    def pieces(self, jobs: list[Job]) -> Iterator[None]:
+    def pieces(self, jobs: list[Job]) -> Work:
         """Whole pieces, of arguments that differ in prompt and seed alone; gives each as a file."""
         started = time.perf_counter()
         arguments = {name: value for name, value in jobs[0].arguments["call"].items() if name != "prompt"}
@@ -124,7 +125,7 @@ class Engine:
             job.give(encoded(output.audios[row], self.pipe.sample_rate, job.arguments["format"], comment, plan))
         yield
 
-    def played(self, jobs: list[Job]) -> Iterator[None]:
+    def played(self, jobs: list[Job]) -> Work:
         """A piece that is heard while it is made, the same that `pieces` makes of these arguments."""
         (job,) = jobs
         rate, generator = self.pipe.sample_rate, torch.Generator().manual_seed(job.arguments["seed"])
@@ -140,7 +141,7 @@ class Engine:
             yield
             started = time.perf_counter()
 
-    def live(self, jobs: list[Job]) -> Iterator[None]:
+    def live(self, jobs: list[Job]) -> Work:
         """A stream without an end, whose prompt may change: `job.arguments["next"]` is (prompt, crossfade) then."""
         (job,) = jobs
         rate, wanted = self.pipe.sample_rate, job.arguments
@@ -173,7 +174,7 @@ class Engine:
         job.run, job.alike = self.planned, None
         return job
 
-    def planned(self, jobs: list[Job]) -> Iterator[None]:
+    def planned(self, jobs: list[Job]) -> Work:
         (job,) = jobs
         generator = torch.Generator().manual_seed(job.arguments["seed"])
         arguments = _defaults(MeLoDyPipeline) | job.arguments["call"] | {"generator": generator} | _watched(jobs)
@@ -198,7 +199,7 @@ class Engine:
             plan = replace(plan, seed=body.seed, drawn_tokens=0)
         return Job(self.rendered, client, {"format": body.response_format, "plan": plan})
 
-    def rendered(self, jobs: list[Job]) -> Iterator[None]:
+    def rendered(self, jobs: list[Job]) -> Work:
         (job,) = jobs
         started, plan = time.perf_counter(), job.arguments["plan"]
         output = render_plan(self.pipe, plan, output_type="pt", **_watched(jobs))
@@ -258,7 +259,7 @@ class Engine:
         _check_fits(recording, body.response_format)
         return Job(self.filled, client, arguments | {"call": call})
 
-    def filled(self, jobs: list[Job]) -> Iterator[None]:
+    def filled(self, jobs: list[Job]) -> Work:
         """A recording with a region made anew, or continued, at its own rate and with its own channels."""
         (job,) = jobs
         started, asked, call = time.perf_counter(), job.arguments, job.arguments["call"]
@@ -280,7 +281,7 @@ class Engine:
             job.give(encoded(output.audios[0], output.sampling_rate, asked["format"], asked["comment"]))
         yield
 
-    def varied(self, jobs: list[Job]) -> Iterator[None]:
+    def varied(self, jobs: list[Job]) -> Work:
         (job,) = jobs
         started, generator = time.perf_counter(), torch.Generator().manual_seed(job.arguments["seed"])
         output = self.vary_pipe(**job.arguments["call"], generator=generator, output_type="pt", **_watched(jobs))
@@ -289,7 +290,7 @@ class Engine:
         job.give(encoded(output.audios[0], self.pipe.sample_rate, asked["format"], asked["comment"]))
         yield
 
-    def looped(self, jobs: list[Job]) -> Iterator[None]:
+    def looped(self, jobs: list[Job]) -> Work:
         """The plan of a region, rendered as a loop."""
         (job,) = jobs
         started, asked, call = time.perf_counter(), job.arguments, dict(job.arguments["call"])
