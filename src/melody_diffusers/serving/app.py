@@ -8,6 +8,7 @@ import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Any
+from weakref import WeakValueDictionary
 
 from fastapi import APIRouter, Depends, FastAPI, Form, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
@@ -87,7 +88,7 @@ def create_app(pipe: MeLoDyPipeline, token: str | None = None, limits: Limits | 
     """
     limits = limits or Limits()
     queue, engine = Queue(limits), Engine(pipe, limits)
-    streams: dict[str, Job] = {}
+    streams: WeakValueDictionary[str, Job] = WeakValueDictionary()  # also without those that nobody has begun to read
     name = pipe._base_name()
     known = Knowledge(**json.loads((HERE / "knows.json").read_text()).get(name, {}))
     registry = CollectorRegistry()
@@ -172,10 +173,14 @@ def create_app(pipe: MeLoDyPipeline, token: str | None = None, limits: Limits | 
         finally:
             queue.stop(job)
 
+    async def only(job: Job, request: Request) -> Any:
+        """The one part of a job that has no more."""
+        async with contextlib.aclosing(answered(job, request)) as parts:
+            return await anext(parts)
+
     async def whole(job: Job, request: Request, headers: dict[str, str]) -> Response:
-        async for part in answered(job, request):
-            return Response(part, media_type=MEDIA_TYPES[job.arguments["format"]], headers=headers)
-        raise ApiError(499, "stopped", None, "The request was stopped.")
+        part = await only(job, request)
+        return Response(part, media_type=MEDIA_TYPES[job.arguments["format"]], headers=headers)
 
     async def streamed(job: Job, request: Request, headers: dict[str, str]) -> Response:
         stream_id = headers["X-Stream-Id"]
@@ -216,9 +221,8 @@ def create_app(pipe: MeLoDyPipeline, token: str | None = None, limits: Limits | 
     async def plan(body: PlanRequest, request: Request) -> dict[str, Any]:
         """The plan of a piece, not rendered: what /v1/audio/plan/render makes the piece of."""
         seed = secrets.randbelow(2**31) if body.seed is None else body.seed
-        async for made in answered(engine.plan_job(body, seed, _client(request), name), request):
-            return json.loads(made.to_text())
-        raise ApiError(499, "stopped", None, "The request was stopped.")
+        made = await only(engine.plan_job(body, seed, _client(request), name), request)
+        return json.loads(made.to_text())
 
     @api.post("/v1/audio/plan/render", responses=SOUND, response_class=Response)
     async def render(body: RenderRequest, request: Request) -> Response:
@@ -240,9 +244,10 @@ def create_app(pipe: MeLoDyPipeline, token: str | None = None, limits: Limits | 
         return await whole(job, request, {"X-Seed": str(seed)})
 
     def live(stream_id: str) -> Job:
-        if stream_id not in streams:
+        job = streams.get(stream_id)
+        if job is None:
             raise ApiError(404, "not_found", "stream_id", "There is no such stream; it may have ended.")
-        return streams[stream_id]
+        return job
 
     def info(stream_id: str, job: Job) -> StreamInfo:
         return StreamInfo(

@@ -47,11 +47,13 @@ class Engine:
         for each in (self.pipe, self.stream_pipe, self.inpaint_pipe, self.vary_pipe):
             each.set_progress_bar_config(disable=True)
         self.made_seconds = self.work_seconds = 0.0
+        self._lately = 0.0, 0.0  # the same two, of which what is longer ago counts less
 
     @property
     def speed(self) -> float | None:
-        """Seconds of music that are made in a second; None before any were."""
-        return self.made_seconds / self.work_seconds if self.work_seconds else None
+        """Seconds of music that were made in a second, lately; None before any were."""
+        made, work = self._lately
+        return made / work if work else None
 
     def warm_up(self) -> float:
         """Makes the first, slower pieces, and measures the speed with the last one."""
@@ -347,8 +349,10 @@ class Engine:
         return plan if plan.digest == model_digest(self.pipe) else None
 
     def _count(self, audio: torch.Tensor, started: float, rate: int | None = None) -> None:
-        self.work_seconds += time.perf_counter() - started
-        self.made_seconds += audio.shape[-1] * (len(audio) if audio.ndim == 3 else 1) / (rate or self.pipe.sample_rate)
+        work = time.perf_counter() - started
+        made = audio.shape[-1] * (len(audio) if audio.ndim == 3 else 1) / (rate or self.pipe.sample_rate)
+        self.made_seconds, self.work_seconds = self.made_seconds + made, self.work_seconds + work
+        self._lately = 0.8 * self._lately[0] + made, 0.8 * self._lately[1] + work
 
 
 class Counted:
