@@ -19,7 +19,7 @@ pytest.importorskip("material", reason="needs the extra docs")
 
 
 class Elements(HTMLParser):
-    """How many of each kind are within <article>, or everywhere in what has none; addresses that are fetched; players."""
+    """How many of each kind are within <article>, or everywhere in what has none; what is fetched; what plays."""
 
     def __init__(self, html: str):
         super().__init__()
