@@ -21,8 +21,12 @@ HEADER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)  # of a model card, for the
 SOUND = re.compile(r'<a href="([^"]+\.(?:ogg|wav|mp3))">([^<]*)</a>')
 ROW = re.compile(r"<tr>\n<td>(.*?)</td>.*?</tr>", re.DOTALL)
 
-API = {  # page -> its title; the modules whose public classes it shows, or the names that it shows
-    "pipelines": ("Pipelines", (".pipelines.text", ".pipelines.", ".plans"), []),
+API = {  # page -> its title; the modules whose public classes it shows, and what else it shows
+    "pipelines": (
+        "Pipelines",
+        (".pipelines.text", ".pipelines.", ".plans"),
+        ["pipelines.stages.MeLoDyPipelineOutput", "pipelines.inpaint.MeLoDyInpaintOutput", "pipelines.stages.Stages"],
+    ),
     "models": ("Models and scheduler", (".models.", ".schedulers.", ".timebase"), []),
     "functions": (
         "Functions",
@@ -42,7 +46,7 @@ API = {  # page -> its title; the modules whose public classes it shows, or the 
         ],
     ),
 }
-WHOLE = ("MeLoDyPipeline",)  # shown with what it inherits, which the others inherit as well
+WHOLE = ("pipelines.stages.Stages",)  # shown with what it inherits: every pipeline has that
 
 # `__all__` of the package is computed, which griffe, that only reads, cannot know and needs not.
 logging.getLogger("mkdocs.plugins.griffe").addFilter(lambda record: "__all__" not in record.getMessage())
@@ -69,7 +73,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def api_page(name: str) -> str:
     """The page of the API reference called so, in mkdocstrings' Markdown."""
     title, modules, names = API[name]
-    shown = list(names)
+    shown: list[str] = []
     spec = importlib.util.spec_from_file_location("registry", ROOT / "src/melody_diffusers/hf/registry.py")
     registry = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(registry)
@@ -77,7 +81,7 @@ def api_page(name: str) -> str:
         shown += [
             each for each, entry in registry.CLASSES.items() if entry.module.startswith(module) and each not in shown
         ]
-    blocks = [f"::: melody_diffusers.{each}{_inherited(each)}" for each in shown]
+    blocks = [f"::: melody_diffusers.{each}{_inherited(each)}" for each in [*shown, *names]]
     return "\n\n".join([f"# {title}", *blocks]) + "\n"
 
 
@@ -98,6 +102,7 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
 def _players(html: str, name: str | None = None) -> str:
     def player(link: re.Match) -> str:
         label = escape(re.sub(r"<[^>]+>", "", name if name is not None else link[2]))
-        return f'<audio controls preload="none" src="{link[1]}" aria-label="{label}"></audio>'
+        style = "max-width: 50vw"  # beside the words, on a phone, too
+        return f'<audio controls preload="none" style="{style}" src="{link[1]}" aria-label="{label}"></audio>'
 
     return SOUND.sub(player, html)

@@ -120,9 +120,9 @@ def parser() -> argparse.ArgumentParser:
     drawing.add_argument("--seed", type=_seed, help=what)
     what = "what the music should not be (not together with --lm-guidance 1)"
     drawing.add_argument("--negative-prompt", metavar="TEXT", help=what)
-    lora = "an adapter (LoRA) to play with; FOLDER:0.5 takes half of it; may be repeated"
+    adapter = "an adapter (LoRA) to play with; FOLDER:0.5 takes half of it; may be repeated"
     drawing.add_argument_group(MODEL).add_argument(
-        "--lora", action="append", default=[], metavar="FOLDER[:SCALE]", help=lora
+        "--lora", action="append", default=[], metavar="FOLDER[:SCALE]", help=adapter
     )
     group = drawing.add_argument_group(FINE)
     group.add_argument("--lm-guidance", type=float, help="how closely the plan keeps to the prompt; 1 is off")
