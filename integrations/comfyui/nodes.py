@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 
-import melody_diffusers
-from melody_diffusers import MeLoDyInpaintPipeline, MeLoDyPipeline
+import melody_diffusers  # whose classes are imported when they are used, so that ComfyUI starts as fast as before
 from melody_diffusers.devices import default_device
 
 SHIPPED = "melody-tiny"
@@ -146,7 +145,7 @@ class MeLoDyEdit(_Node):
         negative_prompt: str = "",
         model: str = SHIPPED,
     ) -> tuple[dict]:
-        inpaint = MeLoDyInpaintPipeline.from_pipe(_pipeline(model))
+        inpaint = melody_diffusers.MeLoDyInpaintPipeline.from_pipe(_pipeline(model))
         made = [
             inpaint(
                 waveform,  # (C, T)
@@ -163,11 +162,11 @@ class MeLoDyEdit(_Node):
 
 
 @lru_cache(maxsize=1)
-def _pipeline(model: str) -> MeLoDyPipeline:
+def _pipeline(model: str) -> "melody_diffusers.MeLoDyPipeline":
     """The model on ComfyUI's device, loaded once for all nodes."""
     folder = melody_diffusers.MELODY_TINY if model in ("", SHIPPED) else model
     with torch.inference_mode(False):  # ComfyUI's mode would stay in the weights for good
-        pipe = MeLoDyPipeline.from_pretrained(folder)
+        pipe = melody_diffusers.MeLoDyPipeline.from_pretrained(folder)
         pipe.set_progress_bar_config(disable=True)
         return pipe.to(_device())
 
