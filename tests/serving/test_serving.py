@@ -364,6 +364,24 @@ def test_sixteen_wait_and_the_next_is_told_when_to_come_back(pipe):
         assert ask(server, GENERATE, PIECE)[0] == 200
 
 
+def test_jobs_that_are_added_together_and_are_alike_begin_together():
+    async def scenario() -> None:
+        queue = Queue(Limits())
+
+        def work(jobs):
+            for job in jobs:
+                job.give(len(jobs))
+            yield
+
+        jobs = [Job(work, "", {}, alike="these", size=0.1) for _ in range(3)] + [Job(work, "another", {})]
+        queue.add(*jobs)
+        assert [[part async for part in job.parts(10)] for job in jobs] == [[3], [3], [3], [1]]
+        assert queue.batches == {3: 1, 1: 1}
+        queue.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_client_has_one_job_at_a_time_and_others_go_side_by_side():
     async def scenario() -> list[str]:
         queue, log = Queue(Limits()), []

@@ -77,7 +77,9 @@ NO_STREAM: dict[int | str, dict[str, Any]] = {404: {"model": Error, "description
 NOT_LIVE: dict[int | str, dict[str, Any]] = {409: {"model": Error, "description": "the stream is not a live one"}}
 
 
-def create_app(pipe: MeLoDyPipeline, token: str | None = None, limits: Limits | None = None) -> FastAPI:
+def create_app(
+    pipe: MeLoDyPipeline, token: str | None = None, limits: Limits | None = None, queue: Queue | None = None
+) -> FastAPI:
     """The app: the API under /v1, /health, /metrics, and the page at /.
 
     Args:
@@ -85,9 +87,10 @@ def create_app(pipe: MeLoDyPipeline, token: str | None = None, limits: Limits | 
         token: that requests under /v1 and for /metrics must bear. None: the app answers this machine alone, and no
             page of another site.
         limits: what is accepted.
+        queue: who does the work; by default a thread of this process.
     """
     limits = limits or Limits()
-    queue, engine = Queue(limits), Engine(pipe, limits)
+    queue, engine = queue or Queue(limits), Engine(pipe, limits)
     streams: WeakValueDictionary[str, Job] = WeakValueDictionary()  # also without those that nobody has begun to read
     name = pipe._base_name()
     known = Knowledge(**json.loads((HERE / "knows.json").read_text()).get(name, {}))
@@ -267,7 +270,7 @@ def create_app(pipe: MeLoDyPipeline, token: str | None = None, limits: Limits | 
             message = "A piece of a given length keeps its prompt. Ask for a live one: leave out `audio_length`."
             raise ApiError(409, "not_live", "stream_id", message)
         check_prompt(body.input)
-        job.arguments["next"] = body.input, body.crossfade
+        queue.change(job, body.input, body.crossfade)
         job.arguments["call"]["prompt"] = body.input
         return info(stream_id, job)
 

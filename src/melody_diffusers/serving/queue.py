@@ -92,6 +92,10 @@ class Job:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed: Callable[[], None] = lambda: None
 
+    def bind(self, changed: Callable[[], None]) -> None:
+        """Lets the running event loop read the parts; `changed` is called where one was read."""
+        self._changed, self._loop = changed, asyncio.get_running_loop()
+
     def give(self, part: Any) -> None:
         """Hands on a part of the result; called by the work."""
         self._unread += 1
@@ -185,10 +189,12 @@ class Queue:
         finally:
             self.places -= 1
 
-    def add(self, job: Job) -> None:
-        job._changed, job._loop = self._notify, asyncio.get_running_loop()
+    def add(self, *jobs: Job) -> None:
+        """Lets jobs wait; those that are added by one call and are alike begin at once."""
+        for job in jobs:
+            job.bind(self._notify)
         with self._changed:
-            self._waiting.append(job)
+            self._waiting += jobs
             self._changed.notify()
             if self._thread is None:
                 self._is_closed = False
@@ -202,6 +208,10 @@ class Queue:
             if job in self._waiting:
                 self._waiting.remove(job)
             self._changed.notify()
+
+    def change(self, job: Job, prompt: str, crossfade: float) -> None:
+        """Another prompt for a live stream, from its next part on; `crossfade` in seconds."""
+        job.arguments["next"] = prompt, crossfade
 
     def close(self) -> None:
         """Ends all jobs and the thread; another job begins anew."""
