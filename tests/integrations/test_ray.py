@@ -5,6 +5,7 @@ import importlib
 import io
 import json
 import os
+import secrets
 import signal
 import socket
 import tempfile
@@ -45,7 +46,8 @@ def melody_ray(monkeypatch):
     folders = [str(ROOT / "src"), str(ROOT / "integrations" / "ray")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*folders, os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else Ray keeps a token in the home folder
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray keeps one in the home folder
     monkeypatch.syspath_prepend(folders[1])
     return importlib.import_module("melody_ray")
 
@@ -177,20 +179,17 @@ def check_a_killed_replica(port: int, pipe: MeLoDyPipeline, threads: ThreadPoolE
     live = post(port, "/v1/audio/generate", {"input": "techno", "seed": 1, "stream": True, "response_format": "pcm"})
     live.read(4800)
     (player,) = (report["pid"] for report in replicas() if report["jobs"])
-    bodies = [{"input": "a happy waltz", "audio_length": 40.0 + i % 2, "seed": i} for i in range(8)]
+    long = {"input": "a happy waltz", "num_inference_steps": 100}  # seconds of work, so that it is killed within
+    bodies = [long | {"audio_length": 40.0 + i % 2, "seed": i} for i in range(6)]
     making = [threads.submit(piece, port, body) for body in bodies]
-    wait_for(lambda: any(r["pid"] == player and r["jobs"].count("pieces") > 1 for r in replicas()))
+    wait_for(lambda: any(r["pid"] == player and "pieces" in r["jobs"] for r in replicas()))
     os.kill(player, signal.SIGKILL)
-    killed = time.monotonic()
-    assert not any(future.done() for future in making)
+    assert not all(future.done() for future in making)
     with pytest.raises((http.client.IncompleteRead, ConnectionError)):
         live.read()
-    print(f"the stream broke off after {time.monotonic() - killed:.1f} s")
     for future, body in zip(making, bodies):
         assert np.abs(future.result() - alone(pipe, body)).max() < 2 / 32768
-    print(f"8 of 8 pieces were there after {time.monotonic() - killed:.1f} s")
     wait_for(lambda: len({report["pid"] for report in replicas()} - {player}) == 2)
-    print(f"two replicas again after {time.monotonic() - killed:.1f} s")
 
 
 def test_a_cluster_needs_a_token(melody_ray, monkeypatch):

@@ -375,7 +375,7 @@ def test_jobs_that_are_added_together_and_are_alike_begin_together():
 
         jobs = [Job(work, "", {}, alike="these", size=0.1) for _ in range(3)] + [Job(work, "another", {})]
         queue.add(*jobs)
-        assert [[part async for part in job.parts(10)] for job in jobs] == [[3], [3], [3], [1]]
+        assert [await anext(job.parts(10)) for job in jobs] == [3, 3, 3, 1]
         assert queue.batches == {3: 1, 1: 1}
         queue.close()
 
