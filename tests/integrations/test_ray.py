@@ -19,11 +19,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import requests
 import soundfile
 import torch
+from starlette.testclient import TestClient
 from tiny import make_attentive, make_quiet, make_tiny_components
 
 from melody_diffusers import MeLoDyPipeline
+from melody_diffusers.serving.app import create_app
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "a-word-that-nobody-guesses"
@@ -133,12 +136,15 @@ def wait_for(condition, seconds: float = 120.0) -> None:
 def test_two_replicas_make_what_the_pipeline_makes_and_one_may_die(melody_ray, pipe, tmp_path, monkeypatch):
     monkeypatch.setenv("MELODY_TOKEN", TOKEN)
     pipe.save_pretrained(tmp_path / "model")
+    pipe = MeLoDyPipeline.from_pretrained(tmp_path / "model")  # whose name plans hold
+    pipe.set_progress_bar_config(disable=True)
     arguments = melody_ray.Arguments(model=str(tmp_path / "model"), replicas=2, num_cpus=0.5)
     with cluster(melody_ray.build(arguments)) as port, ThreadPoolExecutor(16) as threads:
         refused = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         refused.request("GET", "/v1/models")
         assert refused.getresponse().status == 401
         check_results(port, pipe, threads)
+        check_edits_and_plans(port, pipe)
         check_streams(port, pipe)
         check_a_killed_replica(port, pipe, threads)
 
@@ -153,6 +159,32 @@ def check_results(port: int, pipe: MeLoDyPipeline, threads: ThreadPoolExecutor) 
     reports = replicas()
     assert len(reports) == 2 and all(report["batches"] for report in reports)
     assert max(size for report in reports for size in report["batches"]) > 1
+
+
+def check_edits_and_plans(port: int, pipe: MeLoDyPipeline) -> None:
+    """They are what the app answers without a cluster, to the byte."""
+    recording = io.BytesIO()
+    soundfile.write(recording, alone(pipe, {"input": "rock", "audio_length": 3.0, "seed": 5}), 24000, format="FLAC")
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    forms = [
+        {"edit": "inpaint", "start": "0.5", "end": "1.5"},
+        {"edit": "continue", "seconds": "2", "start": "0", "end": "2"},
+        {"edit": "loop"},
+        {"edit": "vary"},
+    ]
+    with TestClient(create_app(pipe, TOKEN)) as client:
+
+        def answers(send, address: str) -> list[bytes]:
+            body = {"input": "slow piano", "audio_length": 2.0, "seed": 4}
+            made = [send(f"{address}/v1/audio/plan", json=body, headers=headers)]
+            made.append(send(f"{address}/v1/audio/plan/render", json={"plan": made[0].json()}, headers=headers))
+            for form in forms:
+                files = {"audio": recording.getvalue()}
+                made.append(send(f"{address}/v1/audio/edits", data=form | {"seed": "6"}, files=files, headers=headers))
+            assert [answer.status_code for answer in made] == [200] * 6, made
+            return [answer.content for answer in made]
+
+        assert answers(requests.post, f"http://127.0.0.1:{port}") == answers(client.post, "")
 
 
 def check_streams(port: int, pipe: MeLoDyPipeline) -> None:
