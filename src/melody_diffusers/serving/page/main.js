@@ -45,8 +45,9 @@ function tellSpeed(seconds) {
   }
 }
 
-function showProgress(done, total) {
+function showProgress(done, total, text = "") {
   $("progress-area").hidden = false;
+  $("made").textContent = text;
   if (total) Object.assign($("progress"), { max: total, value: done });
   else $("progress").removeAttribute("value");
 }
@@ -59,15 +60,19 @@ async function work(what, task, live = null) {
   const mine = (working = { controller: new AbortController(), live });
   say(what);
   showProgress(0, 0);
-  document.body.classList.add("working");
   try {
     await player.open();
-    if (mine === working) await task(mine.controller.signal, mine);
+    if (mine !== working) return;
+    arrangeButtons();
+    await task(mine.controller.signal, mine);
   } catch (error) {
     if (mine.controller.signal.aborted) return;
     say("");
     complain(error instanceof TypeError ? new Error("The server does not answer. Is it still running?") : error);
-    player.pause();
+    if (mine.onStop) {
+      player.pause();
+      mine.onStop();
+    }
   } finally {
     if (mine === working) {
       working = null;
@@ -119,7 +124,7 @@ const makeMusic = () =>
     const settings = asked();
     const { rate } = player;
     const seconds = settings.audio_length;
-    player.begin(seconds, { lead: speed && speed < 1.1 ? Math.max(0.2, seconds * (1.1 - speed)) : 0.2 });
+    player.begin(seconds);
     player.play();
     const piece = newPiece({ title: settings.input, settings, seconds });
     const parts = [];
@@ -133,8 +138,13 @@ const makeMusic = () =>
       parts.push(samples);
       made += samples.length;
       player.push(samples.slice());
-      showProgress(made, seconds * rate);
-      say(`${inSeconds(made / rate)} of ${inSeconds(seconds)} are made.`);
+      if (made === samples.length) say("It plays while the rest is being made.");
+      else if (player.isWaiting) {
+        const pace = made / rate / ((performance.now() - started) / 1000);
+        player.wait(Math.max(1, (seconds - player.currentTime) * (1.1 - pace)));
+        say("This machine makes music more slowly than it plays. It goes on when enough is there.");
+      }
+      showProgress(made, seconds * rate, `${inSeconds(made / rate)} of ${inSeconds(seconds)}`);
       view.show(joined(parts), seconds, false);
     }
     player.complete();
@@ -192,6 +202,7 @@ async function playLive() {
     }
     player.complete();
     mine.onStop();
+    mine.onStop = null;
     say("The live music has ended.");
   }, live);
 }
@@ -212,13 +223,12 @@ async function changeLive(input) {
 
 // ---- changing a piece
 
-const edit = (what, title, fields, { isLoop = false, from = 0 } = {}) => {
-  const piece = shown;
-  return work(what, async (signal) => {
+const edit = (piece, what, how, fields, { isLoop = false, from = 0 } = {}) =>
+  work(what, async (signal) => {
     const file = await fileOf(piece, signal);
     const response = await api.edit(file, { num_inference_steps: piece.settings.num_inference_steps, ...fields }, signal);
     const seed = Number(response.headers.get("x-seed"));
-    const made = newPiece({ title, settings: { ...piece.settings, input: fields.input || piece.settings.input, seed }, isLoop });
+    const made = newPiece({ title: `${piece.title}, ${how}`, settings: { ...piece.settings, input: fields.input || piece.settings.input, seed }, isLoop });
     made.file = await response.blob();
     Object.assign(made, await decode(made.file, player.context));
     made.seconds = made.samples.length / player.rate;
@@ -228,7 +238,6 @@ const edit = (what, title, fields, { isLoop = false, from = 0 } = {}) => {
     listen(made, from);
     say(`Done. Seed ${seed}.`);
   });
-};
 
 const words = () => $("part-words").value.trim() || null;
 const marked = () => {
@@ -239,17 +248,17 @@ const marked = () => {
 
 const EDITS = {
   anew: ({ start, end }) =>
-    edit("Making the part anew…", `${shown.title}, ${inSeconds(start)} to ${inSeconds(end)} anew`,
+    edit(shown, "Making the part anew…", `${inSeconds(start)} to ${inSeconds(end)} anew`,
       { edit: "inpaint", start, end, input: words() }, { from: Math.max(0, start - 1) }),
   "go-on": ({ start, end }) =>
-    edit("Going on from there…", `${shown.title}, ${inSeconds(start)} to ${inSeconds(end)} continued`,
+    edit(shown, "Going on from there…", `${inSeconds(start)} to ${inSeconds(end)} continued`,
       { edit: "continue", start, end, seconds: 10, input: words() }, { from: Math.max(0, end - start - 1) }),
   loop: ({ start, end }) =>
-    edit("Making the loop…", `${shown.title}, ${inSeconds(start)} to ${inSeconds(end)} as a loop`,
+    edit(shown, "Making the loop…", `${inSeconds(start)} to ${inSeconds(end)} as a loop`,
       { edit: "loop", start, end, input: words() }, { isLoop: true }),
 };
 
-const vary = () => edit("Making it a little different…", `${shown.title}, a little different`, { edit: "vary" });
+const vary = (piece) => edit(piece, "Making it a little different…", "a little different", { edit: "vary" });
 
 async function openFile(file) {
   await work("Reading the file…", async () => {
@@ -304,7 +313,7 @@ function showFrame(piece) {
 function show(piece) {
   showFrame(piece);
   $("meter").hidden = true;
-  $("waveform").hidden = $("position").hidden = false;
+  for (const id of ["waveform", "position", "repeat-choice", "pitches-choice"]) $(id).hidden = false;
   for (const id of ["download", "vary"]) $(id).hidden = !piece.samples;
   $("part").hidden = !piece.samples;
   for (const id of ["from", "to"]) Object.assign($(id), { value: "", max: piece.seconds });
@@ -319,14 +328,13 @@ function show(piece) {
 function showLive(piece) {
   showFrame(piece);
   $("meter").hidden = false;
-  for (const id of ["waveform", "position", "part", "plan-area", "download", "vary"]) $(id).hidden = true;
-  arrangeButtons();
+  for (const id of ["waveform", "position", "part", "plan-area", "download", "vary", "repeat-choice", "pitches-choice"]) $(id).hidden = true;
 }
 
 function showPlan(piece) {
   $("piece-about").textContent = about(piece);
   $("plan-area").hidden = !piece.plan;
-  if (piece.plan) drawPlan($("plan"), piece.plan.tokens);
+  if (piece.plan) drawPlan($("plan"), piece.plan.tokens.slice(0, Math.round(piece.seconds * piece.plan.token_rate)));
 }
 
 function about(piece) {
@@ -343,8 +351,7 @@ function about(piece) {
 }
 
 function list() {
-  $("history").hidden = pieces.length === 0;
-  $("switch").hidden = compared.A === compared.B;
+  $("compare").hidden = pieces.length < 2;
   const focused = document.activeElement?.dataset?.key;
   $("pieces").replaceChildren(...pieces.toReversed().map(row));
   if (focused) document.querySelector(`[data-key="${focused}"]`)?.focus();
@@ -367,9 +374,9 @@ function row(piece) {
     el("div", { className: "quiet", textContent: about(piece) }),
     el("div", { className: "buttons" },
       button("Listen", "", () => listen(piece)),
-      mark("A"), mark("B"),
+      ...(pieces.length < 2 ? [] : [mark("A"), mark("B")]),
       button("Download", "", () => download(piece)),
-      button("A little different", "", () => (listen(piece), player.pause(), vary())),
+      button("A little different", "", () => vary(piece)),
       button("Use its words and seed", "", () => ask(piece))));
   if (piece === shown) made.setAttribute("aria-current", "true");
   return made;
@@ -418,6 +425,7 @@ async function togglePlay() {
   if (!player.paused) return player.pause();
   await player.open();
   if (player.end === 0 && shown?.samples) player.load(shown.samples);
+  if (player.end === 0) return;
   if (player.position >= player.end && !working) player.currentTime = 0;
   player.play();
 }
@@ -447,7 +455,8 @@ function typePart() {
 async function begin() {
   api.onTokenWanted(async () => {
     const dialog = $("token-dialog");
-    if (!dialog.open) dialog.showModal();
+    $("token").value = "";
+    dialog.showModal();
     await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
     return dialog.returnValue === "ok" && $("token").value ? $("token").value : null;
   });
@@ -475,7 +484,7 @@ async function begin() {
   $("show-spectrogram").addEventListener("change", () => view.showSpectrogram($("show-spectrogram").checked));
   $("position").addEventListener("input", () => (player.currentTime = Number($("position").value)));
   $("download").addEventListener("click", () => download(shown));
-  $("vary").addEventListener("click", vary);
+  $("vary").addEventListener("click", () => vary(shown));
   $("switch").addEventListener("click", switchPieces);
   for (const id of ["from", "to"]) $(id).addEventListener("change", typePart);
   for (const [id, run] of Object.entries(EDITS)) $(id).addEventListener("click", () => marked() && run(marked()));

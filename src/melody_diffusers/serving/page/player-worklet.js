@@ -34,6 +34,10 @@ class PlayerProcessor extends AudioWorkletProcessor {
     this.isComplete = true;
   }
 
+  setLead({ lead }) {
+    this.lead = lead;
+  }
+
   play() {
     this.isPlaying = true;
   }

@@ -43,6 +43,11 @@ export class Player extends EventTarget {
     this.#tell("complete");
   }
 
+  // After it ran dry: how many seconds must lie ready before it goes on.
+  wait(seconds) {
+    this.#tell("setLead", { lead: Math.round(seconds * this.rate) });
+  }
+
   // A piece that is there.
   load(samples, seconds = 0) {
     this.begin(samples.length / this.rate);

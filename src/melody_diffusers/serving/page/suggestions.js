@@ -38,7 +38,7 @@ export class Suggestions {
     if (tempo_bpm) [tempo.min, tempo.max] = tempo_bpm;
     key.append(...keys.map((name) => new Option(name)));
     mode.append(...modes.map((name) => new Option(name)));
-    tempo.onchange = () => this.#press("tempo", tempo.value && tempo.checkValidity() ? `${tempo.value} bpm` : null);
+    tempo.oninput = () => this.#press("tempo", tempo.value && tempo.checkValidity() ? `${tempo.value} bpm` : null);
     key.onchange = mode.onchange = () => this.#press("key", key.value ? `in ${key.value} ${mode.value}` : null);
     this.fields = [tempo, key];
   }
