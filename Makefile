@@ -6,6 +6,7 @@ PIP_ARGS ?=
 PROMPT   ?= a slow solo piano piece
 DURATION ?= 10
 SEED     ?=
+PORT     ?= 8024
 JOBS     ?= 2
 MINUTES  ?=
 BUDGET   ?= 9.5
@@ -21,7 +22,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -c c
 
 export PROMPT # reaches the shell as it was typed, quotes and all
 
-.PHONY: help music test test-slow gpu gpu-wheels benchmark check lint format tiny model clean
+.PHONY: help music page docs test test-slow gpu gpu-wheels benchmark check lint format tiny model clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -29,6 +30,12 @@ help: ## this list
 
 music: $(VENV)/installed ## music.wav and its spectrogram music.png for PROMPT="..." (DURATION=10, SEED=...)
 	@$(BIN)/melody generate "$$PROMPT" --duration $(DURATION) $(if $(SEED),--seed $(SEED)) -o music.wav --spectrogram music.png
+
+page: $(VENV)/installed-serve ## a page to make music with, at http://127.0.0.1:8024 (PORT=...)
+	@$(BIN)/melody serve --port $(PORT)
+
+docs: $(VENV)/installed-docs ## the site in outputs/site; look at it by python3 -m http.server -d outputs/site
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 test: $(VENV)/installed-dev ## the test suite
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n $(JOBS) --dist loadfile
@@ -75,9 +82,17 @@ $(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e .
 	@touch $@
 
+$(VENV)/installed-serve: $(VENV)/installed
+	$(PIP) -e '.[serve]'
+	@touch $@
+
 $(VENV)/installed-dev: $(VENV)/installed
 	$(PIP) -e '.[dev]'
 	$(PIP) --no-deps tinysoundfont==0.3.7 # without its playback library, which pip would have to compile
+	@touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(PIP) -e '.[docs]'
 	@touch $@
 
 # ---- a model from nothing ------------------------------------------------------------------------------------------

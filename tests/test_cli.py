@@ -437,6 +437,21 @@ def test_every_command_explains_itself(command, capsys):
     assert f"melody {command}" in capsys.readouterr().out
 
 
+def test_every_option_of_every_command_says_what_it_does():
+    from melody_diffusers.cli.parser import parser
+
+    waiting, seen = [parser()], 0
+    while waiting:
+        for action in waiting.pop()._actions:
+            if isinstance(action.choices, dict):  # commands
+                assert all(choice.help for choice in action._choices_actions)
+                waiting += action.choices.values()
+            else:
+                assert action.help, action.option_strings
+                seen += 1
+    assert seen > 200
+
+
 def test_help_and_version_answer_without_loading_torch():
     code = "import sys; from melody_diffusers import cli; cli.main([sys.argv[1]]); sys.exit('torch' in sys.modules)"
     for flag in ("--help", "--version"):

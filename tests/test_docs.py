@@ -17,6 +17,7 @@ LINKED = [
     ROOT / "CHANGELOG.md",
     *sorted(ROOT.glob("training/*.md")),
     *sorted(ROOT.glob("conversion/*.md")),
+    *sorted(ROOT.glob("integrations/*/*.md")),
     *filter(Path.is_file, [CARD]),
 ]
 

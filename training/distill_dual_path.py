@@ -36,6 +36,7 @@ class DataConfig:
         num_steps: T, of the student, all equal; the teacher takes twice as many.
         guidance_scale, prompt_guidance_scale, guidance_interval: of the teacher, as in the pipeline; 1 is no guidance.
         known_share: of the chunks, which stand at angle 0, as the past of a continuation does.
+        text_share: share of windows that hear the MuLan tokens of a text, the others those of their sound.
         num_tokens: semantic tokens of a training window.
     """
 
@@ -46,6 +47,7 @@ class DataConfig:
     prompt_guidance_scale: float = 1.0
     guidance_interval: tuple[float, float] = (0.0, 0.85)
     known_share: float = 0.25
+    text_share: float = 0.5
     num_tokens: int = 250
     validation_windows: int = 64
 
@@ -93,7 +95,7 @@ def main() -> None:
     run = TrainingRun(config.run, models={"dual_path": model}, config=config)
     teacher = DualPathDiffusionModel.from_pretrained(data.teacher).float().eval().requires_grad_(False).to(run.device)
     optimizer = run.optimizer(model.parameters(), config.optim)
-    clips = EncodedClips(data.folder, "train", num_tokens=data.num_tokens)
+    clips = EncodedClips(data.folder, "train", data.num_tokens, text_share=data.text_share)
     loader = DataLoader(clips, batch_size=config.run.batch_size, shuffle=True, num_workers=config.run.num_workers)
     omega = math.pi / (4 * data.num_steps)
 

@@ -166,7 +166,7 @@ def test_a_complaint_of_the_pipeline_speaks_of_flags(melody):
     for flags, said in (
         (["--steps", "0"], "--steps must be a whole number from 1 to 1000"),
         (["--top-p", "2"], "--top-p must be a number from 0 to 1"),
-        (["--duration", "2:00:00"], "--duration must be a number above 0 to 3600"),
+        (["--duration", "2:00:00"], "--duration must be a number above 0 and at most 3600"),
     ):
         code, _, err = melody("generate", "a", *flags, "-o", "a.wav")
         assert code == 2 and said in err and "`" not in err.splitlines()[-1]

@@ -133,7 +133,7 @@ def test_inpainting_takes_the_same_conditions(tiny_components):
 
 
 BAD_CALLS = [
-    ({"prompt": {"rock": -1}}, "prompt['rock']", "above 0 to 1000; got -1"),
+    ({"prompt": {"rock": -1}}, "prompt['rock']", "above 0 and at most 1000; got -1"),
     ({"prompt": {"rock": "much"}}, "prompt['rock']", "got 'much'"),
     ({"prompt": {"rock": float("nan")}}, "prompt['rock']", "got nan"),
     ({"prompt": {}}, "prompt", "mix 1 to 64 texts; got 0"),

@@ -41,6 +41,8 @@ FLAGS = {  # argument of a pipeline -> what says it here
     "regions[0][1]": "--end",
     "extend_seconds": "--after",
     "prepend_seconds": "--before",
+    "strength": "--strength",
+    "plan_strength": "--plan-strength",
 }
 
 
@@ -78,6 +80,7 @@ def _explain(error: Exception) -> tuple[int, str]:
     text = str(error)
     if hasattr(error, "argument"):  # a pipeline's complaint about one of its arguments
         text = re.sub("`([^`]+)`", lambda name: _flag(name[1]), text)
+        text = re.sub(r"(; got .*) \((?:int|float|str)\)", r"\1", text).replace("got None (NoneType)", "got none")
     if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "allocate memory" in text:
         return 1, f"out of memory; shorter music, fewer pieces or --dtype bfloat16 need less. {text}"
     if isinstance(error, (ValueError, OSError, ImportError)):

@@ -145,7 +145,9 @@ def prompts_of(args: argparse.Namespace) -> list[str]:
     """What is asked for; empty where a clip is the prompt."""
     given = [bool(args.prompt), args.prompts is not None]
     if sum(given) > 1 or not any(given) and args.audio_prompt is None:
-        raise ValueError("Give a prompt, or --prompts FILE, or --audio-prompt FILE; a clip may also mix with either.")
+        raise ValueError(
+            "Give a prompt, or --prompts FILE, or --audio-prompt FILE. A recording may also go together with a prompt."
+        )
     if args.prompts is not None:
         lines = [line.strip() for line in _read_text(args.prompts).splitlines()]
         prompts = [line for line in lines if line and not line.startswith("#")]

@@ -4,7 +4,7 @@ import argparse
 import os
 import re
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .. import MELODY_TINY, __version__
 from .data import build_data, encode_data
@@ -17,13 +17,29 @@ from .serve import serve
 from .stream import stream
 from .vary import vary
 
-EPILOG = """melody-tiny, the model that comes with the package, plays short instrumental pieces in sixteen styles: lo-fi
-hip hop, house, techno, ambient, rock, jazz swing, bossa nova, waltz, march, folk, baroque chorale, string quartet, solo
-piano, music box, chiptune, synthwave. Name one of them, and instruments that are at home in it."""
+INTRODUCTION = """Make music from a sentence, or from a recording. For example:
+
+  melody generate a slow solo piano piece -o music.wav
+
+`melody generate --help` explains this command, and so on."""
+STYLES = """melody-tiny, the model that comes along, plays short instrumental pieces. It knows
+sixteen styles: lo-fi hip hop, house, techno, ambient, rock, jazz swing,
+bossa nova, waltz, march, folk, baroque chorale, string quartet, solo piano,
+music box, chiptune, synthwave. Name one of them, and instruments that are at
+home in it."""
+KEPT = """The rest of the recording stays as it is, to the bit (in .wav and .flac). It
+keeps its rate and its channels."""
+MODEL = "the model"  # groups of options
+FINE = "fine tuning (without these, the model's own values hold)"
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
     def error(self, message: str) -> NoReturn:
+        if message.endswith("required: -o/--output"):
+            message += ", the file to write, such as -o music.wav"
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
@@ -76,142 +92,186 @@ def _count_or_none(text: str) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    top = _Parser(prog="melody", description="Music from a text, from a clip of music, or around one.")
+    top = _Parser(prog="melody", description=INTRODUCTION)
     top.add_argument("--version", action="version", version=f"melody-diffusers {__version__}")
-    commands = top.add_subparsers(metavar="command", required=True)
+    commands = top.add_subparsers(title="commands", metavar="command", required=True)
 
     place = _Parser(add_help=False)
-    place.add_argument(
-        "--model", default=MELODY_TINY, help="pipeline folder or name on the Hub (default: the shipped one)"
-    )
-    place.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: cuda where there is one, else cpu)")
+    group = place.add_argument_group(MODEL)
+    what = "a folder, or a name on the Hugging Face Hub (default: melody-tiny, which comes along)"
+    group.add_argument("--model", default=MELODY_TINY, help=what)
+    what = "what computes: cpu, cuda, cuda:1, mps, ... (default: cuda where there is one, else cpu)"
+    group.add_argument("--device", help=what)
 
     model = _Parser(add_help=False, parents=[place])
     dtypes = ["float32", "bfloat16", "float16", "auto"]
-    how = "of the weights; auto takes bfloat16 for the renderer where it is faster here (default: float32)"
-    model.add_argument("--dtype", choices=dtypes, default="float32", help=how)
-    model.add_argument("--steps", type=int, help="reverse steps of the diffusion (default: the model's own)")
-    model.add_argument("--guidance", type=float, help="classifier-free guidance; 1 is off (default: the model's own)")
-    what = "how much the prompt decides beside the plan; 1 is off (default: the model's own)"
-    model.add_argument("--prompt-guidance", type=float, help=what)
+    how = "precision of the numbers; auto takes bfloat16 for the renderer if it is faster here (default: float32)"
+    model.add_argument_group(MODEL).add_argument("--dtype", choices=dtypes, default="float32", help=how)
+    group = model.add_argument_group(FINE)
+    group.add_argument("--steps", type=int, help="steps of the renderer; more are finer and take longer")
+    group.add_argument("--guidance", type=float, help="how closely the sound keeps to its plan; 1 is off")
+    what = "how much the prompt decides beside the plan; 1 is off"
+    group.add_argument("--prompt-guidance", type=float, help=what)
 
     drawing = _Parser(add_help=False)
-    drawing.add_argument("--temperature", type=float, help="of the language model; 0 is greedy (default: the model's)")
-    drawing.add_argument("--top-k", type=int, help="sample among the k likeliest tokens (default: the model's)")
-    drawing.add_argument("--top-p", type=float, help="sample within this probability mass (default: the model's)")
-    drawing.add_argument("--lm-guidance", type=float, help="guidance of the language model (default: the model's)")
-    what = "what the music should not be; needs guidance of the language model"
-    drawing.add_argument("--negative-prompt", metavar="TEXT", help=what)
-    drawing.add_argument(
-        "--seed", type=_seed, help="the same seed gives the same audio (default, and -1: any, printed)"
-    )
-    where = "file to write: .wav, .flac, .ogg, .opus or .mp3; - writes WAV to a pipe"
+    where = "the sound file to write: .wav, .flac, .ogg, .opus or .mp3; - writes WAV to a pipe"
     drawing.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help=where)
-    drawing.add_argument("--overwrite", action="store_true", help="replace files that are not this command's own")
-    what = "LoRA adapter to play with, of which :0.5 takes half; may be repeated"
-    drawing.add_argument("--lora", action="append", default=[], metavar="FOLDER[:SCALE]", help=what)
+    drawing.add_argument("--overwrite", action="store_true", help="replace a file, even one that melody did not write")
+    what = "a number; the same one gives the same sound (default, and -1: any, which is printed)"
+    drawing.add_argument("--seed", type=_seed, help=what)
+    what = "what the music should not be (not together with --lm-guidance 1)"
+    drawing.add_argument("--negative-prompt", metavar="TEXT", help=what)
+    adapter = "an adapter (LoRA) to play with; FOLDER:0.5 takes half of it; may be repeated"
+    drawing.add_argument_group(MODEL).add_argument(
+        "--lora", action="append", default=[], metavar="FOLDER[:SCALE]", help=adapter
+    )
+    group = drawing.add_argument_group(FINE)
+    group.add_argument("--lm-guidance", type=float, help="how closely the plan keeps to the prompt; 1 is off")
+    what = "how daring the plan is: 0 always takes the likeliest token"
+    group.add_argument("--temperature", type=float, help=what)
+    group.add_argument("--top-k", type=int, help="choose among the k likeliest tokens")
+    group.add_argument("--top-p", type=float, help="choose among the likeliest tokens, up to this probability")
 
     fading = _Parser(add_help=False)
-    fading.add_argument("--fade", type=_seconds, default=0.02, metavar="TIME", help="at the ends (default: 0.02)")
+    what = "how long the cuts at both ends fade (default: 0.02 seconds)"
+    fading.add_argument_group(FINE).add_argument("--fade", type=_seconds, default=0.02, metavar="TIME", help=what)
 
     sampling = _Parser(add_help=False, parents=[drawing, fading])
     ways = ["diagonal", "windows"]
-    sampling.add_argument("--continuation", choices=ways, help="of what exceeds a window (default: the model's)")
-    picture = "draw a mel spectrogram of the result, too"
+    what = "how music longer than ten seconds is rendered; windows takes about six times as long"
+    sampling.add_argument_group(FINE).add_argument("--continuation", choices=ways, help=what)
+    picture = "also draw the sound as a picture, a mel spectrogram"
     sampling.add_argument("--spectrogram", type=Path, metavar="PNG", help=picture)
 
     asking = _Parser(add_help=False)
-    what = 'what to play, such as "a slow solo piano piece", or @FILE, which holds it'
-    asking.add_argument("prompt", nargs="*", help=what)
-    asking.add_argument("--prompts", type=Path, metavar="FILE", help="a prompt a line: makes one piece of each")
-    asking.add_argument("--count", type=_count, default=1, help="pieces of each prompt, with seeds one after another")
-    clip = "instead of a text, or mixed with it: a clip it should sound like"
+    prompt = 'what to play, such as "a slow solo piano piece"; @FILE reads it from a file'
+    asking.add_argument("prompt", nargs="*", help=prompt)
+    what = "a text file with a prompt on each line; each becomes a piece"
+    asking.add_argument("--prompts", type=Path, metavar="FILE", help=what)
+    what = "how many pieces to make of each prompt (default: 1)"
+    asking.add_argument("--count", type=_count, default=1, help=what)
+    clip = "a recording that it should sound like, instead of a prompt or together with one"
     asking.add_argument("--audio-prompt", metavar="FILE", help=clip)
-    share = "how much the clip counts beside a text, 0 to 1 (default: 0.5)"
+    share = "how much that recording counts beside the prompt, 0 to 1 (default: 0.5)"
     asking.add_argument("--audio-weight", type=float, help=share)
-    without = "do not write into the file what `melody plan render` needs to make it again"
+    without = "write no plan into the file, so that `melody plan render` cannot make it again"
     asking.add_argument("--no-plan", action="store_true", help=without)
-    heard = "write the notes that are heard in the result, too; needs the extra midi"
+    heard = "also write the notes that are heard, as a MIDI file; needs the extra midi"
     asking.add_argument("--midi", type=Path, metavar="MID", help=heard)
 
     command = commands.add_parser(
-        "generate", parents=[model, sampling, asking], help="music from a text or a clip", epilog=EPILOG
+        "generate",
+        parents=[model, sampling, asking],
+        usage="melody generate PROMPT -o FILE [options]",
+        help="make music from a sentence",
+        description="Make a piece of music from a sentence, or from a recording that it should sound like.",
+        epilog=STYLES,
     )
-    command.add_argument(
-        "--duration", metavar="TIME", type=_seconds, default=10.0, help="of music, as 30, 30s or 1:30 (default: 10)"
-    )
-    ways_to_end = "fade out at the end, or leave it cut off (default: fade)"
+    what = "how long the music is, as 30, 30s or 1:30 (default: 10 seconds)"
+    command.add_argument("--duration", metavar="TIME", type=_seconds, default=10.0, help=what)
+    ways_to_end = "fade out at the end, or stop as if cut off (default: fade)"
     command.add_argument("--ending", choices=["fade", "none"], default="fade", help=ways_to_end)
     command.set_defaults(handler=generate, loop=False, bpm=None, beats_per_bar=4)
 
     command = commands.add_parser(
-        "loop", parents=[model, drawing, asking], help="music whose end runs into its beginning", epilog=EPILOG
+        "loop",
+        parents=[model, drawing, asking],
+        usage="melody loop PROMPT --bars 4 --bpm 120 -o FILE [options]",
+        help="make music that repeats without a seam",
+        description="Make music whose end runs into its beginning, to be played again and again.",
+        epilog=STYLES,
     )
-    command.add_argument("--bars", type=_count, help="how long it is, with --bpm")
-    command.add_argument("--bpm", type=float, help="beats a minute, of which a prompt without a tempo is told")
+    command.add_argument("--bars", type=_count, help="how many bars it lasts, together with --bpm")
+    command.add_argument("--bpm", type=float, help="beats a minute; a prompt that names no tempo is told this one")
     command.add_argument("--beats-per-bar", type=_count, default=4, help="(default: 4)")
-    command.add_argument("--duration", metavar="TIME", type=_seconds, help="instead of --bars: 1s to 5m (default: 10)")
+    what = "how long it lasts, instead of --bars and --bpm: 1s to 5m (default: 10 seconds)"
+    command.add_argument("--duration", metavar="TIME", type=_seconds, help=what)
     command.add_argument("--spectrogram", type=Path, metavar="PNG", help=picture)
     command.set_defaults(handler=generate, loop=True, continuation=None, fade=0.0)
 
     command = commands.add_parser(
-        "stream", parents=[model, drawing, fading], help="music that goes on until it is stopped", epilog=EPILOG
+        "stream",
+        parents=[model, drawing, fading],
+        usage="melody stream PROMPT -o FILE [options]",
+        help="make music that goes on until you stop it",
+        description="Make music without an end, until you press Ctrl-C. What was made by then is kept.",
+        epilog=STYLES,
     )
-    command.add_argument("prompt", nargs="*", help=what)
-    what = "from this time on something else; may be repeated"
+    command.add_argument("prompt", nargs="*", help=prompt)
+    what = "play something else from this time on; may be repeated"
     command.add_argument("--then", nargs=2, action="append", default=[], metavar=("TIME", "PROMPT"), help=what)
-    what = "in which one prompt goes over into the next (default: 5)"
+    what = "how long one prompt takes to turn into the next (default: 5 seconds)"
     command.add_argument("--crossfade", type=_seconds, default=5.0, metavar="TIME", help=what)
     command.add_argument("--audio-prompt", metavar="FILE", help=clip)
     command.add_argument("--audio-weight", type=float, help=share)
-    command.add_argument("--duration", metavar="TIME", type=_seconds, help="of music (default: until it is stopped)")
-    command.add_argument("--raw", action="store_true", help="with -o -: samples alone, 16-bit, without a WAV header")
-    what = "go on after what --save-state kept, to the bit; without a prompt, as it was"
+    what = "stop by itself after so much music (default: never)"
+    command.add_argument("--duration", metavar="TIME", type=_seconds, help=what)
+    what = "with -o -: write the samples alone, in 16 bits, without a WAV header"
+    command.add_argument("--raw", action="store_true", help=what)
+    what = "go on from what --save-state wrote, to the bit; needs no prompt"
     command.add_argument("--state", type=Path, metavar="FILE", help=what)
-    what = "keep here, as .safetensors, from where it goes on; the last chunk is then whole, and nothing fades out"
+    what = "write, as .safetensors, what --state needs to go on; nothing fades out then"
     command.add_argument("--save-state", type=Path, metavar="FILE", help=what)
     command.set_defaults(handler=stream, spectrogram=None, prompts=None, continuation=None, seconds=_seconds)
 
-    kept = "What lies outside stays as it is, to the bit, at its own rate and with its own channels (.wav and .flac)."
     command = commands.add_parser(
-        "inpaint", parents=[model, sampling], help="fill a region of a recording", epilog=kept
+        "inpaint",
+        parents=[model, sampling],
+        usage="melody inpaint RECORDING --start TIME --end TIME -o FILE [options]",
+        help="make a part of a recording anew",
+        description="Make a part of a recording anew, so that it fits what is around it.",
+        epilog=KEPT,
     )
-    command.add_argument("input", help="the recording")
-    command.add_argument(
-        "--start", metavar="TIME", type=_seconds, help="where the region to fill starts, as 12.5 or 1:05"
-    )
+    command.add_argument("input", metavar="RECORDING", help="a sound file")
+    command.add_argument("--start", metavar="TIME", type=_seconds, help="where the new part starts, as 12.5 or 1:05")
     command.add_argument("--end", metavar="TIME", type=_seconds, help="where it ends")
-    command.add_argument(
-        "--after", "--extend", dest="after", type=_seconds, default=0.0, metavar="TIME", help="music to add at the end"
-    )
-    before = "music to add at the beginning, which leads into the recording"
+    after = "how much music to add at the end"
+    command.add_argument("--after", "--extend", dest="after", type=_seconds, default=0.0, metavar="TIME", help=after)
+    before = "how much music to add at the beginning; it leads into the recording"
     command.add_argument("--before", type=_seconds, default=0.0, metavar="TIME", help=before)
     new = "what the new part should be (default: like the recording)"
     command.add_argument("--prompt", help=new)
     command.set_defaults(handler=inpaint)
 
     command = commands.add_parser(
-        "continue", parents=[model, sampling], help="go on after a recording, or lead into it", epilog=kept
+        "continue",
+        parents=[model, sampling],
+        usage="melody continue RECORDING -o FILE [options]",
+        help="add music after a recording, or before it",
+        description="Add music after a recording, or before it.",
+        epilog=KEPT,
     )
-    command.add_argument("input", help="the recording")
-    what = "music to add at the end (default: 10 seconds, none with --before)"
-    command.add_argument("--after", type=_seconds, metavar="TIME", help=what)
+    command.add_argument("input", metavar="RECORDING", help="a sound file")
+    command.add_argument(
+        "--after", type=_seconds, metavar="TIME", help=f"{after} (default: 10 seconds, none with --before)"
+    )
     command.add_argument("--before", type=_seconds, default=0.0, metavar="TIME", help=before)
     command.add_argument("--prompt", help=new)
     command.set_defaults(handler=inpaint, start=None, end=None)
 
-    command = commands.add_parser("vary", parents=[model, sampling], help="a piece, slightly or entirely otherwise")
-    command.add_argument("input", help="the piece, a recording or what melody wrote")
-    what = "where between the piece, 0, and noise, 1, it sets out (default: 0.5)"
+    command = commands.add_parser(
+        "vary",
+        parents=[model, sampling],
+        usage="melody vary RECORDING -o FILE [options]",
+        help="make the same piece a little different, or very",
+        description="Make the same piece again, a little different or very different.",
+    )
+    command.add_argument("input", metavar="RECORDING", help="a sound file, one that melody wrote or any other")
+    what = "how different it sounds, from 0, the same, to 1, all new (default: 0.5)"
     command.add_argument("--strength", type=float, default=0.5, help=what)
-    what = "share of its plan to write anew, 0 to 1 (default: 0)"
+    what = "how much of what is played is new, from 0, nothing, to 1, all (default: 0)"
     command.add_argument("--plan-strength", type=float, default=0.0, help=what)
     command.add_argument("--prompt", help="what it should become (default: like itself)")
     command.set_defaults(handler=vary)
 
-    command = commands.add_parser("midi", help="the notes that are heard in a sound file, as a MIDI file")
-    command.add_argument("input", help="a sound file of any kind")
-    command.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help=".mid file to write")
+    command = commands.add_parser(
+        "midi",
+        usage="melody midi RECORDING -o FILE [options]",
+        help="write the notes of a recording as a MIDI file",
+        description="Listen to a recording and write the notes that are heard in it, for a sequencer or a score.",
+    )
+    command.add_argument("input", metavar="RECORDING", help="a sound file of any kind")
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the .mid file to write")
     what = "beats a minute, 20 to 400 (default: what the prompt in the file names, if it is heard; else what is heard)"
     command.add_argument("--bpm", type=float, help=what)
     command.add_argument("--beats-per-bar", type=_count, default=4, help="(default: 4)")
@@ -220,38 +280,51 @@ def parser() -> argparse.ArgumentParser:
 
     _add_plan(commands, place)
 
-    command = commands.add_parser("benchmark", parents=[model], help="how fast this machine is, by stage")
-    command.add_argument(
-        "--duration", metavar="TIME", type=_seconds, default=10.0, help="of music, as 30, 30s or 1:30 (default: 10)"
+    command = commands.add_parser(
+        "benchmark",
+        parents=[model],
+        usage="melody benchmark [options]",
+        help="measure how fast this machine is",
+        description="Measure how fast this machine makes music: the whole, and each stage of it.",
     )
-    command.add_argument("--runs", type=_count, default=5, help="runs to take the median of (default: 5)")
+    what = "how much music to make, as 30, 30s or 1:30 (default: 10 seconds)"
+    command.add_argument("--duration", metavar="TIME", type=_seconds, default=10.0, help=what)
+    command.add_argument("--runs", type=_count, default=5, help="how often; the median counts (default: 5)")
     command.set_defaults(handler=benchmark)
 
-    data = commands.add_parser("data", help="recordings to training data").add_subparsers(
-        metavar="command", required=True
+    data = commands.add_parser("data", help="prepare recordings for training").add_subparsers(
+        title="commands", metavar="command", required=True
     )
-    command = data.add_parser("build", help="recordings of any kind to a data set folder")
+    command = data.add_parser("build", help="make a data set folder of recordings of any kind")
     command.add_argument("source", help="folder of recordings, or a Hugging Face data set: a folder or a name")
     command.add_argument("--out", type=Path, required=True, help="folder to write")
     command.add_argument("--clip-seconds", type=float, default=20.0, help="recordings are cut into these (default: 20)")
-    command.add_argument("--min-seconds", type=float, default=10.0, help="shorter remains are left out (default: 10)")
-    what = "a shorter recording is one clip, a loop, from this length on (default: 2)"
+    command.add_argument("--min-seconds", type=float, default=10.0, help="what is shorter is left out (default: 10)")
+    what = "a whole recording may be as short as this: it counts as a loop (default: 2)"
     command.add_argument("--loop-seconds", type=float, default=2.0, help=what)
-    command.add_argument("--max-seconds", type=float, default=3600.0, help="longer recordings, too (default: 3600)")
-    command.add_argument("--min-level", type=float, default=-60.0, help="and quieter ones, dB RMS (default: -60)")
-    command.add_argument("--timeout", type=float, default=120.0, help="seconds to decode a recording (default: 120)")
-    command.add_argument("--validation-share", type=float, default=0.05, help="of the recordings (default: 0.05)")
-    command.add_argument("--test-share", type=float, default=0.05, help="of the recordings (default: 0.05)")
-    command.add_argument("--split", default="train", help="of a Hugging Face data set (default: train)")
+    command.add_argument(
+        "--max-seconds", type=float, default=3600.0, help="longer recordings are left out (default: 3600)"
+    )
+    command.add_argument(
+        "--min-level", type=float, default=-60.0, help="quieter ones are left out; dB RMS (default: -60)"
+    )
+    command.add_argument(
+        "--timeout", type=float, default=120.0, help="seconds within which a recording must be decoded (default: 120)"
+    )
+    command.add_argument("--validation-share", type=float, default=0.05, help="share of the recordings (default: 0.05)")
+    command.add_argument("--test-share", type=float, default=0.05, help="share of the recordings (default: 0.05)")
+    command.add_argument("--split", default="train", help="which split of a Hugging Face data set (default: train)")
     command.add_argument("--streaming", action="store_true", help="do not download the whole of it first")
     command.add_argument("--max-recordings", type=_count, help="stop after so many (default: all)")
     command.add_argument("--workers", type=_count, default=os.cpu_count() or 1, help="processes (default: one a core)")
     command.add_argument("--replace", action="store_true", help="build the data set in --out anew, its splits kept")
     command.set_defaults(handler=build_data)
 
-    command = data.add_parser("encode", parents=[place], help="a data set folder to latents and tokens")
+    command = data.add_parser("encode", parents=[place], help="turn a data set folder into latents and tokens")
     command.add_argument("--data", type=Path, required=True, help="data set folder, such as `melody data build` writes")
-    command.add_argument("--out", type=Path, required=True, help="folder to write; a stopped run goes on there")
+    command.add_argument(
+        "--out", type=Path, required=True, help="folder to write; a run that was stopped goes on there"
+    )
     command.add_argument("--splits", nargs="+", metavar="SPLIT", help="(default: all)")
     command.add_argument("--mixed-precision", choices=["no", "bf16"], default="no", help="(default: no)")
     command.add_argument("--batch-size", type=_count, default=8, help="clips at a time (default: 8)")
@@ -263,7 +336,13 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--tag-lists", type=int, default=0, help="of a clip's tags, beside captions (default: 0)")
     command.set_defaults(handler=encode_data, dtype="float32")
 
-    command = commands.add_parser("serve", parents=[place], help="a page and an API for others to make music with")
+    command = commands.add_parser(
+        "serve",
+        parents=[place],
+        usage="melody serve [options]",
+        help="a page and an API to make music with",
+        description="A page to make music with, in a browser, and an API for other programs.",
+    )
     command.add_argument(
         "--host", default="127.0.0.1", help="address to listen at; others than this machine's own need MELODY_TOKEN"
     )
@@ -273,8 +352,10 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--lora", action="append", default=[], metavar="FOLDER[:SCALE]", help=what)
     command.set_defaults(handler=serve)
 
-    lora = commands.add_parser("lora", help="train an adapter").add_subparsers(metavar="command", required=True)
-    command = lora.add_parser("train", help="a folder of recordings to an adapter; the same command again goes on")
+    lora = commands.add_parser("lora", help="teach the model the sound of your recordings").add_subparsers(
+        title="commands", metavar="command", required=True
+    )
+    command = lora.add_parser("train", help="make an adapter of a folder of recordings; the same command again goes on")
     command.add_argument("recordings", type=Path, help="folder of recordings, or one that `melody data build` wrote")
     command.add_argument("--output", type=Path, required=True, help="folder for the adapter, samples and checkpoints")
     command.add_argument("--config", type=Path, help="YAML file (default: the package's, for melody-tiny)")
@@ -282,7 +363,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--set", nargs="+", action="extend", default=[], metavar="SECTION.KEY=VALUE", help=what)
     command.set_defaults(handler=train_adapter)
 
-    command = commands.add_parser("evaluate", parents=[place], help="measure a model on held-out clips")
+    command = commands.add_parser("evaluate", parents=[place], help="measure how good a model is")
     command.add_argument(
         "--data",
         type=Path,
@@ -318,44 +399,53 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_plan(commands: argparse._SubParsersAction, place: argparse.ArgumentParser) -> None:
-    plan = commands.add_parser("plan", help="show, edit and render the plan that a sound file holds")
-    kinds = plan.add_subparsers(metavar="command", required=True)
+    plan = commands.add_parser("plan", help="see and edit the plan in a sound file, and play it again")
+    kinds = plan.add_subparsers(title="commands", metavar="command", required=True)
     source = _Parser(add_help=False)
     source.add_argument("input", type=Path, metavar="FILE", help="a sound file of `melody generate`, or a .melody file")
 
-    command = kinds.add_parser("show", parents=[source], help="what is in a plan")
-    command.add_argument("--tokens", action="store_true", help="and its tokens, a second a line")
+    command = kinds.add_parser("show", parents=[source], help="print what a plan says")
+    command.add_argument("--tokens", action="store_true", help="and its tokens, a line for each second")
     command.set_defaults(handler=show)
 
-    when = "Times are seconds, or as 0:30, to the nearest token, 40 ms. Each edit is made on what those before it left."
+    when = """A time is 30, 30s or 0:30, and is rounded to 40 ms. Edits are made one after the
+other, each on what those before it left."""
     command = kinds.add_parser(
-        "edit", parents=[source], help="cut, keep, repeat and splice to another plan", epilog=when
+        "edit", parents=[source], help="cut, repeat and join what is played; writes a new plan", epilog=when
     )
-    command.add_argument("--cut", nargs=2, action=_Edit, dest="edits", metavar=("START", "END"), help="leave this out")
-    command.add_argument("--keep", nargs=2, action=_Edit, dest="edits", metavar=("START", "END"), help="only this")
-    names, what = ("START", "END", "TIMES"), "let this be heard so often"
+    command.add_argument(
+        "--cut", nargs=2, action=_Edit, dest="edits", metavar=("START", "END"), help="leave this part out"
+    )
+    command.add_argument(
+        "--keep", nargs=2, action=_Edit, dest="edits", metavar=("START", "END"), help="keep this part alone"
+    )
+    names, what = ("START", "END", "TIMES"), "play this so many times"
     command.add_argument("--repeat", nargs=3, action=_Edit, dest="edits", metavar=names, help=what)
-    what = "put in another file's plan, of the same model"
+    what = "put the plan of another file in here; both must be of the same model"
     command.add_argument("--splice", nargs=2, action=_Edit, dest="edits", metavar=("AT", "FILE"), help=what)
-    command.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help=".melody file to write")
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the .melody file to write")
     command.add_argument("--overwrite", action="store_true", help="replace it if it is there")
     command.set_defaults(handler=edit, edits=[])
 
-    command = kinds.add_parser("render", parents=[source, place], help="a plan to sound")
+    command = kinds.add_parser("render", parents=[source, place], help="make the sound of a plan")
     dtypes = ["float32", "bfloat16", "float16"]
-    command.add_argument("--dtype", choices=dtypes, help="of the weights (default: the plan's)")
-    command.add_argument("--steps", type=int, help="reverse steps of the diffusion (default: the plan's)")
-    command.add_argument("--guidance", type=float, help="classifier-free guidance (default: the plan's)")
-    command.add_argument("--seed", type=_seed, help="for other noise (default: the plan's)")
-    what = "LoRA adapter to play with, of which :0.5 takes half; may be repeated"
+    command.add_argument("--dtype", choices=dtypes, help="precision of the numbers (default: the plan's)")
+    command.add_argument("--steps", type=int, help="steps of the renderer (default: the plan's)")
+    command.add_argument("--guidance", type=float, help="how closely the sound keeps to its plan (default: the plan's)")
+    command.add_argument("--seed", type=_seed, help="the same piece from other noise (default: the plan's)")
+    what = "an adapter (LoRA) to play with; FOLDER:0.5 takes half of it; may be repeated"
     command.add_argument("--lora", action="append", default=[], metavar="FOLDER[:SCALE]", help=what)
-    command.add_argument("--spectrogram", type=Path, metavar="PNG", help="draw a mel spectrogram of the result, too")
-    where = "file to write: .wav, .flac, .ogg, .opus or .mp3; - writes WAV to a pipe"
+    command.add_argument(
+        "--spectrogram", type=Path, metavar="PNG", help="also draw the sound as a picture, a mel spectrogram"
+    )
+    where = "the sound file to write: .wav, .flac, .ogg, .opus or .mp3; - writes WAV to a pipe"
     command.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help=where)
-    command.add_argument("--overwrite", action="store_true", help="replace files that are not this command's own")
+    command.add_argument("--overwrite", action="store_true", help="replace a file, even one that melody did not write")
     command.set_defaults(handler=render)
 
-    command = kinds.add_parser("audit", parents=[source], help="the longest run of a plan that stands in training data")
+    command = kinds.add_parser(
+        "audit", parents=[source], help="find the longest part of a plan that is in the training data"
+    )
     command.add_argument("--data", type=Path, required=True, help="folder that `melody data encode` wrote")
     command.add_argument("--split", default="train", help="(default: train)")
     command.set_defaults(handler=audit)

@@ -76,9 +76,8 @@ def check_number(
 ) -> Any:
     """The value as an int with `integer`, else as a float; an error unless it is finite and in [low, high] ((low, high]
     with `exclusive_low`). It may be any real number, or an array or tensor that holds one."""
-    allowed = (
-        f"be a {'whole number' if integer else 'number'} {'above' if exclusive_low else 'from'} {low:g} to {high:g}"
-    )
+    limits = f"above {low:.15g} and at most {high:.15g}" if exclusive_low else f"from {low:.15g} to {high:.15g}"
+    allowed = f"be a {'whole number' if integer else 'number'} {limits}"
     plain = value
     if isinstance(value, (np.ndarray, np.generic, torch.Tensor)) and math.prod(value.shape) == 1:
         plain = value.item()
@@ -162,7 +161,8 @@ def check_audio(
             waveform = load_audio(audio, sample_rate, max_seconds=max_seconds)
         except (ValueError, OSError) as error:
             allowed = f"be an audio file that can be read and lasts at most {max_seconds:g} s"
-            raise MeLoDyInputError(name, audio, allowed, str(error).rstrip(".")) from error
+            why = str(error).rstrip(".")
+            raise MeLoDyInputError(name, audio, allowed, f"none: {why[:1].lower()}{why[1:]}") from error
     else:
         waveform, rate = check_array(name, audio, sampling_rate, sample_rate, max_seconds)
         waveform = resample(to_mono(waveform), rate, sample_rate)

@@ -78,7 +78,7 @@ def _decoded(source: Any, allowed: str = "be an audio file that can be read") ->
     except MeLoDyInputError:
         raise
     except FileNotFoundError:
-        raise MeLoDyInputError("audio", source, allowed, f"There is no audio file at {source}") from None
+        raise MeLoDyInputError("audio", source, allowed, f"none: there is no audio file at {source}") from None
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         got = f"one that cannot be decoded: {getattr(error, 'error_string', error)}".rstrip(".")
         raise MeLoDyInputError("audio", source, allowed, got) from error

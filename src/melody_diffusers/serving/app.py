@@ -8,13 +8,16 @@ import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Any
+from weakref import WeakValueDictionary
 
-from fastapi import Depends, FastAPI, Form, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, FastAPI, Form, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from .. import __version__
 from ..pipelines.checks import MeLoDyInputError, check_prompt
@@ -48,6 +51,7 @@ PAGE = HERE / "page"
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Error, "description": what}
     for status, what in {
+        400: "the body cannot be read",
         401: "no token, or a wrong one",
         403: "a foreign page asks",
         408: "the body came too slowly",
@@ -66,6 +70,9 @@ SOUND: dict[int | str, dict[str, Any]] = {
     }
 }
 
+COUNTERS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "counters", "content": {"text/plain": {"schema": {"type": "string"}}}}
+}
 NO_STREAM: dict[int | str, dict[str, Any]] = {404: {"model": Error, "description": "there is no such stream"}}
 NOT_LIVE: dict[int | str, dict[str, Any]] = {409: {"model": Error, "description": "the stream is not a live one"}}
 
@@ -81,7 +88,7 @@ def create_app(pipe: MeLoDyPipeline, token: str | None = None, limits: Limits | 
     """
     limits = limits or Limits()
     queue, engine = Queue(limits), Engine(pipe, limits)
-    streams: dict[str, Job] = {}
+    streams: WeakValueDictionary[str, Job] = WeakValueDictionary()  # also without those that nobody has begun to read
     name = pipe._base_name()
     known = Knowledge(**json.loads((HERE / "knows.json").read_text()).get(name, {}))
     registry = CollectorRegistry()
@@ -98,8 +105,8 @@ def create_app(pipe: MeLoDyPipeline, token: str | None = None, limits: Limits | 
         docs_url=None,  # which would be fetched from elsewhere
         redoc_url=None,
         lifespan=lifespan,
-        dependencies=[] if token is None else [Depends(HTTPBearer(auto_error=False))],
     )
+    api = APIRouter(dependencies=[] if token is None else [Depends(HTTPBearer(auto_error=False))], responses=REFUSALS)
     app.state.queue, app.state.engine = queue, engine
     app.add_middleware(Guard, queue=queue, limits=limits, token=token)
 
@@ -120,11 +127,14 @@ def create_app(pipe: MeLoDyPipeline, token: str | None = None, limits: Limits | 
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: HTTPException) -> Response:
         code = {404: "not_found", 405: "not_allowed"}.get(error.status_code, "invalid_request")
-        message = {404: "There is nothing here. GET /openapi.json lists what there is."}.get(
-            error.status_code, str(error.detail)
-        )
+        message, headers = str(error.detail), dict(error.headers or {})
+        if code == "not_found":
+            message = "There is nothing here. GET /openapi.json lists what there is."
+        if code == "not_allowed":
+            headers["allow"] = ", ".join(sorted(_methods(app, request)))
+            message = f"{request.method} is not for this address, which takes {headers['allow']}."
         response = await on_api_error(request, ApiError(error.status_code, code, None, message))
-        response.headers.update(error.headers or {})
+        response.headers.update(headers)
         return response
 
     @app.exception_handler(Exception)
@@ -140,6 +150,8 @@ def create_app(pipe: MeLoDyPipeline, token: str | None = None, limits: Limits | 
             gone = asyncio.ensure_future(_disconnected(request))
             await asyncio.wait({first, gone}, return_when=asyncio.FIRST_COMPLETED)
             gone.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await gone
             if not first.done():
                 first.cancel()
                 raise Stopped
@@ -161,10 +173,14 @@ def create_app(pipe: MeLoDyPipeline, token: str | None = None, limits: Limits | 
         finally:
             queue.stop(job)
 
+    async def only(job: Job, request: Request) -> Any:
+        """The one part of a job that has no more."""
+        async with contextlib.aclosing(answered(job, request)) as parts:
+            return await anext(parts)
+
     async def whole(job: Job, request: Request, headers: dict[str, str]) -> Response:
-        async for part in answered(job, request):
-            return Response(part, media_type=MEDIA_TYPES[job.arguments["format"]], headers=headers)
-        raise ApiError(499, "stopped", None, "The request was stopped.")
+        part = await only(job, request)
+        return Response(part, media_type=MEDIA_TYPES[job.arguments["format"]], headers=headers)
 
     async def streamed(job: Job, request: Request, headers: dict[str, str]) -> Response:
         stream_id = headers["X-Stream-Id"]
@@ -186,7 +202,7 @@ def create_app(pipe: MeLoDyPipeline, token: str | None = None, limits: Limits | 
 
         return StreamingResponse(body(), media_type=MEDIA_TYPES[job.arguments["format"]], headers=headers)
 
-    @app.post("/v1/audio/generate", responses=SOUND | REFUSALS, response_class=Response)
+    @api.post("/v1/audio/generate", responses=SOUND, response_class=Response)
     async def generate(body: GenerateRequest, request: Request) -> Response:
         """A piece of music as a file that holds its plan, or as a stream."""
         seed = secrets.randbelow(2**31) if body.seed is None else body.seed
@@ -196,32 +212,31 @@ def create_app(pipe: MeLoDyPipeline, token: str | None = None, limits: Limits | 
             return await whole(job, request, headers)
         return await streamed(job, request, headers | {"X-Stream-Id": secrets.token_urlsafe(12)})
 
-    @app.post("/v1/audio/speech", responses=SOUND | REFUSALS, response_class=Response)
+    @api.post("/v1/audio/speech", responses=SOUND, response_class=Response)
     async def speech(body: SpeechRequest, request: Request) -> Response:
         """`/v1/audio/generate` for OpenAI's clients: `input` is the prompt, `voice` and `model` change nothing."""
         return await generate(body.model_copy(update={"model": None}), request)
 
-    @app.post("/v1/audio/plan", responses=REFUSALS)
+    @api.post("/v1/audio/plan")
     async def plan(body: PlanRequest, request: Request) -> dict[str, Any]:
         """The plan of a piece, not rendered: what /v1/audio/plan/render makes the piece of."""
         seed = secrets.randbelow(2**31) if body.seed is None else body.seed
-        async for made in answered(engine.plan_job(body, seed, _client(request), name), request):
-            return json.loads(made.to_text())
-        raise ApiError(499, "stopped", None, "The request was stopped.")
+        made = await only(engine.plan_job(body, seed, _client(request), name), request)
+        return json.loads(made.to_text())
 
-    @app.post("/v1/audio/plan/render", responses=SOUND | REFUSALS, response_class=Response)
+    @api.post("/v1/audio/plan/render", responses=SOUND, response_class=Response)
     async def render(body: RenderRequest, request: Request) -> Response:
         """A plan as sound: as it was, or with other steps, guidance or noise."""
         job = engine.render_job(body, _client(request))
         return await whole(job, request, {"X-Seed": str(job.arguments["plan"].seed)})
 
-    @app.post("/v1/audio/plan/read", responses=REFUSALS)
+    @api.post("/v1/audio/plan/read")
     async def read_plan(audio: UploadFile) -> dict[str, Any]:
         """The plan that a sound file holds."""
         found = MusicPlan.from_sound_file(await audio.read())
         return json.loads(found.to_text())
 
-    @app.post("/v1/audio/edits", responses=SOUND | REFUSALS, response_class=Response)
+    @api.post("/v1/audio/edits", responses=SOUND, response_class=Response)
     async def edits(form: Annotated[Edit, Form()], request: Request) -> Response:
         """A recording with a region made anew, continued, looped or varied."""
         seed = secrets.randbelow(2**31) if form.seed is None else form.seed
@@ -229,21 +244,22 @@ def create_app(pipe: MeLoDyPipeline, token: str | None = None, limits: Limits | 
         return await whole(job, request, {"X-Seed": str(seed)})
 
     def live(stream_id: str) -> Job:
-        if stream_id not in streams:
+        job = streams.get(stream_id)
+        if job is None:
             raise ApiError(404, "not_found", "stream_id", "There is no such stream; it may have ended.")
-        return streams[stream_id]
+        return job
 
     def info(stream_id: str, job: Job) -> StreamInfo:
         return StreamInfo(
             id=stream_id, made_seconds=job.arguments["made_seconds"], input=job.arguments["call"]["prompt"]
         )
 
-    @app.get("/v1/audio/streams/{stream_id}", responses=NO_STREAM | REFUSALS)
+    @api.get("/v1/audio/streams/{stream_id}", responses=NO_STREAM)
     async def look_at_stream(stream_id: str) -> StreamInfo:
         """How far a stream is."""
         return info(stream_id, live(stream_id))
 
-    @app.post("/v1/audio/streams/{stream_id}", responses=NO_STREAM | NOT_LIVE | REFUSALS)
+    @api.post("/v1/audio/streams/{stream_id}", responses=NO_STREAM | NOT_LIVE)
     async def change_stream(stream_id: str, body: StreamChange) -> StreamInfo:
         """Another prompt for a live stream: heard about ten seconds on, for the plan runs ahead."""
         job = live(stream_id)
@@ -255,19 +271,19 @@ def create_app(pipe: MeLoDyPipeline, token: str | None = None, limits: Limits | 
         job.arguments["call"]["prompt"] = body.input
         return info(stream_id, job)
 
-    @app.delete("/v1/audio/streams/{stream_id}", responses=NO_STREAM | REFUSALS)
+    @api.delete("/v1/audio/streams/{stream_id}", responses=NO_STREAM)
     async def stop_stream(stream_id: str) -> StreamInfo:
         """Ends a stream before the next pass of a network. So does closing its connection."""
         job = live(stream_id)
         queue.stop(job)
         return info(stream_id, job)
 
-    @app.get("/v1/models", responses=REFUSALS)
+    @api.get("/v1/models")
     async def models() -> Models:
         """The model that is served."""
         return Models(data=[Model(id=name)])
 
-    @app.get("/v1/prompts", responses=REFUSALS)
+    @api.get("/v1/prompts")
     async def prompts() -> Knowledge:
         """Words that the model knows, to suggest prompts with."""
         return known
@@ -284,10 +300,19 @@ def create_app(pipe: MeLoDyPipeline, token: str | None = None, limits: Limits | 
             speed=None if engine.speed is None else round(engine.speed, 2),
         )
 
-    @app.get("/metrics", response_class=PlainTextResponse, responses=REFUSALS)
+    @api.get("/metrics", response_class=Response, responses=COUNTERS)
     async def metrics() -> Response:
         """Counters in Prometheus's text format."""
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    app.include_router(api)
+    schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
+    for model in schema["components"]["schemas"].values():
+        for field, most in (("audio_length", limits.max_seconds), ("num_inference_steps", limits.max_steps)):
+            for kind in model.get("properties", {}).get(field, {}).get("anyOf", ()):
+                if kind["type"] != "null":
+                    kind["maximum"] = most
+    app.openapi = lambda: schema  # type: ignore[method-assign]
 
     for file in PAGE.rglob("*"):
         if file.is_file():
@@ -301,6 +326,12 @@ def _page(file: Path) -> Callable[[Request], Response]:
         return FileResponse(file, headers={"cache-control": "no-cache"})
 
     return send
+
+
+def _methods(app: FastAPI, request: Request) -> set[str]:
+    """What the address of a request can be asked by."""
+    matching = (route for route in app.routes if route.matches(request.scope)[0] != Match.NONE)
+    return {method for route in matching for method in getattr(route, "methods", None) or ()}
 
 
 async def _disconnected(request: Request) -> None:

@@ -4,7 +4,7 @@ import inspect
 import io
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from ..sound_files import MAX_OPUS_COMMENT_BYTES, open_sound
 from .queue import Job, Limits, Queue
 from .requests import STREAMED, ApiError, Edit, GenerateRequest, PlanRequest, RenderRequest
 
+Work = Generator[None, None, None]
 LARGEST_RATE = 96_000  # samples a second of all channels together, of the longest recording
 BATCH_SECONDS = 480.0  # of music that are rendered at once, at most
 
@@ -46,11 +47,13 @@ class Engine:
         for each in (self.pipe, self.stream_pipe, self.inpaint_pipe, self.vary_pipe):
             each.set_progress_bar_config(disable=True)
         self.made_seconds = self.work_seconds = 0.0
+        self._lately = 0.0, 0.0  # the same two, of which what is longer ago counts less
 
     @property
     def speed(self) -> float | None:
-        """Seconds of music that are made in a second; None before any were."""
-        return self.made_seconds / self.work_seconds if self.work_seconds else None
+        """Seconds of music that were made in a second, lately; None before any were."""
+        made, work = self._lately
+        return made / work if work else None
 
     def warm_up(self) -> float:
         """Makes the first, slower pieces, and measures the speed with the last one."""
@@ -90,7 +93,7 @@ class Engine:
         call |= {"beats_per_bar": body.beats_per_bar, "ending": body.ending}
         request = GenerationRequest.check(self.pipe, **(_defaults(MeLoDyPipeline) | call))
         seconds = request.num_samples / self.pipe.sample_rate
-        self._check_size("bars", seconds, body.num_inference_steps)
+        self._check_size("audio_length" if body.bars is None else "bars", seconds, body.num_inference_steps)
         if body.stream:
             if body.loop:
                 raise ApiError(422, "invalid_argument", "loop", "`loop` must be false for a stream.")
@@ -106,7 +109,7 @@ class Engine:
             message = f"`num_inference_steps` must be at most {self.limits.max_steps} here; got {steps}."
             raise ApiError(422, "invalid_argument", "num_inference_steps", message)
 
-    def pieces(self, jobs: list[Job]) -> Iterator[None]:
+    def pieces(self, jobs: list[Job]) -> Work:
         """Whole pieces, of arguments that differ in prompt and seed alone; gives each as a file."""
         started = time.perf_counter()
         arguments = {name: value for name, value in jobs[0].arguments["call"].items() if name != "prompt"}
@@ -124,7 +127,7 @@ class Engine:
             job.give(encoded(output.audios[row], self.pipe.sample_rate, job.arguments["format"], comment, plan))
         yield
 
-    def played(self, jobs: list[Job]) -> Iterator[None]:
+    def played(self, jobs: list[Job]) -> Work:
         """A piece that is heard while it is made, the same that `pieces` makes of these arguments."""
         (job,) = jobs
         rate, generator = self.pipe.sample_rate, torch.Generator().manual_seed(job.arguments["seed"])
@@ -140,7 +143,7 @@ class Engine:
             yield
             started = time.perf_counter()
 
-    def live(self, jobs: list[Job]) -> Iterator[None]:
+    def live(self, jobs: list[Job]) -> Work:
         """A stream without an end, whose prompt may change: `job.arguments["next"]` is (prompt, crossfade) then."""
         (job,) = jobs
         rate, wanted = self.pipe.sample_rate, job.arguments
@@ -173,7 +176,7 @@ class Engine:
         job.run, job.alike = self.planned, None
         return job
 
-    def planned(self, jobs: list[Job]) -> Iterator[None]:
+    def planned(self, jobs: list[Job]) -> Work:
         (job,) = jobs
         generator = torch.Generator().manual_seed(job.arguments["seed"])
         arguments = _defaults(MeLoDyPipeline) | job.arguments["call"] | {"generator": generator} | _watched(jobs)
@@ -198,7 +201,7 @@ class Engine:
             plan = replace(plan, seed=body.seed, drawn_tokens=0)
         return Job(self.rendered, client, {"format": body.response_format, "plan": plan})
 
-    def rendered(self, jobs: list[Job]) -> Iterator[None]:
+    def rendered(self, jobs: list[Job]) -> Work:
         (job,) = jobs
         started, plan = time.perf_counter(), job.arguments["plan"]
         output = render_plan(self.pipe, plan, output_type="pt", **_watched(jobs))
@@ -258,7 +261,7 @@ class Engine:
         _check_fits(recording, body.response_format)
         return Job(self.filled, client, arguments | {"call": call})
 
-    def filled(self, jobs: list[Job]) -> Iterator[None]:
+    def filled(self, jobs: list[Job]) -> Work:
         """A recording with a region made anew, or continued, at its own rate and with its own channels."""
         (job,) = jobs
         started, asked, call = time.perf_counter(), job.arguments, job.arguments["call"]
@@ -280,7 +283,7 @@ class Engine:
             job.give(encoded(output.audios[0], output.sampling_rate, asked["format"], asked["comment"]))
         yield
 
-    def varied(self, jobs: list[Job]) -> Iterator[None]:
+    def varied(self, jobs: list[Job]) -> Work:
         (job,) = jobs
         started, generator = time.perf_counter(), torch.Generator().manual_seed(job.arguments["seed"])
         output = self.vary_pipe(**job.arguments["call"], generator=generator, output_type="pt", **_watched(jobs))
@@ -289,7 +292,7 @@ class Engine:
         job.give(encoded(output.audios[0], self.pipe.sample_rate, asked["format"], asked["comment"]))
         yield
 
-    def looped(self, jobs: list[Job]) -> Iterator[None]:
+    def looped(self, jobs: list[Job]) -> Work:
         """The plan of a region, rendered as a loop."""
         (job,) = jobs
         started, asked, call = time.perf_counter(), job.arguments, dict(job.arguments["call"])
@@ -346,8 +349,10 @@ class Engine:
         return plan if plan.digest == model_digest(self.pipe) else None
 
     def _count(self, audio: torch.Tensor, started: float, rate: int | None = None) -> None:
-        self.work_seconds += time.perf_counter() - started
-        self.made_seconds += audio.shape[-1] * (len(audio) if audio.ndim == 3 else 1) / (rate or self.pipe.sample_rate)
+        work = time.perf_counter() - started
+        made = audio.shape[-1] * (len(audio) if audio.ndim == 3 else 1) / (rate or self.pipe.sample_rate)
+        self.made_seconds, self.work_seconds = self.made_seconds + made, self.work_seconds + work
+        self._lately = 0.8 * self._lately[0] + made, 0.8 * self._lately[1] + work
 
 
 class Counted:

@@ -9,7 +9,7 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -77,7 +77,7 @@ class Job:
 
     def __init__(
         self,
-        run: Callable[[list["Job"]], Iterator[None]],
+        run: Callable[[list["Job"]], Generator[None, None, None]],
         client: str,
         arguments: dict[str, Any],
         alike: Any = None,
@@ -136,8 +136,12 @@ class Job:
             yield part
 
 
+Turn = tuple[list[Job], Generator[None, None, None], float]
+"""Jobs that are done at once, their work, and when it began."""
+
+
 class Queue:
-    """The jobs of a server, and the thread that does them. `close` ends it.
+    """The jobs of a server, and the thread that does them, from the first job until `close`.
 
     Args:
         limits: `max_waiting`, `max_playing`, `max_batch` and `deadline_seconds` count here.
@@ -150,11 +154,10 @@ class Queue:
         self.batches: Counter[int] = Counter()  # how many had how many jobs
         self.seconds_a_job = 1.0  # lately
         self._waiting: list[Job] = []
-        self._turns: list[tuple[list[Job], Iterator[None], float]] = []
+        self._turns: list[Turn] = []
         self._is_closed = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="melody-queue", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
 
     @property
     def num_waiting(self) -> int:
@@ -187,6 +190,10 @@ class Queue:
         with self._changed:
             self._waiting.append(job)
             self._changed.notify()
+            if self._thread is None:
+                self._is_closed = False
+                self._thread = threading.Thread(target=self._work, name="melody-queue", daemon=True)
+                self._thread.start()
 
     def stop(self, job: Job) -> None:
         """Ends a job before the next pass of a network, or before it begins."""
@@ -197,12 +204,15 @@ class Queue:
             self._changed.notify()
 
     def close(self) -> None:
+        """Ends all jobs and the thread; another job begins anew."""
         with self._changed:
             self._is_closed = True
             for job in [*self._waiting, *(job for jobs, *_ in self._turns for job in jobs)]:
                 job.is_stopped = True
             self._changed.notify()
-        self._thread.join(timeout=10)
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+            self._thread = None
 
     def _notify(self) -> None:
         with self._changed:
@@ -214,6 +224,13 @@ class Queue:
                 while not self._is_closed and not self._admit() and not self._is_any_ready():
                     self._changed.wait(self._rest())
                 if self._is_closed:
+                    for jobs, steps, _ in self._turns:
+                        steps.close()
+                        for job in jobs:
+                            job.end(Stopped())
+                    for job in self._waiting:
+                        job.end(Stopped())
+                    self._turns, self._waiting = [], []
                     return
                 ready = next(
                     (turn for turn in self._turns if any(job.is_ready(time.monotonic()) for job in turn[0])), None
@@ -221,7 +238,7 @@ class Queue:
             if ready is not None:
                 self._take(ready)
 
-    def _take(self, turn: tuple[list[Job], Iterator[None], float]) -> None:
+    def _take(self, turn: Turn) -> None:
         """One part of the work of a turn, which then goes to the end of the line."""
         jobs, steps, started = turn
         error: BaseException | None = None

@@ -154,14 +154,15 @@ class Edit(_Strict):
 class Knowledge(BaseModel):
     """Words that a model was shown in its training, to suggest prompts with; empty lists where that is not known.
 
-    Each list holds words of one kind; a prompt joins a few, as `examples` do, which it obeys.
+    Each list holds words of one kind, and `tempo_bpm` the slowest and the fastest tempo. A prompt joins a few of them.
+    `examples` are prompts that it obeys.
     """
 
     examples: list[str] = []
     styles: list[str] = []
     leads: list[str] = []
     moods: list[str] = []
-    tempo_bpm: tuple[int, int] | None = None
+    tempo_bpm: list[int] = []
     keys: list[str] = []
     modes: list[str] = []
 
