@@ -95,6 +95,7 @@ function stop() {
   player.pause();
   const was = stopWork();
   if (!was && shown) player.currentTime = 0;
+  setRepeat();
   say("Stopped.");
   arrangeButtons();
 }
@@ -139,13 +140,13 @@ const makeMusic = () =>
       made += samples.length;
       player.push(samples.slice());
       if (made === samples.length) say("It plays while the rest is being made.");
-      else if (player.isWaiting) {
+      else if (player.isWaiting && player.position > 0) {
         const pace = made / rate / ((performance.now() - started) / 1000);
         player.wait(Math.max(1, (seconds - player.currentTime) * (1.1 - pace)));
         say("This machine makes music more slowly than it plays. It goes on when enough is there.");
       }
       showProgress(made, seconds * rate, `${inSeconds(made / rate)} of ${inSeconds(seconds)}`);
-      view.show(joined(parts), seconds, false);
+      view.extend(samples);
     }
     player.complete();
     tellSpeed(made / rate / ((performance.now() - started) / 1000));
@@ -223,17 +224,17 @@ async function changeLive(input) {
 
 // ---- changing a piece
 
-const edit = (piece, what, how, fields, { isLoop = false, from = 0 } = {}) =>
+const edit = (piece, what, note, fields, { isLoop = false, from = 0 } = {}) =>
   work(what, async (signal) => {
     const file = await fileOf(piece, signal);
     const response = await api.edit(file, { num_inference_steps: piece.settings.num_inference_steps, ...fields }, signal);
     const seed = Number(response.headers.get("x-seed"));
-    const made = newPiece({ title: `${piece.title}, ${how}`, settings: { ...piece.settings, input: fields.input || piece.settings.input, seed }, isLoop });
+    const title = fields.input || piece.title;
+    const made = newPiece({ title, note, isLoop, settings: { ...piece.settings, input: fields.input || piece.settings.input, seed } });
     made.file = await response.blob();
     Object.assign(made, await decode(made.file, player.context));
     made.seconds = made.samples.length / player.rate;
     made.isUnwritten = false;
-    made.note = `from piece ${piece.number}`;
     keep(made);
     listen(made, from);
     say(`Done. Seed ${seed}.`);
@@ -246,19 +247,21 @@ const marked = () => {
   return null;
 };
 
+const partOf = (start, end) => `piece ${shown.number}, ${inSeconds(start)} to ${inSeconds(end)},`;
+
 const EDITS = {
   anew: ({ start, end }) =>
-    edit(shown, "Making the part anew…", `${inSeconds(start)} to ${inSeconds(end)} anew`,
+    edit(shown, "Making the part anew…", `${partOf(start, end)} made anew`,
       { edit: "inpaint", start, end, input: words() }, { from: Math.max(0, start - 1) }),
   "go-on": ({ start, end }) =>
-    edit(shown, "Going on from there…", `${inSeconds(start)} to ${inSeconds(end)} continued`,
+    edit(shown, "Going on from there…", `${partOf(start, end)} continued`,
       { edit: "continue", start, end, seconds: 10, input: words() }, { from: Math.max(0, end - start - 1) }),
   loop: ({ start, end }) =>
-    edit(shown, "Making the loop…", `${inSeconds(start)} to ${inSeconds(end)} as a loop`,
+    edit(shown, "Making the loop…", `${partOf(start, end)} as a loop`,
       { edit: "loop", start, end, input: words() }, { isLoop: true }),
 };
 
-const vary = (piece) => edit(piece, "Making it a little different…", "a little different", { edit: "vary" });
+const vary = (piece) => edit(piece, "Making it a little different…", `piece ${piece.number}, a little different`, { edit: "vary" });
 
 async function openFile(file) {
   await work("Reading the file…", async () => {
@@ -318,7 +321,8 @@ function show(piece) {
   $("part").hidden = !piece.samples;
   for (const id of ["from", "to"]) Object.assign($(id), { value: "", max: piece.seconds });
   $("position").max = piece.seconds;
-  view.show(piece.samples ?? new Int16Array(0), piece.seconds, Boolean(piece.samples));
+  if (piece.samples) view.show(piece.samples, piece.seconds);
+  else view.begin(piece.seconds);
   $("repeat").checked = piece.isLoop;
   setRepeat();
   showPlan(piece);
@@ -491,6 +495,8 @@ async function begin() {
   $("listen-part").addEventListener("click", async () => {
     if (!marked()) return;
     await listen(shown, part.start);
+    player.repeat([part.start, part.end]);
+    say("The part repeats until you stop it.");
   });
   new Suggestions($("words"), $("prompt"), await api.words());
   document.body.dataset.ready = "true";

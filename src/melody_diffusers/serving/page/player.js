@@ -15,6 +15,7 @@ export class Player extends EventTarget {
   // To be called from a press of a button: browsers allow sound only then.
   open() {
     if (!this.ready) {
+      if (!isSecureContext) throw new Error("Browsers play such music only over https, or on the machine that makes it.");
       this.context = new AudioContext({ sampleRate: this.rate });
       this.ready = this.context.audioWorklet.addModule("player-worklet.js").then(() => {
         this.node = new AudioWorkletNode(this.context, "melody-player", { numberOfInputs: 0, outputChannelCount: [1] });

@@ -4,6 +4,9 @@ import Regions from "./vendor/wavesurfer/regions.esm.js";
 import Spectrogram from "./vendor/wavesurfer/spectrogram.esm.js";
 import WaveSurfer from "./vendor/wavesurfer/wavesurfer.esm.js";
 
+const PEAKS_PER_SECOND = 200;
+const REDRAW_MS = 300;
+
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 const waveColours = () => ({ waveColor: colour("wave"), progressColor: colour("played"), cursorColor: colour("text") });
 
@@ -28,18 +31,31 @@ export class View {
     });
   }
 
-  // Samples of a piece of `seconds`, of which the later ones may not be there yet.
-  show(samples, seconds, isWhole = true) {
-    const whole = new Float32Array(Math.max(samples.length, Math.round(seconds * this.player.rate)));
-    for (let i = 0; i < samples.length; i++) whole[i] = samples[i] / 32768;
-    this.isWhole = isWhole;
-    this.#arrangeSpectrogram();
-    this.waves.load("", [whole], seconds).catch(() => {}); // another piece came between
+  // A piece that is there.
+  show(samples, seconds) {
+    this.begin(seconds);
+    this.#measure(samples);
+    this.samples = samples;
+    this.#draw();
+  }
+
+  // A piece of `seconds` that is being made, and what came of it.
+  begin(seconds) {
+    this.seconds = seconds;
+    this.peaks = new Float32Array(Math.max(1, Math.ceil(seconds * PEAKS_PER_SECOND)));
+    this.measured = this.drawnAt = 0;
+    this.samples = null;
+    this.#draw();
+  }
+
+  extend(samples) {
+    this.#measure(samples);
+    if (performance.now() - this.drawnAt > REDRAW_MS) this.#draw();
   }
 
   showSpectrogram(isWanted) {
     this.wantsSpectrogram = isWanted;
-    this.#arrangeSpectrogram();
+    if (this.peaks) this.#draw();
   }
 
   mark(start, end) {
@@ -60,17 +76,28 @@ export class View {
     if (!this.isQuiet) this.onPart({ start: region.start, end: region.end });
   }
 
-  #arrangeSpectrogram() {
-    const isDue = this.wantsSpectrogram && this.isWhole;
-    if (isDue === (this.spectrogram !== null)) return;
-    if (isDue) {
+  #measure(samples) {
+    const size = this.player.rate / PEAKS_PER_SECOND;
+    for (let i = 0; i < samples.length; i++, this.measured++) {
+      const at = Math.min(this.peaks.length - 1, Math.floor(this.measured / size));
+      if (Math.abs(samples[i]) > Math.abs(this.peaks[at]) * 32768) this.peaks[at] = samples[i] / 32768;
+    }
+  }
+
+  // The waveform needs peaks alone, the spectrogram all samples, which would take long while music is being made.
+  #draw() {
+    const hasPitches = this.wantsSpectrogram && this.samples !== null;
+    if (hasPitches && !this.spectrogram) {
       this.spectrogram = this.waves.registerPlugin(
         Spectrogram.create({ height: 128, frequencyMax: this.player.rate / 2, scale: "mel", fftSamples: 1024, colorMap: "roseus" }),
       );
-    } else {
+    } else if (!hasPitches && this.spectrogram) {
       this.waves.unregisterPlugin(this.spectrogram);
       this.spectrogram = null;
     }
+    const channel = hasPitches ? Float32Array.from(this.samples, (sample) => sample / 32768) : this.peaks;
+    this.waves.load("", [channel], this.seconds || 1).catch(() => {}); // another piece came between
+    this.drawnAt = performance.now();
   }
 }
 
