@@ -387,6 +387,7 @@ def test_a_piece_repeats_without_a_gap(page):
     page.until_done()
     page["#repeat"].check()
     page.press("Stop")
+    page.until_heard_for(0.3)
     page.forget()
     page.press("Play")
     page.until_heard_for(4.5)
