@@ -120,8 +120,9 @@ def test_what_cannot_join_is_refused(page):
 
 def test_the_task_keeps_both_pieces(page):
     first, second, bridged = (page[name] for name in ("first", "second", "bridged"))
-    assert torch.equal(bridged[:, :500], first.audios) and torch.equal(bridged[:, 600:], second.audios)
-    assert bridged[:, 500:600].isfinite().all() and page["music"].shape == (1, 1, 22 * 24000)
+    before, after = first.audios.shape[1], second.audios.shape[1]
+    assert torch.equal(bridged[:, :before], first.audios) and torch.equal(bridged[:, -after:], second.audios)
+    assert bridged.shape[1] > before + after and bridged.isfinite().all() and page["music"].shape == (1, 1, 22 * 24000)
 
 
 def test_the_metric_has_its_closed_form(page):

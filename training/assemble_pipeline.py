@@ -39,6 +39,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stages", type=Path, required=True, help="folder that holds one folder for each stage")
     parser.add_argument("--out", type=Path, required=True, help="pipeline folder to write")
+    parser.add_argument(
+        "--distilled",
+        type=Path,
+        help="a diffusion model that that of STAGES has become; the latter"
+        " stays beside it as its variant `teacher`, by which adapters learn",
+    )
     parser.add_argument("--steps", type=int, default=10, help="default number of diffusion steps")
     parser.add_argument("--schedule", choices=("linear", "uniform"), default="linear", help="of AngleScheduler")
     parser.add_argument("--guidance_scale", type=float, default=2.5)
@@ -50,6 +56,7 @@ def main() -> None:
     args = parser.parse_args()
     if foreign := not_of_a_pipeline(args.out):
         parser.error(f"--out {args.out} would be replaced and holds {', '.join(foreign[:4])}: choose or empty another")
+    teacher = DualPathDiffusionModel.from_pretrained(args.stages / "dual_path")
     pipe = MeLoDyPipeline(
         vae=AudioVAEGAN.from_pretrained(args.stages / "vae_gan"),
         mulan=MuLanModel.from_pretrained(args.stages / "mulan"),
@@ -57,7 +64,7 @@ def main() -> None:
         mulan_quantizer=ResidualQuantizer.from_pretrained(args.stages / "mulan_quantizer"),
         semantic_tokenizer=SemanticTokenizer.from_pretrained(args.stages / "semantic_tokenizer"),
         semantic_lm=SemanticLM.from_pretrained(args.stages / "semantic_lm"),
-        dual_path=DualPathDiffusionModel.from_pretrained(args.stages / "dual_path"),
+        dual_path=teacher if args.distilled is None else DualPathDiffusionModel.from_pretrained(args.distilled),
         scheduler=AngleScheduler(schedule=args.schedule),
         sampling={
             "num_inference_steps": args.steps,
@@ -74,6 +81,8 @@ def main() -> None:
     work = Path(tempfile.mkdtemp(prefix=f".{args.out.name}-", dir=args.out.parent))
     aside = work / "new"
     pipe.save_pretrained(aside)
+    if args.distilled is not None:
+        teacher.to(torch.float16).save_pretrained(aside / "dual_path", variant="teacher")
     for file in aside.glob("*/config.json"):
         config = json.loads(file.read_text())
         if "dtype" in config:

@@ -66,7 +66,7 @@ def measure(model: nn.Module, forward: Callable[[], Tensor]) -> Cost:
 
 def training_configs(size: str) -> dict[str, dict[str, Any]]:
     """The configuration of every stage of the recipe that trains a model of the pipeline."""
-    trainings = [stage for stage in STAGES if stage.is_training and stage.name != "judges"]
+    trainings = [stage for stage in STAGES if stage.is_training and stage.name not in ("judges", "distilled")]
     return {stage.name: yaml.safe_load(stage.config_file(size).read_text(encoding="utf-8")) for stage in trainings}
 
 

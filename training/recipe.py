@@ -70,7 +70,7 @@ class Stage:
 
     @property
     def is_training(self) -> bool:
-        return Path(self.script).name.startswith("train_")
+        return Path(self.script).name.startswith(("train_", "distill_"))
 
     @property
     def reads(self) -> set[str]:
@@ -107,9 +107,11 @@ STAGES = (
           sets=f"data.folder={{encoded}} data.mulan_quantizer={{mulan_quantizer}} {OUT}"),
     Stage("dual_path", "diffusion model", "train_dual_path.py", "dual_path",
           sets=f"data.folder={{encoded}} data.mulan_quantizer={{mulan_quantizer}} {OUT}"),
+    Stage("distilled", "distillation", "distill_dual_path.py", "distilled",
+          sets=f"data.folder={{encoded}} data.teacher={{dual_path}} {OUT}"),
     Stage("pipeline", "assembly", "assemble_pipeline.py", writes="model_index.json", after=PARTS, folder="{model}",
-          arguments="--stages {stages} --out {out} --lm_guidance_scale 5.0 --schedule uniform --steps 6 "
-                    "--prompt_guidance_scale 6.0 --guidance_interval 0 0.85"),
+          arguments="--stages {stages} --distilled {distilled} --out {out} --lm_guidance_scale 5.0 --schedule uniform "
+                    "--steps 3 --guidance_scale 1.0"),
     Stage("judges", "judges", "train_judges.py", "judges", writes="accuracy.json", folder="outputs/judges",
           sets=f"data.folder={{synthetic}} {OUT}"),
     Stage("evaluation", "evaluation", "melody evaluate", writes="report.json", after=("judges",),

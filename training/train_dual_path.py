@@ -43,11 +43,16 @@ class DataConfig:
 def begin(model: DualPathDiffusionModel, start: str | None, mulan_quantizer: str | None) -> None:
     """Takes over all weights of another model, which alone may hear the prompt, or not, and the quantizer's codebooks.
 
+    Of a distilled model these are its teacher's, if they lie beside it.
+
     Raises:
         ValueError: that model has other weights, or lacks some; nothing tells this one what MuLan tokens stand for.
     """
     if start is not None:
-        begun = DualPathDiffusionModel.from_pretrained(start).state_dict()
+        try:
+            begun = DualPathDiffusionModel.from_pretrained(start, variant="teacher").state_dict()
+        except OSError:
+            begun = DualPathDiffusionModel.from_pretrained(start).state_dict()
         strange = {name for name in begun.keys() ^ model.state_dict().keys() if not name.startswith("mulan_embedding.")}
         if strange:
             raise ValueError(

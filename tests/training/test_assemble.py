@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from melody_diffusers import MeLoDyPipeline
+from melody_diffusers import DualPathDiffusionModel, MeLoDyPipeline
 
 SCRIPT = Path(__file__).parents[2] / "training" / "assemble_pipeline.py"
 STAGES = {"vae": "vae_gan"} | {
@@ -39,6 +40,18 @@ def test_a_pipeline_is_replaced_and_keeps_its_card(stages, tmp_path, monkeypatch
     assert (out / "README.md").read_text() == "my words" and not (out / "dual_path" / "left.safetensors").exists()
     assert MeLoDyPipeline.from_pretrained(out).config.sampling["num_inference_steps"] == 3
     assert [path.name for path in out.parent.iterdir()] == ["mine"]
+
+
+def test_the_teacher_of_a_distilled_model_stays_beside_it(stages, tmp_path, monkeypatch):
+    teacher = DualPathDiffusionModel.from_pretrained(stages / "dual_path")
+    student = DualPathDiffusionModel.from_pretrained(stages / "dual_path")
+    with torch.no_grad():
+        student.proj_out.weight.mul_(-1)
+    student.save_pretrained(tmp_path / "student")
+    assemble(monkeypatch, stages, tmp_path / "mine", "--distilled", str(tmp_path / "student"))
+    for expected, variant in ((student, None), (teacher, "teacher")):
+        found = DualPathDiffusionModel.from_pretrained(tmp_path / "mine", subfolder="dual_path", variant=variant)
+        assert torch.equal(found.proj_out.weight, expected.proj_out.weight.half().float())
 
 
 @pytest.mark.parametrize("foreign", ["songs/one.wav", "notes.txt"])

@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import re
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import soundfile
 import torch
 import yaml
 
-from melody_diffusers import MeLoDyPipeline, cli, lora_training
+from melody_diffusers import DualPathDiffusionModel, MeLoDyPipeline, cli, lora_training
 from melody_diffusers.audio import load_audio
 from melody_diffusers.data.encode import ClipEncoder
 from melody_diffusers.data.recordings import Accepted
@@ -42,6 +44,7 @@ def recordings(tmp_path_factory) -> Path:
 
 def train(monkeypatch, tiny_folder, recordings, output, *overrides: str) -> dict[str, torch.Tensor]:
     prompts = Path(output).parent / "prompts.yaml"
+    prompts.parent.mkdir(exist_ok=True)
     prompts.write_text("[a slow waltz, sad piano solo, happy techno]")
     settings = [
         f"data.model={tiny_folder}",
@@ -96,6 +99,28 @@ def test_recordings_become_an_adapter_that_a_stopped_run_gives_as_well(
     for name, value in report["base"].items():
         assert value != report["adapter"][name], name
     assert len(list((tmp_path / "out" / "adapter").glob("style-*.flac"))) == 3
+
+
+def test_an_adapter_of_a_distilled_model_is_learnt_by_its_teacher(
+    tiny_folder, recordings, tmp_path, monkeypatch, capsys
+):
+    """What guidance makes of music is no place to learn what music is from; the adapter fits the distilled model."""
+    distilled = shutil.copytree(tiny_folder, tmp_path / "pipeline")
+    model = DualPathDiffusionModel.from_pretrained(distilled / "dual_path")
+    model.save_pretrained(distilled / "dual_path", variant="teacher")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(-1)
+    model.save_pretrained(distilled / "dual_path")
+
+    printed = []
+    for name, folder in {"plain": tiny_folder, "distilled": distilled}.items():
+        train(monkeypatch, folder, recordings, tmp_path / name / "lora", "run.max_steps=1")
+        printed.append(re.search(r"held-out velocity (\S+) ->", capsys.readouterr().out)[1])
+    assert printed[0] == printed[1]
+    pipe = MeLoDyPipeline.from_pretrained(distilled)
+    pipe.load_lora_weights(tmp_path / "distilled" / "lora")  # would be refused if the teacher's weights were its base
+    assert "dual_path" in pipe.get_list_adapters()
 
 
 def songs(folder: Path, **seconds: float) -> Path:

@@ -296,7 +296,7 @@ Each row is a clip of {seconds:.0f} s, mono, 24 kHz, 16-bit FLAC, from a piece o
 the notes from a style and a seed; a soundfont and a few numpy synthesisers play them; eight captions or nine are filled
 in from the tags the composer knows to be true. {tunes}
 
-Three pieces of ten are typical of their style, in the others the lead, the mood, the ensemble, drums, density and
+Half of the pieces are typical of their style, in the others the lead, the mood, the ensemble, drums, density and
 register are free. Tempo, key and mode hold throughout. A clip is a window of a piece with intro, themes, bridges,
 breaks and an ending: the lead rests for four seconds at most, other instruments for an intro or a break of at most
 seven. About one clip in {ending} comes to the end of its piece, with a last chord and up to a second of silence.

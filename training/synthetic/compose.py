@@ -1,7 +1,6 @@
 """A style and a seed become a piece: tracks of notes, and tags that are true of them.
 
-Three pieces of ten are typical of their style; the others take lead, mood, ensemble, drums, density and register
-freely.
+Half of the pieces are typical of their style; the others take lead, mood, ensemble, drums, density and register freely.
 Every pitched note is a degree of the piece's scale and every onset lies on its sixteenth grid (moved by the style's
 swing and at most 10 ms of human timing), so key, mode and tempo hold for every window of the piece.
 """
@@ -32,8 +31,8 @@ from tunes import Tune
 
 STEPS_PER_BEAT = 4
 MAX_JITTER_SECONDS = 0.010
-FREE_SHARE = 0.7  # of the pieces take what is not typical of their style
-BAND_SHARE = 0.8  # of the typical pieces have their style's own band
+FREE_SHARE = 0.5  # of the pieces take what is not typical of their style
+BAND_SHARE = 0.8  # of the typical half have their style's own band
 TEMPO_SLACK = 0.1  # how far beyond the style's range of tempos they go
 TUNE_SHARE = 0.25  # of the pieces of a fitting meter play a tune that people wrote, where there are tunes
 TUNE_NOTES_PER_SECOND = 7.5  # the fastest on average
@@ -541,7 +540,7 @@ def draw_lead(rng: np.random.Generator, allowed: Sequence[str]) -> str:
 
 
 def draw_choices(rng: np.random.Generator, style: Style, unseen: bool) -> Choices:
-    """Typical of the style for three pieces of ten, otherwise each of them free of it and of the others."""
+    """Typical of the style for half of the pieces, otherwise each of them free of it and of the others."""
     free = style.name in STYLES and rng.random() < FREE_SHARE
     left_out = unseen_leads(style.name)
     allowed = [name for name in LEADS if (name in left_out) == unseen]

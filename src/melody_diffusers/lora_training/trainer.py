@@ -25,7 +25,7 @@ from peft import LoraConfig
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, default_collate
 
-from .. import MELODY_TINY, MeLoDyPipeline
+from .. import MELODY_TINY, DualPathDiffusionModel, MeLoDyPipeline
 from ..audio import save_audio
 from ..data.decoding import DecodeLimits
 from ..data.encode import ClipEncoder
@@ -89,6 +89,25 @@ def base_of(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         model.enable_adapters()
+
+
+def teacher_of(model: str | os.PathLike) -> dict[str, Tensor] | None:
+    """Weights of the diffusion model that a pipeline's was distilled from: its variant `teacher`; None without one."""
+    try:
+        teacher = DualPathDiffusionModel.from_pretrained(model, subfolder="dual_path", variant="teacher")
+    except OSError:
+        return None
+    return dict(teacher.float().named_parameters())
+
+
+@torch.no_grad()
+def exchange_weights(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Gives a model these weights, under its adapter, and returns those that it had."""
+    parameters = {name.replace(".base_layer.", "."): p for name, p in model.named_parameters()}
+    before = {name: parameters[name].detach().clone() for name in weights}
+    for name, tensor in weights.items():
+        parameters[name].copy_(tensor)
+    return before
 
 
 @torch.no_grad()
@@ -266,8 +285,13 @@ def _train(config: Config, spools: Path, started: float) -> None:
         windows.forget_others()
 
     scheduler, dual_path, lm = AngleScheduler(), pipe.dual_path, pipe.semantic_lm
+    teacher = teacher_of(MELODY_TINY if data.model is None else data.model)
+    if teacher is not None:  # a distilled model says what guidance makes of music, not what music is
+        own_weights = exchange_weights(dual_path, teacher)
     for batch in run.steps(DataLoader(train, config.run.batch_size, shuffle=True)):
         count = len(batch["latents"])
+        from_text = run.rand("text", count, 1) < data.text_share
+        batch["mulan_tokens"] = torch.where(from_text, batch["text_tokens"], batch["mulan_tokens"])  # (B, N)
         drawn = (run.rand("other", count) * len(other["latents"])).long()
         others = {name: tensor[drawn] for name, tensor in other.items()}
         draws = torch.cat([run.rand(f"{which} condition", count, 1, device="cpu") for which in ("own", "other")])
@@ -294,14 +318,12 @@ def _train(config: Config, spools: Path, started: float) -> None:
             velocity_error = velocity_loss(dual_path(noisy, angle, *condition).sample.float(), target)
         run.backward(velocity_error, optimizers["dual_path"])
 
-        from_text = run.rand("text", count, 1) < data.text_share
-        mulan_tokens = torch.where(from_text, batch["text_tokens"], batch["mulan_tokens"])  # (B, N)
         other_mulan, tokens = others["mulan_tokens"], others["semantic_tokens"]
         if lm.config.null_condition:
             other_mulan = other_mulan.masked_fill(run.rand("null", count, 1) < data.drop_condition, -1)
         with run.autocast():
             own_tokens = batch["semantic_tokens"]
-            nats = token_nll(lm.semantic_logits(mulan_tokens, own_tokens), own_tokens)
+            nats = token_nll(lm.semantic_logits(batch["mulan_tokens"], own_tokens), own_tokens)
             with base_of(lm):
                 base = lm.semantic_logits(other_mulan, tokens).float().log_softmax(-1).flatten(0, 1)
             adapted = lm.semantic_logits(other_mulan, tokens).float().log_softmax(-1).flatten(0, 1)
@@ -312,11 +334,16 @@ def _train(config: Config, spools: Path, started: float) -> None:
     losses, prompt = {}, default_collate(heldout[:1])["mulan_tokens"]
     if not run.accelerator.is_main_process:
         return
+    switches = {"before": pipe.disable_lora, "after": pipe.enable_lora}
     with run.averaged_weights():
-        pipe.save_lora_weights(output)
-        for name, switch in {"before": pipe.disable_lora, "after": pipe.enable_lora}.items():
+        for name, switch in switches.items():
             switch()
             losses[name] = heldout_losses(pipe, heldout)
+        if teacher is not None:
+            exchange_weights(dual_path, own_weights)
+        pipe.save_lora_weights(output)
+        for name, switch in switches.items():
+            switch()
             audio = pipe(mulan_tokens=prompt, generator=torch.Generator().manual_seed(0), output_type="pt").audios[0]
             save_audio(run.output_dir / f"{name}.wav", audio, pipe.sample_rate)
             run.log_audio(name, audio, pipe.sample_rate)

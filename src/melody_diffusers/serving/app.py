@@ -48,6 +48,7 @@ from .requests import (
 logger = logging.getLogger(__name__)
 HERE = Path(__file__).parent
 PAGE = HERE / "page"
+PAGE_TYPES = {".js": "text/javascript"}  # whatever the system thinks of it
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Error, "description": what}
     for status, what in {
@@ -326,7 +327,7 @@ def create_app(
 
 def _page(file: Path) -> Callable[[Request], Response]:
     def send(_: Request) -> Response:
-        return FileResponse(file, headers={"cache-control": "no-cache"})
+        return FileResponse(file, media_type=PAGE_TYPES.get(file.suffix), headers={"cache-control": "no-cache"})
 
     return send
 
