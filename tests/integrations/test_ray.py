@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 TOKEN = "a-word-that-nobody-guesses"
 
 pytestmark = pytest.mark.skipif(
-    find_spec("ray") is None, reason="needs the extra ray, which the pins for Python 3.10 do not allow"
+    find_spec("ray") is None, reason="needs the extra ray, for Python 3.11 or newer"
 )
 
 
