@@ -1,5 +1,6 @@
 """Fixtures: a tiny pipeline, a folder of it, a Hub on this machine, and a small data set."""
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from tiny import make_tiny_components
 
 from melody_diffusers import MeLoDyPipeline
 from melody_diffusers.audio import save_audio
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background, as with nohup, ignores Ctrl-C
 
 
 @pytest.fixture(scope="session")
