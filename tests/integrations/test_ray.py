@@ -31,9 +31,7 @@ from melody_diffusers.serving.app import create_app
 ROOT = Path(__file__).parents[2]
 TOKEN = "a-word-that-nobody-guesses"
 
-pytestmark = pytest.mark.skipif(
-    find_spec("ray") is None, reason="needs the extra ray, for Python 3.11 or newer"
-)
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra ray, for Python 3.11 or newer")
 
 
 @pytest.fixture(scope="module")
