@@ -152,7 +152,7 @@ def test_a_setting_reaches_the_stages_that_know_it(tmp_path):
         recipe = Recipe(str(tmp_path), str(tmp_path / "stages"), str(tmp_path / "model"), [setting])
         return [name for name, stage in recipe.stages.items() if setting in recipe.command(stage)]
 
-    trainings = ["vae_gan", "mulan", "semantic_encoder", "semantic_lm", "dual_path"]
+    trainings = ["vae_gan", "mulan", "semantic_encoder", "semantic_lm", "dual_path", "distilled"]
     assert takers("run.max_steps=7") == trainings and takers("optim.clip=0.5") == trainings
     assert takers("run.num_iterations=2") == ["mulan_quantizer"]
     assert takers("encode.window_seconds=5") == ["encoded"]  # with its default in the script, not in the YAML
