@@ -45,6 +45,7 @@ def data_set(place: Path, count: int, seconds: float = 10.0, described: int = 0)
 
 
 def run_script(monkeypatch, script: str, *arguments: object) -> None:
+    monkeypatch.syspath_prepend(TRAINING)  # as Python does for a script
     monkeypatch.setattr(sys, "argv", [*map(str, (script, *arguments))])
     runpy.run_path(str(TRAINING / script), run_name="__main__")
 
