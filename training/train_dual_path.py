@@ -16,7 +16,7 @@ from melody_diffusers.evaluation.velocity import velocity_figures
 from melody_diffusers.models.dual_path import DualPathDiffusionModel
 from melody_diffusers.models.residual_quantizer import ResidualQuantizer
 from melody_diffusers.training_utils import OptimConfig, RunConfig, TrainingRun, load_config, parse_args
-from melody_diffusers.training_utils.velocity import chunk_angles, multi_chunk_loss
+from melody_diffusers.training_utils.velocity import chunk_angles, load_teacher, multi_chunk_loss
 
 
 @dataclass(kw_only=True)
@@ -49,10 +49,7 @@ def begin(model: DualPathDiffusionModel, start: str | None, mulan_quantizer: str
         ValueError: that model has other weights, or lacks some; nothing tells this one what MuLan tokens stand for.
     """
     if start is not None:
-        try:
-            begun = DualPathDiffusionModel.from_pretrained(start, variant="teacher").state_dict()
-        except OSError:
-            begun = DualPathDiffusionModel.from_pretrained(start).state_dict()
+        begun = (load_teacher(start) or DualPathDiffusionModel.from_pretrained(start)).state_dict()
         strange = {name for name in begun.keys() ^ model.state_dict().keys() if not name.startswith("mulan_embedding.")}
         if strange:
             raise ValueError(

@@ -20,6 +20,7 @@ from melody_diffusers.data.recordings import Accepted
 
 pytest.importorskip("peft")
 from melody_diffusers.lora_training.windows import choose_sides  # noqa: E402
+from melody_diffusers.training_utils.velocity import load_teacher  # noqa: E402
 
 TRAINING = Path(__file__).parents[2] / "training"
 
@@ -121,6 +122,13 @@ def test_an_adapter_of_a_distilled_model_is_learnt_by_its_teacher(
     pipe = MeLoDyPipeline.from_pretrained(distilled)
     pipe.load_lora_weights(tmp_path / "distilled" / "lora")  # would be refused if the teacher's weights were its base
     assert "dual_path" in pipe.get_list_adapters()
+
+    (weights,) = (distilled / "dual_path").glob("*.teacher.safetensors")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(OSError, match="damaged"):  # and not the distilled weights in its place
+        load_teacher(distilled, subfolder="dual_path")
+    weights.unlink()
+    assert load_teacher(distilled, subfolder="dual_path") is None
 
 
 def songs(folder: Path, **seconds: float) -> Path:

@@ -221,7 +221,8 @@ def stored_numbers(folder: Path, weights_name: str, variant: str | None) -> Coun
     """How many numbers of each kind a component's safetensors hold, from their headers.
 
     Raises:
-        OSError: a file is missing or damaged.
+        FileNotFoundError: a file is missing.
+        OSError: one is damaged.
         ValueError: the index of the shards names a file elsewhere, or does not fit the files.
     """
     stem, dot_variant = weights_name.removesuffix(".safetensors"), f".{variant}" if variant else ""
@@ -236,7 +237,9 @@ def stored_numbers(folder: Path, weights_name: str, variant: str | None) -> Coun
         if not re.fullmatch(r"[\w.-]+\.safetensors", shard):
             raise ValueError(f"{index} must name safetensors files beside it; got {shard!r:.80}.")
         if not file.is_file():
-            raise OSError(f"{file} is missing; weights of other kinds are not read. Save or download the folder again.")
+            raise FileNotFoundError(
+                f"{file} is missing; weights of other kinds are not read. Save or download the folder again."
+            )
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
         if length > MAX_HEADER_BYTES:

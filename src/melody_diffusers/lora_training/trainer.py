@@ -25,7 +25,7 @@ from peft import LoraConfig
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, default_collate
 
-from .. import MELODY_TINY, DualPathDiffusionModel, MeLoDyPipeline
+from .. import MELODY_TINY, MeLoDyPipeline
 from ..audio import save_audio
 from ..data.decoding import DecodeLimits
 from ..data.encode import ClipEncoder
@@ -35,7 +35,7 @@ from ..hf.lora import base_digest
 from ..losses import token_nll, velocity_loss
 from ..schedulers.angle import AngleScheduler
 from ..training_utils import Config, OptimConfig, RunConfig, TrainingRun, load_config
-from ..training_utils.velocity import chunk_angles
+from ..training_utils.velocity import chunk_angles, load_teacher
 from .windows import Windows, choose_sides, read_prompts, write_other_music
 
 CONFIG = Path(__file__).with_name("default.yaml")
@@ -89,15 +89,6 @@ def base_of(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         model.enable_adapters()
-
-
-def teacher_of(model: str | os.PathLike) -> dict[str, Tensor] | None:
-    """Weights of the diffusion model that a pipeline's was distilled from: its variant `teacher`; None without one."""
-    try:
-        teacher = DualPathDiffusionModel.from_pretrained(model, subfolder="dual_path", variant="teacher")
-    except OSError:
-        return None
-    return dict(teacher.float().named_parameters())
 
 
 @torch.no_grad()
@@ -285,9 +276,9 @@ def _train(config: Config, spools: Path, started: float) -> None:
         windows.forget_others()
 
     scheduler, dual_path, lm = AngleScheduler(), pipe.dual_path, pipe.semantic_lm
-    teacher = teacher_of(MELODY_TINY if data.model is None else data.model)
+    teacher = load_teacher(MELODY_TINY if data.model is None else data.model, subfolder="dual_path")
     if teacher is not None:  # a distilled model says what guidance makes of music, not what music is
-        own_weights = exchange_weights(dual_path, teacher)
+        own_weights = exchange_weights(dual_path, dict(teacher.named_parameters()))
     for batch in run.steps(DataLoader(train, config.run.batch_size, shuffle=True)):
         count = len(batch["latents"])
         from_text = run.rand("text", count, 1) < data.text_share

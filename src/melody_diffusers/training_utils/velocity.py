@@ -1,16 +1,35 @@
-"""The loss of a network that predicts the velocities of all chunks of a window (paper, section 4.1, eq. 7).
+"""A network that predicts velocities, as it is trained: the loss of all chunks of a window (paper, section 4.1, eq. 7),
+and which weights learn where it was distilled.
 
 Shapes: B batch, L latent frames, D latent width, S semantic tokens, M chunks.
 """
 
 import math
+import os
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..losses import velocity_loss
+from ..models.dual_path import DualPathDiffusionModel
 from ..schedulers.angle import AngleScheduler
 from ..timebase import chunk_boundaries
+
+
+def load_teacher(model: str | os.PathLike, **options: Any) -> DualPathDiffusionModel | None:
+    """The diffusion model that one was distilled from, in float32: its variant `teacher`; None where there is none.
+
+    Args:
+        model: folder or repository of the distilled one. options: for `from_pretrained`, `subfolder` say.
+
+    Raises:
+        OSError: it is there and damaged.
+    """
+    try:
+        return DualPathDiffusionModel.from_pretrained(model, variant="teacher", dtype=torch.float32, **options)
+    except FileNotFoundError:
+        return None
 
 
 def chunk_angles(draws: Tensor, num_frames: int) -> Tensor:
