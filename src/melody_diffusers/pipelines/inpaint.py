@@ -150,9 +150,7 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
         else:
             sounds = recording.read(known)
 
-        prompt_tokens = None
-        if request.prompt is not None or request.audio_prompt is not None:
-            prompt_tokens = self.encode_prompt(request.prompt, request.audio_prompt, request.audio_prompt_weight)
+        prompt_tokens = self.encode_asked(request)
         negative_tokens = self.encode_negative(request)
         filled: list[_Filled] = []
         for window, sound in zip(request.windows, sounds):

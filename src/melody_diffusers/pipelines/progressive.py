@@ -22,22 +22,24 @@ from .stream import CEILING, FALL_SECONDS, limit_chunk
 from .text_to_music import MeLoDyPipeline
 
 
-def check_playable(pipe: MeLoDyPipeline, request: GenerationRequest) -> None:
-    """An error unless `play` can make what is asked: one waveform of a prompt, no loop, from a fresh generator.
+def _fresh_seed(pipe: MeLoDyPipeline, request: GenerationRequest) -> int:
+    """The seed of a request that `play` can make: one waveform of a prompt, no loop, from a fresh generator.
 
     Raises:
-        MeLoDyInputError: names the argument.
+        MeLoDyInputError: it is none; names the argument.
     """
     if request.loop:
         raise MeLoDyInputError("loop", True, "be False for what is heard while it is made")
     if request.batch_size != 1:
         raise MeLoDyInputError("prompt", None, "be one for what is heard while it is made", str(request.batch_size))
-    if request.seeds[0] is None:
+    (seed,) = request.seeds
+    if seed is None:
         raise MeLoDyInputError("generator", None, "be on the CPU and not used before")
     if request.semantic_tokens is not None or request.latents is not None:
         raise MeLoDyInputError("semantic_tokens", None, "be left out", "a plan, or noise")
     if not hasattr(pipe.vae, "decode_next"):
         raise ValueError(f"`play` needs a `vae` that decodes part by part, by `decode_next`; got {type(pipe.vae)}.")
+    return seed
 
 
 @torch.no_grad()
@@ -48,21 +50,17 @@ def play(pipe: MeLoDyPipeline, request: GenerationRequest) -> Iterator[torch.Ten
     What the request's callbacks raise ends it.
 
     Raises:
-        MeLoDyInputError: as `check_playable`.
+        MeLoDyInputError: the request is of several waveforms, a loop or a plan, or its generator was used before.
         FloatingPointError: a model produced NaN or infinity; names the stage.
     """
-    check_playable(pipe, request)
+    behind = torch.Generator().manual_seed(_fresh_seed(pipe, request))
     timebase, device = pipe.timebase, pipe._execution_device
-    mulan_tokens = request.mulan_tokens
-    if request.prompt is not None or request.audio_prompt is not None:
-        mulan_tokens = pipe.encode_prompt(request.prompt, request.audio_prompt, request.audio_prompt_weight)
+    mulan_tokens = pipe.encode_asked(request)
+    if mulan_tokens is None:
+        mulan_tokens = request.mulan_tokens
     negative = pipe.encode_negative(request)
     num_tokens, num_frames = timebase.frames_to_tokens(request.num_frames), request.num_frames
 
-    drawing = request.generator
-    if drawing is None or request.seeds[0] is None:
-        raise MeLoDyInputError("generator", None, "be given")
-    behind = torch.Generator().manual_seed(request.seeds[0])
     if request.sampling.temperature > 0:
         skip_draws(behind, num_tokens * pipe.semantic_lm.config.semantic_codebook_size)
     latents = pipe.prepare_latents(1, num_frames, [behind])
@@ -88,7 +86,7 @@ def play(pipe: MeLoDyPipeline, request: GenerationRequest) -> Iterator[torch.Ten
                 known_tokens=F.pad(tokens, (0, upto - known)),
                 known=torch.arange(upto) < known,
                 sampling=request.sampling,
-                generator=drawing,
+                generator=request.generator,
                 callback_on_token_end=request.callback_on_token_end,
                 negative_tokens=negative,
             )

@@ -188,6 +188,12 @@ class Stages(Pipeline):
         """MuLan tokens (B, N) of what `embed_prompt` takes."""
         return self.quantize_prompt(self.embed_prompt(prompt, audio_prompt, audio_prompt_weight))
 
+    def encode_asked(self, request: Request) -> torch.Tensor | None:
+        """MuLan tokens (B, N) of the request's prompts and clips; None without any."""
+        if request.prompt is None and request.audio_prompt is None:
+            return None
+        return self.encode_prompt(request.prompt, request.audio_prompt, request.audio_prompt_weight)
+
     def encode_negative(self, request: Request) -> torch.Tensor | None:
         """MuLan tokens (B, N) of the request's negative prompts, one row a waveform; None without any."""
         if request.negative_prompt is None:

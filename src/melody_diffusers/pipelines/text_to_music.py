@@ -155,9 +155,9 @@ class MeLoDyPipeline(Stages):
     def plan(self, request: GenerationRequest) -> tuple[torch.Tensor | None, torch.Tensor]:
         """MuLan tokens (B, N), or None without a prompt, and the plan (B, S): what is given of both, and what is not,
         made. When it is interrupted, the plan as far as it is."""
-        mulan_tokens, semantic_tokens = request.mulan_tokens, request.semantic_tokens
-        if request.prompt is not None or request.audio_prompt is not None:
-            mulan_tokens = self.encode_prompt(request.prompt, request.audio_prompt, request.audio_prompt_weight)
+        mulan_tokens, semantic_tokens = self.encode_asked(request), request.semantic_tokens
+        if mulan_tokens is None:
+            mulan_tokens = request.mulan_tokens
         if mulan_tokens is not None:
             mulan_tokens = mulan_tokens.repeat_interleave(request.batch_size // len(mulan_tokens), 0)
         if semantic_tokens is not None:

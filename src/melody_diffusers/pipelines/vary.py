@@ -151,9 +151,8 @@ class MeLoDyVariationPipeline(Stages):
         timebase, device = self.timebase, self._execution_device
         waveform = F.pad(request.recording, (0, timebase.frames_to_samples(request.num_frames) - request.num_samples))
 
-        if request.prompt is not None or request.audio_prompt is not None:
-            mulan_tokens = self.encode_prompt(request.prompt, request.audio_prompt, request.audio_prompt_weight)
-        else:
+        mulan_tokens = self.encode_asked(request)
+        if mulan_tokens is None:
             mulan_tokens = self.encode_prompt(audio_prompt=[request.recording])
         mulan_tokens = mulan_tokens.repeat_interleave(request.batch_size, 0)
         semantic_tokens = request.semantic_tokens

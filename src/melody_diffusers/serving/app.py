@@ -37,6 +37,7 @@ from .requests import (
     Model,
     Models,
     PlanRequest,
+    Rendering,
     RenderRequest,
     SpeechRequest,
     StreamChange,
@@ -167,12 +168,11 @@ def create_app(
             raise ApiError(503, "overdue", None, message) from None
         except Stopped:
             raise ApiError(499, "stopped", None, "The request was stopped.") from None
-        except (ApiError, GeneratorExit, asyncio.CancelledError):
+        except ApiError:
             raise
-        except (MeLoDyInputError, PlanError) as error:
-            raise told(error) from None
         except Exception as error:
-            logger.exception("a job failed")
+            if not isinstance(error, (MeLoDyInputError, PlanError)):
+                logger.exception("a job failed")
             raise told(error) from None
         finally:
             queue.stop(job)
@@ -209,7 +209,7 @@ def create_app(
     @api.post("/v1/audio/generate", responses=SOUND, response_class=Response)
     async def generate(body: GenerateRequest, request: Request) -> Response:
         """A piece of music as a file that holds its plan, or as a stream."""
-        seed = secrets.randbelow(2**31) if body.seed is None else body.seed
+        seed = _seed(body)
         job = engine.job(body, seed, _client(request), name)
         headers = {"X-Seed": str(seed), "X-Sample-Rate": str(pipe.sample_rate)}
         if not body.stream:
@@ -224,7 +224,7 @@ def create_app(
     @api.post("/v1/audio/plan")
     async def plan(body: PlanRequest, request: Request) -> dict[str, Any]:
         """The plan of a piece, not rendered: what /v1/audio/plan/render makes the piece of."""
-        seed = secrets.randbelow(2**31) if body.seed is None else body.seed
+        seed = _seed(body)
         made = await only(engine.plan_job(body, seed, _client(request), name), request)
         return json.loads(made.to_text())
 
@@ -243,7 +243,7 @@ def create_app(
     @api.post("/v1/audio/edits", responses=SOUND, response_class=Response)
     async def edits(form: Annotated[Edit, Form()], request: Request) -> Response:
         """A recording with a region made anew, continued, looped or varied."""
-        seed = secrets.randbelow(2**31) if form.seed is None else form.seed
+        seed = _seed(form)
         job = await asyncio.to_thread(engine.edit_job, form, await form.audio.read(), seed, _client(request))
         return await whole(job, request, {"X-Seed": str(seed)})
 
@@ -341,6 +341,10 @@ def _methods(app: FastAPI, request: Request) -> set[str]:
 async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         await asyncio.sleep(0)
+
+
+def _seed(asked: Rendering | Edit) -> int:
+    return secrets.randbelow(2**31) if asked.seed is None else asked.seed
 
 
 def _client(request: Request) -> str:
