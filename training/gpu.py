@@ -4,10 +4,10 @@
     python training/gpu.py --out outputs/gpu --minutes 9.5
 
 Nothing is fetched. Packages that this Python lacks may lie as wheels in --wheels (`make gpu-wheels` fetches them). The
-training renders music, encodes it with the parts in training/weights/world if the --stage trains on codes, and goes on
-from what is there: the diffusion model, the language model or, with --stage vae_gan, the VAE-GAN against
-discriminators. Each part has a time of its own, and what fails or runs out of it is noted and costs the others nothing.
---device cpu rehearses it all.
+training renders music, encodes it with the parts of melody-tiny if the --stage trains on codes, and goes on from its
+weights: the diffusion model, which is the teacher that the shipped one was distilled from, the language model or, with
+--stage vae_gan, the VAE-GAN against discriminators. Each part has a time of its own, and what fails or runs out of it
+is noted and costs the others nothing. --device cpu rehearses it all.
 
 --out then holds at most eight files: summary.json, tests.txt, benchmark.txt, training.txt and the newest weights, in 16
 bits.
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-WEIGHTS = ROOT / "training/weights/world"  # on the way to the next melody-tiny
+WEIGHTS = ROOT / "src/melody_diffusers/checkpoints/melody-tiny"
 ENCODERS = ("vae", "mulan", "tokenizer", "mulan_quantizer", "semantic_tokenizer")
 PACKAGES = "import accelerate, datasets, diffusers, einops, peft, pydantic, safetensors, soundfile, soxr, transformers"
 BENCHMARK = """
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--wheels", type=Path, help="folder of wheels for what this Python lacks")
     parser.add_argument("--stage", choices=STAGES, default="dual_path", help="what to train (default: dual_path)")
-    parser.add_argument("--start", type=Path, help="folder of a model to go on from (default: in training/weights)")
+    parser.add_argument("--start", type=Path, help="folder of a model to go on from (default: in melody-tiny)")
     parser.add_argument("--parts", type=Path, default=WEIGHTS, help="folder of a pipeline that encodes the music")
     parser.add_argument(
         "--encoded", type=Path, help="encoded data set to train on (default: rendered and encoded here)"
