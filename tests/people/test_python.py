@@ -135,13 +135,13 @@ def shipped():
 
 
 def test_words_in_another_script_are_named_in_a_warning(shipped, warnings_of):
-    shipped.encode_prompt(["a waltz", "a merry waltz вальс 圆"])
-    assert "'a merry waltz вальс 圆'" in warnings_of() and "knows no part of 'вальс', '圆'," in warnings_of()
+    shipped.encode_prompt(["a waltz", "a merry waltz βαλς ვალსი"])
+    assert "'a merry waltz βαλς ვალსი'" in warnings_of() and "knows no part of 'βαλς', 'ვალსი'," in warnings_of()
     assert "'a waltz'" not in warnings_of()
 
 
 @pytest.mark.parametrize(
-    "prompt", ["χαρούμενο βαλς για πιάνο", "ואלס שמח לפסנתר", "asdkjh qwoeiu zxcvv", "вальс 圆舞曲"]
+    "prompt", ["χαρούμενο βαλς για πιάνο", "ואלס שמח לפסנתר", "asdkjh qwoeiu zxcvv", "ვალსი пстрнгх"]
 )
 def test_a_prompt_of_mostly_unknown_words_is_warned_of_once_with_advice(shipped, warnings_of, prompt):
     shipped.encode_prompt(["a waltz", prompt])

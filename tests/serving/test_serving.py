@@ -17,18 +17,21 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 from live_server import live_server
 from starlette.testclient import TestClient
 from tiny import make_attentive, make_quiet, make_tiny_components
 
 import melody_diffusers
 from melody_diffusers import MeLoDyPipeline, MusicPlan, cli
+from melody_diffusers.cli.parser import STYLES
 from melody_diffusers.serving.app import create_app
 from melody_diffusers.serving.queue import Full, Job, Limits, Overdue, Queue, Stopped
 
 LOCAL = "http://127.0.0.1:8024"
 PIECE = {"input": "a happy waltz", "audio_length": 2.0, "num_inference_steps": 2, "seed": 7}
 GENERATE = "/v1/audio/generate"
+WORDS = {8: "eight", 11: "eleven", 32: "thirty-two"}
 
 
 @pytest.fixture(scope="module")
@@ -537,14 +540,21 @@ def test_the_page_and_every_answer_forbid_what_they_do_not_need(client):
 
 def test_what_melody_tiny_knows_is_what_its_card_says():
     known = json.loads((Path(melody_diffusers.__file__).parent / "serving" / "knows.json").read_text())["melody-tiny"]
+    asked = yaml.safe_load((Path(melody_diffusers.__file__).parent / "evaluation" / "prompts.yaml").read_text())
     card = (Path(melody_diffusers.MELODY_TINY) / "README.md").read_text()
-    for heading, name in (("style", "styles"), ("family", "leads")):
-        table = card.partition(f"## Recognised by {heading}\n")[2].partition("\n## ")[0]
-        assert sorted(known[name]) == sorted(re.findall(r"^\| ([a-z][\w -]*) \| \d", table, re.MULTILINE))
+    text, readme, help_text = (
+        " ".join(each.split()).lower() for each in (card, (Path(__file__).parents[2] / "README.md").read_text(), STYLES)
+    )
+    for heading, name, noun in (("style", "styles", "styles"), ("family", "leads", "families")):
+        assert sorted(known[name]) == sorted(asked[heading])  # what `melody evaluate` asks for
+        assert f"{WORDS[len(known[name])]} {noun} ({', '.join(known[name])})" in text
+        if f"## Recognised by {heading}\n" in card:
+            table = card.partition(f"## Recognised by {heading}\n")[2].partition("\n## ")[0]
+            assert sorted(known[name]) == sorted(re.findall(r"^\| ([a-z][\w -]*) \| \d", table, re.MULTILINE))
+    assert f"{WORDS[len(known['styles'])]} styles: {', '.join(known['styles'])}. " in help_text
+    assert f"its {WORDS[len(known['styles'])]} styles" in readme
     low, high = known["tempo_bpm"]
-    text = " ".join(card.split())
-    assert f"{low} to {high} bpm" in text and {8: "eight"}[len(known["moods"])] + " moods" in text
-    readme = " ".join((Path(__file__).parents[2] / "README.md").read_text().split())
+    assert f"{low} to {high} bpm" in text and WORDS[len(known["moods"])] + " moods" in text
     assert all(f"*{example}*" in readme for example in known["examples"])
 
 

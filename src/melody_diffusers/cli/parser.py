@@ -23,10 +23,11 @@ INTRODUCTION = """Make music from a sentence, or from a recording. For example:
 
 `melody generate --help` explains this command, and so on."""
 STYLES = """melody-tiny, the model that comes along, plays short instrumental pieces. It knows
-sixteen styles: lo-fi hip hop, house, techno, ambient, rock, jazz swing,
+thirty-two styles: lo-fi hip hop, house, techno, ambient, rock, jazz swing,
 bossa nova, waltz, march, folk, baroque chorale, string quartet, solo piano,
-music box, chiptune, synthwave. Name one of them, and instruments that are at
-home in it."""
+music box, chiptune, synthwave, blues, funk, reggae, country, disco, drum and
+bass, trap, metal, tango, samba, celtic, cinematic orchestra, gospel, ragtime,
+soul, latin pop. Name one of them, and an instrument to lead it."""
 KEPT = """The rest of the recording stays as it is, to the bit (in .wav and .flac). It
 keeps its rate and its channels."""
 MODEL = "the model"  # groups of options

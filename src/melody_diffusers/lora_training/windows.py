@@ -165,6 +165,7 @@ def write_other_music(pipe: MeLoDyPipeline, texts: list[str], seed: int) -> dict
                 batch,
                 audio_duration=pipe.timebase.frames_to_seconds(pipe.dual_path.config.num_frames),
                 guidance_scale=1.0,  # what the models themselves say
+                prompt_guidance_scale=1.0,
                 lm_guidance_scale=1.0,
                 generator=[torch.Generator().manual_seed(seed + start + i) for i in range(len(batch))],
                 output_type="latent",
