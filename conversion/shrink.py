@@ -54,7 +54,9 @@ def int8_config(cls: type) -> Any:
 
 
 def file_megabytes(folder: Path) -> float:
-    return sum(file.stat().st_size for file in folder.rglob("*.safetensors")) / 1e6
+    """Of the weights without those of variants, as `model.teacher.safetensors` is one, which are not copied."""
+    files = (file for file in folder.rglob("*.safetensors") if len(file.suffixes) == 1)
+    return sum(file.stat().st_size for file in files) / 1e6
 
 
 def memory_megabytes(component: nn.Module) -> float:
