@@ -96,7 +96,8 @@ def test_the_shipped_checkpoint_is_small_and_complete():
     folder = Path(melody_diffusers.MELODY_TINY)
     assert (folder / "model_index.json").is_file() and (folder / "README.md").is_file()
     weights = list(folder.rglob("*.safetensors"))
-    assert len(weights) == 6
+    teacher = folder / "dual_path" / "diffusion_pytorch_model.teacher.safetensors"  # by which adapters learn
+    assert teacher in weights and len(weights) == 6 + 1
     assert sum(os.path.getsize(file) for file in weights) <= 40e6
 
 

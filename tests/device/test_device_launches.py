@@ -42,7 +42,8 @@ def test_a_guided_pass_of_the_renderer_is_five_hundred(device, monkeypatch):
     monkeypatch.setattr(sru, "fused_scan", lambda projected: scan_in_one)
     model = DualPathDiffusionModel.from_pretrained(MELODY_TINY, subfolder="dual_path")
     frames, width = model.config.num_frames, model.config.latent_dim
-    inputs = torch.randn(2, frames, width), torch.rand(1, frames), torch.arange(250)[None]
+    prompt = torch.arange(model.config.num_mulan_codebooks)[None]
+    inputs = torch.randn(2, frames, width), torch.rand(1, frames), torch.arange(250)[None], prompt
     expected = model(*inputs).sample
     model, inputs = model.to("fake"), [each.to("fake") for each in inputs]
     device.launches.clear()
