@@ -3,7 +3,8 @@
 A step of the stream moves the model's window on by a chunk: the language model continues the plan by as much, new
 noise comes in at the end, `denoise` takes the passes that finish the oldest chunk on its way, and the decoder gives its
 sound. Where the prompt begins to change, no chunk on its way is kept: plan and noise begin anew there, after what is
-done. All that one step leaves to the next is a `StreamState`, a value of constant size.
+done if it goes over slowly, and with nothing before them if it changes at once. All that one step leaves to the next is
+a `StreamState`, a value of constant size.
 
 Shapes: L frames of the model's window, D channels, S semantic tokens of it, E width of MuLan's embeddings, T samples.
 """
@@ -294,7 +295,7 @@ class MeLoDyStreamPipeline(Stages):
         audio_prompt_weight: float | None = None,
         negative_prompt: Prompt | None = None,
         state: StreamState | None = None,
-        crossfade_seconds: float = 2.5,
+        crossfade_seconds: float = 0.0,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         prompt_guidance_scale: float | None = None,
@@ -319,7 +320,8 @@ class MeLoDyStreamPipeline(Stages):
             state: of an earlier chunk: the stream goes on after it. A prompt that comes with it takes over from the
                 next chunk on, and replaces what a timeline still had. One of a timeline takes over from the chunk that
                 begins nearest to its time.
-            crossfade_seconds: in which one prompt goes over into the next: the condition is mixed, not the sound.
+            crossfade_seconds: in which one prompt goes over into the next: the condition is mixed, not the sound. With
+                0 the models see nothing of what was played, which would hold them back; the decoder joins both.
             generator: where the stream's seed comes from; not with a `state`, which has one.
             output_type: "np" or "pt".
             callback_on_step_end: as in `MeLoDyPipeline`. `pipe._interrupt = True` on what it is given, or on this
@@ -363,10 +365,13 @@ class MeLoDyStreamPipeline(Stages):
         window, chunk = window_and_chunk(config, config.num_frames)
         return Diagonal.plan(window, chunk, num_inference_steps, self.timebase.frame_alignment)
 
-    def _window_start(self, diagonal: Diagonal, chunk: int) -> int:
-        """First frame of the window in which this chunk is finished."""
+    def _window_start(self, state: StreamState, diagonal: Diagonal, chunk: int) -> int:
+        """First frame of the window in which this chunk is finished: none from before the last change at once."""
+        begins, ends = state.times[1::2], state.times[2::2]
+        cuts = begins[(begins == ends) & (begins <= self._seconds_before(diagonal, chunk))]
+        first = round(float(cuts[-1]) / self._seconds_before(diagonal, 1)) * diagonal.chunk if len(cuts) else 0
         alignment = self.timebase.frame_alignment
-        return max(0, diagonal.start(chunk)) // alignment * alignment
+        return max(first, diagonal.start(chunk)) // alignment * alignment
 
     def _seconds_before(self, diagonal: Diagonal, chunk: int) -> float:
         """Of music, before this chunk begins."""
@@ -439,7 +444,7 @@ class MeLoDyStreamPipeline(Stages):
             return None
         timebase, diagonal = self.timebase, self._diagonal(request.num_inference_steps)
         generator = [torch.Generator().manual_seed((state.seed + state.chunk) % 2**63)]
-        start, before = (self._window_start(diagonal, chunk) for chunk in (state.chunk, max(0, state.chunk - 1)))
+        start, before = (self._window_start(state, diagonal, max(0, state.chunk - back)) for back in (0, 1))
         now, past = self._seconds_before(diagonal, state.chunk), timebase.frames_to_seconds(diagonal.window)
         state = state.between(now - past, math.inf)
         led = state.between(0, now)  # which knows of no change to come, as nobody does who gives prompts as he listens

@@ -7,7 +7,6 @@ import { Suggestions } from "./suggestions.js";
 import { drawPlan, Meter, View } from "./view.js";
 
 const KEPT_LIVE_SECONDS = 300; // of live music, for the list of pieces
-const CROSSFADE_SECONDS = 2.5;
 
 const $ = (id) => document.getElementById(id);
 const el = (tag, properties = {}, ...children) => {
@@ -212,9 +211,9 @@ async function changeLive(input) {
   if (!live.id) return say("Wait until it plays.");
   complain(null);
   try {
-    await api.change(live.id, { input, crossfade: CROSSFADE_SECONDS });
+    await api.change(live.id, { input, crossfade: 0 });
     live.prompt = input;
-    live.changedAt = live.made + CROSSFADE_SECONDS * player.rate; // from what comes next on
+    live.changedAt = live.made; // from what comes next on
     const seconds = Math.ceil((live.changedAt - player.position) / player.rate);
     say(`In about ${seconds} seconds: ${input}`);
   } catch (error) {
