@@ -38,7 +38,7 @@ class DataConfig:
 
 def training_spectrograms(judge: ClipJudge, key_judge: KeyJudge, dataset: Dataset) -> TensorDataset:
     """All clips as half-precision frames for either judge, (clips, F, M) and (clips, F', 12 O), and the right answers:
-    one column per question, and the key last, -1 where the data set has none."""
+    one column per question, and the key last, -1 where the data set does not say."""
     log_mels, log_semitones, answers = [], [], []
     for row in tqdm(dataset, desc="spectrograms"):
         waveform = load_audio(row["audio"]["bytes"], sample_rate=judge.config.sample_rate)
@@ -46,8 +46,8 @@ def training_spectrograms(judge: ClipJudge, key_judge: KeyJudge, dataset: Datase
         waveform = resample(waveform, judge.config.sample_rate, key_judge.config.sample_rate)
         log_semitones.append(key_judge.log_semitones(waveform.unsqueeze(0))[0].half())
         key = key_of(row)
-        answers.append([names.index(answer(row, question)) for question, names in judge.config.labels.items()])
-        answers[-1].append(-1 if key is None else KEYS.index(key))
+        said = [(answer(row, question), names) for question, names in judge.config.labels.items()]
+        answers.append([-1 if a is None else names.index(a) for a, names in (*said, (key, KEYS))])
     stacked = [torch.stack([x[: min(map(len, frames))] for x in frames]) for frames in (log_mels, log_semitones)]
     return TensorDataset(*stacked, torch.tensor(answers))
 
@@ -96,8 +96,8 @@ def main() -> None:
     config = load_config(args.config, sections, args.set)
     train = load_dataset(config.data.folder, split="train").cast_column("audio", Audio(decode=False))
     train = train.shuffle(seed=config.run.seed).take(config.data.max_train_clips)
-    said = {q: {answer(row, q) for row in train.remove_columns("audio")} for q in GRID_QUESTIONS}
-    labels = {q: sorted(a for a in answers if a is not None) for q, answers in said.items() if None not in answers}
+    said = {q: {answer(row, q) for row in train.remove_columns("audio")} - {None} for q in GRID_QUESTIONS}
+    labels = {question: sorted(answers) for question, answers in said.items() if answers}
     torch.manual_seed(config.run.seed)
     judge = ClipJudge(**{**config.model, "labels": labels})
     key_judge = KeyJudge(**config.key_model)
@@ -116,12 +116,12 @@ def main() -> None:
         with run.autocast():
             logits = judge(augment_log_mel(log_mel, run.generators("augment", 1)[0]))
             key_logits = key_judge(augment_log_mel(log_semitones, run.generators("key augment", 1)[0]))
+        heard = {**logits, "key": key_logits}
         losses = {
-            question: F.cross_entropy(logits[question].float(), answers[:, i]) for i, question in enumerate(labels)
+            question: F.cross_entropy(heard[question].float(), answers[:, i], ignore_index=-1, reduction="sum")
+            / len(answers)
+            for i, question in enumerate((*labels, "key"))
         }
-        losses["key"] = F.cross_entropy(key_logits.float(), answers[:, -1], ignore_index=-1, reduction="sum") / len(
-            answers
-        )
         run.backward(sum(losses.values()), optimizer)
         run.finish_step(**losses)
     run.save()

@@ -56,6 +56,14 @@ def test_windows_are_balanced_over_styles_and_cover_the_families() -> None:
     assert [w for w, _ in chosen] != [w for w, _ in choose_windows(windows(), clips_per_class=6, seed=1)]
 
 
+def test_a_clip_whose_style_cannot_be_heard_is_not_asked_for_it() -> None:
+    unheard = [window | {"style_heard": window["piece_id"].endswith("1")} for window in windows()]
+    chosen = choose_windows(unheard, clips_per_class=6, seed=0)
+    asked = [window["style_heard"] for window, questions in chosen if "style" in questions]
+    assert asked and all(asked)
+    assert any(not window["style_heard"] for window, questions in chosen if questions.keys() == {"family"})
+
+
 def test_prompts_name_their_own_class_and_no_other() -> None:
     prompts = choose_prompts(windows(), HAND_WRITTEN, clips_per_class=4, seed=0)
     assert prompts == choose_prompts(windows(), HAND_WRITTEN, clips_per_class=4, seed=0)

@@ -22,7 +22,7 @@ tunes = importlib.import_module("tunes")
 needs_player = pytest.mark.skipif(
     importlib.util.find_spec("tinysoundfont") is None, reason="pip install --no-deps tinysoundfont==0.3.7"
 )
-PIECES = [composer.compose(style, seed) for style in styles.STYLES for seed in range(100, 130)]
+PIECES = [composer.compose(style, seed) for style in styles.STYLES for seed in range(100, 150)]
 
 
 def players(piece) -> int:
@@ -50,6 +50,17 @@ def test_every_style_comes_in_every_way():
 def test_half_of_the_pieces_are_typical_of_their_style():
     typical = np.mean([piece.tags.lead in piece.style.leads for piece in PIECES])
     assert 0.5 < typical < 0.75
+
+
+def test_a_style_is_heard_where_its_drums_or_an_accompaniment_play():
+    heard = [piece.tags.style_heard for piece in PIECES]
+    assert 0.75 < np.mean(heard) < 0.95
+    for piece in PIECES:
+        tags, roles = piece.tags, {track.role for track in piece.tracks}
+        if tags.style_heard:
+            assert "drums" in roles or roles & {"chords", "bass"}, tags
+        else:
+            assert not tags.drums and tags.ensemble != "group", tags
 
 
 def test_ensembles_are_named_after_how_many_play():
@@ -252,7 +263,7 @@ def test_a_chorale_is_read_with_its_chords(tmp_path):
 
 def test_pieces_play_tunes_in_any_key_and_style():
     known = [tunes.read_abc(JIG, "test")]
-    pieces = [composer.compose("waltz", seed, tunes=known) for seed in range(80)]
+    pieces = [composer.compose("waltz", seed, tunes=known) for seed in range(160)]
     arranged = [piece for piece in pieces if piece.tags.tune]
     assert 3 <= len(arranged) <= 40 and {piece.tags.mode for piece in arranged} == {"major"}
     assert len({piece.tags.key for piece in arranged}) > 2

@@ -213,6 +213,17 @@ def test_held_out_words_are_in_no_training_caption():
     assert not leaked
 
 
+def test_captions_of_a_clip_whose_style_nobody_hears_do_not_depend_on_it():
+    for seed in range(200):
+        tags = random_tags(seed) | {"style_heard": False}
+        for other in ("waltz", "techno", "solo piano"):
+            for held_out in (False, True):
+                written = captions.write_captions(tags, seed, held_out=held_out)
+                assert written == captions.write_captions(tags | {"style": other}, seed, held_out=held_out)
+            assert captions.tag_caption(tags) == captions.tag_caption(tags | {"style": other})
+        assert not captions.write_prompts(tags)
+
+
 def test_held_out_captions_use_held_out_words():
     held_out = [phrase for _, row in tables() for phrase in row.held_out]
     written = [captions.write_captions(tags, 3, held_out=True) for tags in RANDOM[:60]]

@@ -59,6 +59,7 @@ FEATURES = Features(
         "lead": Value("string"),
         "instruments": List(Value("string")),
         "featured": List(Value("string")),
+        "style_heard": Value("bool"),
         "ensemble": Value("string"),
         "bpm": Value("int32"),
         "tempo": Value("string"),
@@ -312,7 +313,8 @@ Columns: `audio`; `captions` (a short prompt, a tag list, a style joined with a 
 instruments, one on tempo or key, a description and a request, in any order, and for a third of the clips one in another
 language); `prompts` (two, to judge by: `text` in words and sentences that no caption has, and what it has `named`);
 `style`; `family` and `lead` (the most prominent instrument); `instruments`; `featured` (those that play the music, the
-lead first); `ensemble` (solo, duo, trio or group); `bpm`; `tempo`; `key`; `mode`; `mode_word` (major or minor);
+lead first); `style_heard` (whether drums or an accompaniment of the style play: captions name it only then);
+`ensemble` (solo, duo, trio or group); `bpm`; `tempo`; `key`; `mode`; `mode_word` (major or minor);
 `meter`; `mood`; `density` (of the melody: sparse, even or busy); `register` (low, middle or high in what the lead can
 play); `drums`; `form` (the sections in the clip); `ends` (the piece ends in the clip); `tune` (title of the tune it
 arranges, if any); `font`; `seed`; `piece_id`.

@@ -15,6 +15,8 @@ from templates import HELD_OUT_TEMPLATES, TEMPLATES
 from words import (
     ALONE,
     ALONE_PLURAL,
+    ANY_KIND,
+    ANY_PIECE,
     CLAIMS,
     DENSITIES,
     DENSITY_PHRASES,
@@ -243,21 +245,21 @@ class Phrases:
         self.moods: list[str] = []
         self.said: set[str] = set()  # names of the slots that the caption has
 
-    # Style
+    # Style; where nobody could hear it, a noun that is true of any music
     def kind(self) -> str:
-        return self.clip.pick(self.clip.style.kinds, self.neutral)
+        return self.clip.pick(self.clip.style.kinds, self.neutral) if self.if_styled() else self.clip.pick(ANY_KIND)
 
     def piece(self) -> str:
-        return self.clip.pick(self.clip.style.pieces, self.neutral)
+        return self.clip.pick(self.clip.style.pieces, self.neutral) if self.if_styled() else self.clip.pick(ANY_PIECE)
 
     def manner(self) -> str:
-        return self.clip.pick(self.clip.style.manners, True)
+        return self.clip.pick(self.clip.style.manners, True) if self.if_styled() else ""
 
     def use(self) -> str:
-        return self.clip.pick(self.clip.style.uses)
+        return self.clip.pick(self.clip.style.uses) if self.if_styled() else ""
 
     def image(self) -> str:
-        return self.clip.pick(self.clip.style.images, self.neutral)
+        return self.clip.pick(self.clip.style.images, self.neutral) if self.if_styled() else ""
 
     def purpose(self) -> str:
         return self.clip.pick(PURPOSES)
@@ -452,6 +454,9 @@ class Phrases:
         return self.clip.choose(sentences) if self.tags.get("ends") else ""
 
     # Conditions of a template, which say nothing themselves
+    def if_styled(self) -> bool:
+        return bool(self.tags.get("style_heard", True))
+
     def if_drumless(self) -> bool:
         return not self.tags["drums"]
 
@@ -479,7 +484,8 @@ class Phrases:
             self.mood, self.tempo, self.bpm, self.key, self.drum_tag, self.group, self.density, self.register,
             self.mood, self.second, self.meter, self.purpose,
         )  # fmt: skip
-        chosen = [self.kind, self.lead, *self.clip.random.sample(slots, self.clip.choose((1, 2, 2, 3, 3, 4, 5)))]
+        style = [self.kind] if self.if_styled() else []
+        chosen = [*style, self.lead, *self.clip.random.sample(slots, self.clip.choose((1, 2, 2, 3, 3, 4, 5)))]
         if self.clip.random.random() < 0.3:
             chosen.append(lambda: self.clip.pick(INSTRUMENTAL))
         if self.clip.random.random() < 0.6:
@@ -493,8 +499,8 @@ class Phrases:
         return " ".join("#" + re.sub(r"[^0-9A-Za-z]", "", tag) for tag in self._tags() if "/" not in tag)
 
     def labels(self) -> str:
-        names = (("style", "genre"), ("instrument", "lead"), ("mood", "feeling"))
-        values = (self.kind(), self.lead_word, self.mood())
+        names = (("instrument", "lead"), ("mood", "feeling"), ("style", "genre"))
+        values = (self.lead_word, self.mood(), *([self.kind()] if self.if_styled() else []))
         return ", ".join(f"{self.clip.choose(name)}: {value}" for name, value in zip(names, values))
 
     def slashes(self) -> str:
@@ -504,7 +510,8 @@ class Phrases:
         return " + ".join(self._tags())
 
     def equals(self) -> str:
-        return f"genre={self.kind()}; lead={self.lead_word}; mood={self.mood()}"
+        genre = f"genre={self.kind()}; " if self.if_styled() else ""
+        return f"{genre}lead={self.lead_word}; mood={self.mood()}"
 
     def ask(self) -> str:
         return self.clip.choose(ASKS)
@@ -601,7 +608,8 @@ def write_captions(tags: Mapping[str, Any], seed: int = 0, *, held_out: bool = F
 
 def write_prompts(tags: Mapping[str, Any], seed: int = 0, count: int = 2) -> list[dict[str, Any]]:
     """Held-out prompts that join the clip's style and lead, to judge a model by: `text`, and which of `NAMED` it asks
-    for (`named`), the style and the family of the lead always. The last has further wishes where it can."""
+    for (`named`), the style and the family of the lead always. The last has further wishes where it can. A clip whose
+    style cannot be heard has none."""
     rng = random.Random(f"{seed} {int(tags['seed'])} prompts")
     clip, prompts = Clip(tags, rng, held_out=True), []
     for number in range(count):
@@ -609,6 +617,8 @@ def write_prompts(tags: Mapping[str, Any], seed: int = 0, count: int = 2) -> lis
         for _ in range(ATTEMPTS):
             text, said = compose_caption(clip, clip.choose(("pair", "instruments", "description", "request")))
             named = [question for question, slots in NAMED.items() if said & slots]
+            if not clip.tags.get("style_heard", True):
+                named = [question for question in named if question != "style"]
             if {"style", "family"} <= set(named) and len(named) > len(best[1]):
                 best = (text, named)
                 if number < count - 1:
@@ -620,8 +630,7 @@ def write_prompts(tags: Mapping[str, Any], seed: int = 0, count: int = 2) -> lis
 
 def tag_caption(tags: Mapping[str, Any]) -> str:
     """The bare list of tags."""
+    style = [tags["style"]] if tags.get("style_heard", True) else []
     key = f"{tags['key']} {tags['mode']}"
     drums = "drums" if tags["drums"] else "no drums"
-    return ", ".join(
-        [tags["style"], tags["mood"], tags["tempo"], *tags["instruments"], key, f"{tags['bpm']} BPM", drums]
-    )
+    return ", ".join([*style, tags["mood"], tags["tempo"], *tags["instruments"], key, f"{tags['bpm']} BPM", drums])

@@ -6,13 +6,22 @@ swing and at most 10 ms of human timing), so key, mode and tempo hold for every 
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from ensembles import Cast, Casting, Voice, lead_span, lead_window, register_of, unseen_leads
 from forms import LEAD_REST_SECONDS, Bar, Form, draw_form
-from instruments import DRUM_KEYS, FAMILY_WEIGHTS, FILL_KEYS, INSTRUMENTS, LEAD_WEIGHTS, LEADS, Instrument
+from instruments import (
+    DRUM_KEYS,
+    FAMILY_WEIGHTS,
+    FILL_KEYS,
+    INSTRUMENTS,
+    LEAD_WEIGHTS,
+    LEADS,
+    SOLO_WEIGHTS,
+    Instrument,
+)
 from styles import (
     CADENCES,
     HELD_OUT,
@@ -32,11 +41,11 @@ from tunes import Tune
 STEPS_PER_BEAT = 4
 MAX_JITTER_SECONDS = 0.010
 FREE_SHARE = 0.5  # of the pieces take what is not typical of their style
-BAND_SHARE = 0.8  # of the typical half have their style's own band
+BAND_SHARE = 0.75  # of the typical half have their style's own band
 TEMPO_SLACK = 0.1  # how far beyond the style's range of tempos they go
 TUNE_SHARE = 0.25  # of the pieces of a fitting meter play a tune that people wrote, where there are tunes
 TUNE_NOTES_PER_SECOND = 7.5  # the fastest on average
-ENSEMBLES = {"solo": 0.27, "duo": 0.25, "trio": 0.17, "group": 0.15, "band": 0.16}  # of the others
+ENSEMBLES = {"solo": 0.24, "duo": 0.18, "trio": 0.18, "group": 0.18, "band": 0.22}  # of the others
 COUNTER_RHYTHMS = {3: RHYTHMS["waltz"]["sparse"], 4: RHYTHMS["float"]["busy"]}
 PROMINENCE = ("lead", "second", "counter", "chords", "bass", "drums", "texture")
 REGISTERS = ("low", "middle", "high")
@@ -68,6 +77,7 @@ class Tags:
     """What is true of a piece; columns of the data set."""
 
     style: str
+    style_heard: bool  # whether an accompaniment or drums of the style play: else no caption names it
     family: str
     lead: str
     instruments: list[str]
@@ -531,10 +541,12 @@ class Choices:
     drums: bool
 
 
-def draw_lead(rng: np.random.Generator, allowed: Sequence[str]) -> str:
+def draw_lead(
+    rng: np.random.Generator, allowed: Sequence[str], family_weights: Mapping[str, float] = FAMILY_WEIGHTS
+) -> str:
     """One of the leads: its family first."""
     families = {INSTRUMENTS[name].family for name in allowed}
-    family = draw_weighted(rng, {name: weight for name, weight in FAMILY_WEIGHTS.items() if name in families})
+    family = draw_weighted(rng, {name: weight for name, weight in family_weights.items() if name in families})
     members = [name for name in allowed if INSTRUMENTS[name].family == family]
     return draw_weighted(rng, {name: LEAD_WEIGHTS.get(name, 1.0) for name in members})
 
@@ -554,17 +566,21 @@ def draw_choices(rng: np.random.Generator, style: Style, unseen: bool) -> Choice
     shares = {name: share for name, share in ENSEMBLES.items() if name in style.ensembles}
     density, ensemble, drums = mood.density, "band", bool(rng.random() < style.drum_chance)
     if free:
-        lead = draw_lead(rng, allowed)
+        ensemble = draw_weighted(rng, shares)
+        lead = draw_lead(rng, allowed, SOLO_WEIGHTS if ensemble == "solo" else FAMILY_WEIGHTS)
         modes = list(mood.modes)
         if rng.random() < 0.5:
             place = rng.uniform(0, 1)
             slowest, fastest = slowest * (1 - TEMPO_SLACK), fastest * (1 + TEMPO_SLACK)
         register, density = draw(rng, REGISTERS), draw(rng, DENSITIES)
-        ensemble, drums = draw_weighted(rng, shares), bool(rng.random() < 0.5)
+        drums = bool(rng.random() < 0.5)
     else:
-        lead = draw_weighted(rng, typical) if typical else draw_lead(rng, allowed)
         if style.name in STYLES and rng.random() >= BAND_SHARE:
             ensemble = draw_weighted(rng, shares)
+        chordal = {name: weight for name, weight in typical.items() if INSTRUMENTS[name].chordal}
+        if ensemble == "solo" and chordal:
+            typical = chordal
+        lead = draw_weighted(rng, typical) if typical else draw_lead(rng, allowed)
     bpm = round(slowest + (fastest - slowest) * place)
     return Choices(
         INSTRUMENTS[lead], mood_name, draw(rng, modes), bpm, int(rng.integers(12)), register, density, ensemble, drums
@@ -680,6 +696,7 @@ def compose(
     tracks.sort(key=lambda track: (PROMINENCE.index(track.role), -track.level_db))
     tags = Tags(
         style=style.name,
+        style_heard=cast.shows(style),
         family=lead.family,
         lead=lead.name,
         instruments=list(dict.fromkeys(track.instrument.name for track in tracks)),

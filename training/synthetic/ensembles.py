@@ -24,6 +24,7 @@ from styles import HOLD, STYLES, Part, Style
 
 UNSEEN_SHARE = 0.15  # of the leads of each style
 PLAYERS = {1: "solo", 2: "duo", 3: "trio"}  # a group from four on
+OWN_SHARE = 0.65  # of those who accompany a free lead play an instrument of the style's own
 OWN_LEVEL_DB = -5.0  # of a lead's own accompaniment, below its melody
 LAYER_LEVEL_DB = -28.0
 SECOND_LEVEL_DB = -3.5  # of a second melody, below the first
@@ -77,6 +78,14 @@ class Cast:
     def ensemble(self) -> str:
         return PLAYERS.get(self.players, "group")
 
+    def shows(self, style: Style) -> bool:
+        """Whether the style can be heard: its drums play, or its accompaniment does, either with an instrument that
+        the style is known by or as a group."""
+        accompaniment = {voice.instrument.name for voice in self.voices if voice.role in ("chords", "bass")}
+        known_by = {*style.leads, *(name for part in style.parts for name in part.instruments)}
+        has_own = bool(known_by & {self.lead.name, *accompaniment})
+        return self.kit is not None or bool(accompaniment) and (has_own or self.ensemble == "group")
+
     @property
     def featured(self) -> list[str]:
         """The instruments that may be named as playing the music."""
@@ -94,6 +103,8 @@ class Casting:
     def draw(self, ensemble: str, drums: bool) -> Cast:
         lead, anchor = self.cast.lead, self.style.anchor
         if ensemble == "solo" and anchor and lead.family != INSTRUMENTS[anchor].family:
+            ensemble = "duo"
+        if ensemble == "solo" and not lead.chordal and self._chance(0.5):
             ensemble = "duo"
         if drums and ensemble in ("trio", "group", "band"):
             self.cast.kit = INSTRUMENTS[self._one(self.style.kits)]
@@ -164,11 +175,11 @@ class Casting:
         own = [name for name in names if INSTRUMENTS[name].chordal]
         if self.style.anchor and self.cast.lead.name != self.style.anchor:
             return self.style.anchor
-        return self._one(own if own and self._chance(0.4) else CHORD_PLAYERS)
+        return self._one(own if own and self._chance(OWN_SHARE) else CHORD_PLAYERS)
 
-    def _add_bass(self, own_share: float = 0.5) -> None:
+    def _add_bass(self) -> None:
         own = [name for name in self._pattern("bass").instruments if name != "lead" and not INSTRUMENTS[name].chordal]
-        name = self._one(own if own and self._chance(own_share) else BASS_PLAYERS)
+        name = self._one(own if own and self._chance(OWN_SHARE) else BASS_PLAYERS)
         self._add(replace(self._pattern("bass"), level_db=self.style.lead_db - 5.5, low=0), name)
 
     def _add_melody(self, low: bool = False) -> None:
@@ -246,7 +257,7 @@ class Casting:
                 continue
             own = [name for name in part.instruments if name not in ("lead", self.cast.lead.name)]
             pool = {"chords": CHORD_PLAYERS, "bass": BASS_PLAYERS}.get(part.role, MELODY_PLAYERS)
-            name = self._one(own if own and self._chance(0.4) else pool)
+            name = self._one(own if own and self._chance(OWN_SHARE) else pool)
             self._add(self._fitted(part, INSTRUMENTS[name]), name)
         if self._chance(0.35):
             self._add_layer()

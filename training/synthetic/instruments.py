@@ -146,6 +146,7 @@ FAMILY_WEIGHTS = {
     "synth": 1.4,
     "harp": 0.6,
 }
+SOLO_WEIGHTS = FAMILY_WEIGHTS | {"piano": 7.0, "guitar": 3.5, "accordion": 1.2, "harp": 1.2}
 LEAD_WEIGHTS = {
     "grand piano": 4.0,
     "electric piano": 1.5,

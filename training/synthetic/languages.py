@@ -312,6 +312,8 @@ def write_caption(tags: Mapping[str, Any], rng: random.Random, held_out: bool = 
     """A list of words or a sentence in a language drawn at random; the held-out sentence if asked for."""
     language = LANGUAGES[int(rng.random() * len(LANGUAGES))]
     words = words_of(tags, language)
+    if not tags.get("style_heard", True):
+        words.pop("style", None)
     *usual, other = FRAMES[language]
     if {"style", "lead", "mood"} <= words.keys() and (held_out or rng.random() < 0.4):
         frames = [other] if held_out else usual

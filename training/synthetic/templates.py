@@ -47,7 +47,7 @@ TEMPLATES = {
         "[{mood} ]{kind} {on_lead}",
         "{kind} where {a_lead} {carries} the {noun}",
         "a {manner} {lead_mod} (melody|tune|piece|line)[, {mood}]",
-        "(something|music) in the style of a {piece}, for {lead}[, {mood}]",
+        "(something|music) in the style of a {piece}{if_styled}, for {lead}[, {mood}]",
         "{lead_mod} {piece}[, {mood}][, {tempo}]",
         "a [{tempo} ]{piece} featuring {a_lead}[, {drums}]",
         "a {player} playing [{mood} ]{kind}[ {alone}]",
@@ -87,8 +87,8 @@ TEMPLATES = {
         "A {mood} {piece} {form}[, {drums}].",
         "{kind} that (sounds|feels|is) {mood}[ and {mood2}][, {drums}].",
         "An instrumental {piece}[, {mood}][ {use}].",
-        "{mood} music in the style of a {piece}[, {drums}].",
-        "A {mood} tune (like|as in) {kind}[, {lead} in front].",
+        "{mood} music in the style of a {piece}{if_styled}[, {drums}].",
+        "A {mood} tune (like|as in) {kind}{if_styled}[, {lead} in front].",
         "A (nice|good|beautiful|lovely|great) {piece} {on_lead}.",
         "{kind}, {density}[ and {mood}][, {drums}].",
         "{mood} {kind} {pace}[, with {a_lead}].",
@@ -171,7 +171,7 @@ TEMPLATES = {
         " {Ending_sentence}]",
         "{a_lead} {plays} [{alone}, ]a {tempo} {piece} {moody}. [The key is {key}. ][{Drums_sentence} ]It is meant"
         " {use}.",
-        "Genre: {kind}. Lead: {lead}. [With: {backing}. ]Feeling: {mood}, {mood2}. [Speed: {speed}. ][Drums:"
+        "Genre: {kind}{if_styled}. Lead: {lead}. [With: {backing}. ]Feeling: {mood}, {mood2}. [Speed: {speed}. ][Drums:"
         " {yes_no}.]",
     ),
     "request": (

@@ -618,6 +618,8 @@ ENDINGS = row(
     " / that finishes properly, with a rounded-off close"
 )
 INSTRUMENTAL = row("instrumental, no vocals, no singing, instrumental only / without any singing")
+ANY_KIND = row("music, instrumental music")  # where nobody could tell the style
+ANY_PIECE = row("piece, tune, melody, instrumental, song without words")
 PURPOSES = row(
     "background music, for a video, as background music, for a podcast, for my short film, for a slideshow, for a vlog,"
     " for a game / for a presentation, as underscore"

@@ -66,7 +66,7 @@ def choose_windows(windows: list[dict], clips_per_class: int, seed: int) -> list
     shuffled = random.Random(seed).sample(windows, len(windows))
     chosen: list[tuple[dict, dict[str, str]]] = []
     for style in sorted({window["style"] for window in windows}):
-        of_style = [window for window in shuffled if window["style"] == style][:clips_per_class]
+        of_style = [window for window in shuffled if answer(window, "style") == style][:clips_per_class]
         chosen += [(window, {question: window[question] for question in QUESTIONS}) for window in of_style]
     taken = {id(window) for window, _ in chosen}
     counts = Counter(window["family"] for window, _ in chosen)
@@ -118,7 +118,7 @@ def choose_prompts(
         about = {name: hand_written.get(question, {}).get(name, {}) for name in classes}
         for name in classes:
             captions: dict[str, tuple[str, bool, str, str]] = {}
-            for window in (window for window in shuffled if window[question] == name):
+            for window in (window for window in shuffled if answer(window, question) == name):
                 usable = [caption for caption in window["captions"] if named_classes(caption, classes, about) == [name]]
                 piece = window["piece_id"]
                 if usable and piece not in captions:
@@ -151,7 +151,9 @@ def _naming(words: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def answer(row: dict, question: str) -> str | None:
-    """What is true of a row of the data set, or None where it does not say."""
+    """What is true of a row of the data set, or None where it does not say, or where nobody could hear its style."""
+    if question == "style" and row.get("style_heard") is False:
+        return None
     if question in QUESTIONS:
         return row[question]
     if row.get(question) is None:
