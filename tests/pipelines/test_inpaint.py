@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from melody_diffusers import MeLoDyInpaintPipeline, MeLoDyInputError
 from melody_diffusers.audio import save_audio
-from melody_diffusers.pipelines.inpaint import LEADS, LEVEL_DB, fit, level_gain, short_term_gain
-from melody_diffusers.pipelines.recording import check_recording, windows_around
+from melody_diffusers.pipelines.inpaint import LEADS, fit, short_term_gain
+from melody_diffusers.pipelines.recording import LEVEL_DB, check_recording, level_gain, windows_around
 
 RATE = 24000
 QUICK = {"num_inference_steps": 2, "output_type": "pt", "audio_sampling_rate": RATE}

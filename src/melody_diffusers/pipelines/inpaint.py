@@ -15,20 +15,18 @@ from typing import Any, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from ..audio import AudioInput, fade_, limit_peak, resample, to_mono
+from ..audio import SILENCE_DB, AudioInput, fade_, limit_peak, resample, to_mono
 from .checks import names_others_arguments
 from .conditions import Prompt
 from .denoise import Continuation
-from .recording import Window
+from .recording import Window, level_gain
 from .request import InpaintOutputType, InpaintRequest, Regions
-from .stages import SILENCE_DB, MeLoDyPipelineOutput
+from .stages import MeLoDyPipelineOutput
 from .text_to_music import MeLoDyPipeline
 
 BEND_SECONDS = 0.02
 BALANCE_SECONDS = 1.0  # before and after what is filled, whose levels say how it is spread over the channels
 LEADS = 8  # plans that are drawn for what comes before a recording, to choose one of
-LEVEL_DB = -19.0  # RMS of the music that the shipped models make, as of what they learned from: they know level as well
-BLOCK_SECONDS = 0.4
 SHORT_TERM_SECONDS = 3.0
 JOIN_SECONDS = 2.0  # of the recording, by whose plan it is chosen
 
@@ -385,20 +383,6 @@ def fit(
         patch[..., -length:] += step.unsqueeze(-1) * ramp.flip(0)
         bound = torch.maximum(bound, original[:, stop].abs().max().cpu())
     return patch.clamp_(-float(bound), float(bound)), gains
-
-
-def level_gain(sound: torch.Tensor, sample_rate: int) -> float:
-    """The gain that brings (1, T), silent where it is to be filled, to `LEVEL_DB`; 1 for silence.
-
-    Blocks more than 10 dB below the mean of all that are not silent do not count, as in ITU-R BS.1770.
-    """
-    block = round(BLOCK_SECONDS * sample_rate)
-    powers = F.pad(sound, (0, -sound.shape[1] % block)).unflatten(1, (-1, block)).square().mean(2)[0]  # (N,)
-    powers = powers[powers > 10 ** (SILENCE_DB / 10)]
-    if not len(powers):
-        return 1.0
-    power = float(powers[powers > 0.1 * powers.mean()].mean())
-    return 10 ** (LEVEL_DB / 20) / power**0.5
 
 
 def short_term_gain(known: torch.Tensor, missing: torch.Tensor, made: torch.Tensor, length: int) -> torch.Tensor:
