@@ -3,9 +3,10 @@
     python benchmarks/endless.py --minutes 60 --out outputs/endless
     python benchmarks/endless.py --chunks 10000 --judge outputs/judges/clip
 
-Sound is measured as it comes and is not kept. Ctrl-C ends the stream early, and what was measured by then is written.
---out then holds results.json, table.md and endless.png. The figures of the first table hold on any machine; those of
-the second are times, of which only an idle machine gives true ones.
+Sound is measured as it comes and is not kept. Ctrl-C and SIGTERM end the stream early, and what was measured by then is
+written. --out then holds results.json, table.md and endless.png. Besides, chunks.jsonl has a line for each chunk and
+each minute as soon as it is made. The figures of the first table hold on any machine; those of the second are times, of
+which only an idle machine gives true ones.
 """
 
 import argparse
@@ -13,10 +14,12 @@ import itertools
 import json
 import math
 import os
+import signal
 import statistics
 import time
 from dataclasses import fields
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -110,7 +113,7 @@ def longest_repetition(tokens: np.ndarray) -> int:
     tokens = np.ascontiguousarray(tokens)
     low, high = 0, len(tokens)  # so many stand twice; so many do not
     while high - low > 1:
-        length = (low + high) // 2
+        length = min((low + high) // 2, 2 * low + 1)  # few do, and what is short is soon compared
         seen: set[int] = set()
         for i in range(len(tokens) - length + 1):
             seen.add(hash(tokens[i : i + length].tobytes()))
@@ -152,8 +155,11 @@ def first_sound(pipe: MeLoDyStreamPipeline, prompt: str, runs: int) -> dict[str,
     return found
 
 
-def play(pipe: MeLoDyStreamPipeline, prompt: str, seed: int, num_chunks: int) -> dict:
-    """What is measured of a stream: lists with a number for each chunk or minute, and the longest repetition."""
+def play(pipe: MeLoDyStreamPipeline, prompt: str, seed: int, num_chunks: int, log: TextIO) -> dict:
+    """What is measured of a stream: lists with a number for each chunk or minute, and the longest repetition.
+
+    `log` gets a line of JSON for each, at once.
+    """
     sound = Sound(pipe.sample_rate)
     window = pipe.timebase.frames_to_tokens(pipe.dual_path.config.num_frames)
     names = ("seconds", "cpu_seconds", "state_bytes", "mebibytes", "gain")
@@ -170,8 +176,15 @@ def play(pipe: MeLoDyStreamPipeline, prompt: str, seed: int, num_chunks: int) ->
             numbers["mebibytes"][made] = own_mebibytes()
             tokens = chunk.semantic_tokens[0].numpy()
             plan[planned : planned + len(tokens)] = tokens
-            planned, made = planned + len(tokens), made + 1
+            planned, made, minutes = planned + len(tokens), made + 1, len(sound.levels)
             sound.add(chunk.audio.cpu())
+            log.write(
+                json.dumps({"chunk": made, **{name: values[made - 1] for name, values in numbers.items()}}) + "\n"
+            )
+            for i in range(minutes, len(sound.levels)):
+                minute = {"level": sound.levels[i], "centroid": sound.centroids[i], "flatness": sound.flatnesses[i]}
+                log.write(json.dumps({"minute": i + 1, **minute}) + "\n")
+            log.flush()
             if made % 100 == 0:
                 print(f"{made} chunks, {chunk.state.num_samples / pipe.sample_rate / 60:.1f} minutes", flush=True)
     except KeyboardInterrupt:
@@ -233,7 +246,7 @@ def steady_rows(played: dict, change: dict | None) -> list[Row]:
     growth, repeated = slope(memory)[0] * len(memory), played["longest_repetition_seconds"]
     rows: list[Row] = [
         ("bytes of the state", f"{min(after)} to {max(after)}", "all the same", min(after) == max(after)),
-        (f"memory after {WARM_UP} chunks, MiB", f"{growth:+.2f}", "under 1", growth < 1),
+        (f"memory from chunk {WARM_UP} to the last, by its slope, MiB", f"{growth:+.2f}", "under 1", growth < 1),
         ("longest repetition of the plan, s", f"{repeated:.2f}", f"under {REPEATED}", repeated < REPEATED),
         seam_row("first difference in 20 ms at borders over the interior", played["at_borders"], played["inside"][1:]),
         (*seam_row("the same at the middles of chunks", played["at_middles"], played["inside"][1:])[:2], "", None),
@@ -343,7 +356,9 @@ def main() -> None:
         from melody_diffusers.evaluation.judges import ClipJudge
 
         results["change"] = change_of_prompt(pipe, ClipJudge.from_pretrained(args.judge).eval(), args.changes)
-    results["played"] = played = play(pipe, args.prompt, args.seed, num_chunks)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with open(args.out / "chunks.jsonl", "w", encoding="utf-8") as log:
+        results["played"] = played = play(pipe, args.prompt, args.seed, num_chunks, log)
     how_long = f"{len(played['seconds'])} chunks, {len(played['levels'])} whole minutes"
     text = f"""{how_long}, of {args.prompt!r}, seed {args.seed}.
 

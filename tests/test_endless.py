@@ -73,6 +73,9 @@ def test_a_run_is_written_whole(tiny_folder, tmp_path):
     text = (tmp_path / "out/table.md").read_text()
     assert text in done.stdout and "26 chunks, 1 whole minutes, of 'a waltz', seed 3." in text
     results = json.loads((tmp_path / "out/results.json").read_text())
+    lines = [json.loads(line) for line in (tmp_path / "out/chunks.jsonl").read_text().splitlines()]
+    assert [line["chunk"] for line in lines if "chunk" in line] == list(range(1, 27))
+    assert [line["level"] for line in lines if "minute" in line] == results["played"]["levels"]
     assert len(results["played"]["seconds"]) == 26 and len(results["first_sound"]["cpu_seconds"]) == 2
     assert len(set(results["played"]["state_bytes"][2:])) == 1
     assert (tmp_path / "out/endless.png").stat().st_size

@@ -32,7 +32,8 @@ class DataConfig:
 
     Args:
         folder: output of encode_dataset.py.
-        teacher: folder of the model to distil, which the student begins as.
+        teacher: folder of the model to distil.
+        start: folder of a student to go on from, of an earlier teacher say; by default it begins as its teacher.
         num_steps: T, of the student, all equal; the teacher takes twice as many.
         guidance_scale, prompt_guidance_scale, guidance_interval: of the teacher, as in the pipeline; 1 is no guidance.
         known_share: of the chunks, which stand at angle 0, as the past of a continuation does.
@@ -42,6 +43,7 @@ class DataConfig:
 
     folder: str
     teacher: str
+    start: str | None = None
     num_steps: int = 3
     guidance_scale: float = 2.5
     prompt_guidance_scale: float = 1.0
@@ -91,7 +93,7 @@ def main() -> None:
     config = load_config(args.config, sections, args.set)
     data = config.data
     torch.manual_seed(config.run.seed)
-    model = DualPathDiffusionModel.from_pretrained(data.teacher).float()
+    model = DualPathDiffusionModel.from_pretrained(data.start or data.teacher).float()
     run = TrainingRun(config.run, models={"dual_path": model}, config=config)
     teacher = DualPathDiffusionModel.from_pretrained(data.teacher).float().eval().requires_grad_(False).to(run.device)
     optimizer = run.optimizer(model.parameters(), config.optim)

@@ -41,6 +41,7 @@ DEFAULT_RATE = 24000
 BLOCK_SAMPLES = 1 << 18  # that a decoder is asked for, or an encoder is given, at a time
 MAX_CHANNELS = 8
 MAX_PEAK = 16.0  # 24 dB above full scale, which is more than any mixing desk leaves
+SILENCE_DB = -70.0
 LOSSY_LEVEL = 0.2  # of libsndfile, from 0 for the best sound to 1 for the smallest files
 UNKNOWN_BYTES = 0xFFFFFFFF  # in the header of a WAV whose end is not known
 MAX_WAV_BYTES = 4_000_000_000  # of sound; what is longer is written as RF64

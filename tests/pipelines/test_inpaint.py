@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from melody_diffusers import MeLoDyInpaintPipeline, MeLoDyInputError
 from melody_diffusers.audio import save_audio
-from melody_diffusers.pipelines.inpaint import LEADS, fit
-from melody_diffusers.pipelines.recording import check_recording, windows_around
+from melody_diffusers.pipelines.inpaint import LEADS, fit, short_term_gain
+from melody_diffusers.pipelines.recording import LEVEL_DB, check_recording, level_gain, windows_around
 
 RATE = 24000
 QUICK = {"num_inference_steps": 2, "output_type": "pt", "audio_sampling_rate": RATE}
@@ -77,6 +77,42 @@ def test_what_is_filled_leaves_no_step_at_the_borders(recording):
         if stop < 2400:
             assert abs(float(patch[0, 0, -1] - original[0, stop - 1])) < 0.01
     torch.testing.assert_close(fit(original, generated, 1800, 2400, RATE)[0][0, 0, -1], generated[0, 0, -1])
+
+
+def test_the_models_hear_a_recording_at_the_level_they_know():
+    tone = torch.sin(torch.arange(4 * RATE) * 0.05)[None]
+    tone[:, RATE : 2 * RATE] = 0  # to be filled
+    for size in (0.01, 0.5):
+        gain = level_gain(size * tone, RATE)
+        assert size * gain == pytest.approx(2**0.5 * 10 ** (LEVEL_DB / 20), rel=0.05)  # blocks lie across borders
+        quiet_end = torch.cat([size * tone, 0.01 * size * tone], dim=1)  # which does not count
+        assert level_gain(quiet_end, RATE) == pytest.approx(gain, rel=0.03)
+    assert level_gain(0 * tone, RATE) == 1
+
+
+def test_a_fill_is_as_loud_as_stretches_around_are():
+    known, missing = torch.full((1, 8 * RATE), 0.1), torch.zeros(8 * RATE, dtype=torch.bool)
+    known[:, 6 * RATE :] = 0.2
+    missing[3 * RATE : 5 * RATE] = True
+    known[:, missing] = 0
+    for level, expected in {0.01: 0.1, 0.15: 0.15, 0.9: 0.2}.items():
+        made = torch.full((2, 1, 2 * RATE), level)
+        made[1] *= 0.5
+        gains = short_term_gain(known, missing, made, 3 * RATE)
+        assert gains.shape == (2, 1, 1)
+        assert level * float(gains[0]) == pytest.approx(expected, rel=1e-3)
+    made = torch.full((1, 1, 2 * RATE), 0.5)
+    assert short_term_gain(0 * known, missing, made, 3 * RATE) == 1
+    assert short_term_gain(known[:, :RATE], missing[:RATE], made, 3 * RATE) == 1  # too short to tell
+
+
+def test_a_quiet_recording_gets_a_quiet_fill(pipe, recording):
+    def fill(size):
+        output = pipe(size * recording, regions=[(3.0, 5.0)], generator=seeded(), **QUICK)
+        assert np.array_equal(output.audios[0, 0, : 3 * RATE], (size * torch.from_numpy(recording[: 3 * RATE])).numpy())
+        return output.audios[0, 0, 3 * RATE : 5 * RATE]
+
+    torch.testing.assert_close(fill(0.125), 0.125 * fill(1.0), atol=1e-4, rtol=1e-2)
 
 
 def test_without_a_semantic_tokenizer_it_says_what_is_missing(pipe, recording):

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from melody_diffusers import MeLoDyInputError, MeLoDyVariationPipeline
+from melody_diffusers.pipelines.recording import level_gain
 
 RATE = 24000
 QUICK = {"num_inference_steps": 3, "output_type": "latent", "audio_sampling_rate": RATE}
@@ -32,11 +33,22 @@ def test_a_larger_strength_is_farther_away_and_none_is_the_piece_as_the_vae_hear
     frames = pipe.timebase.whole_token_frames(pipe.timebase.samples_to_frames(len(piece)))
     padded = torch.zeros(1, 1, pipe.timebase.frames_to_samples(frames))
     padded[0, 0, : len(piece)] = torch.from_numpy(piece)
-    latents = pipe.vae.encode(padded).latent_dist.mode()
+    latents = pipe.vae.encode(padded * level_gain(padded[0, :, : len(piece)], RATE)).latent_dist.mode()
     for strength in (0.0, 0.3, 1.0):
         varied = pipe(piece, strength=strength, prompt="a waltz", generator=seeded(), **QUICK).audios
         distances.append(float((varied - latents).square().mean()))
     assert distances[0] == 0 and distances == sorted(distances) and len(set(distances)) == 3
+
+
+@torch.no_grad()
+def test_a_loud_and_a_quiet_recording_come_back_alike_each_at_its_level(pipe, recording):
+    call = {"strength": 0.5, "prompt": "a waltz", **QUICK, "output_type": "pt"}
+    loud, quiet = (
+        pipe(size * recording[: 2 * RATE], generator=seeded(), semantic_tokens=torch.arange(50)[None] % 32, **call).audios
+        for size in (0.5, 0.01)
+    )
+    torch.testing.assert_close(50 * quiet, loud, atol=1e-3, rtol=1e-3)
+    assert loud.abs().max() > 0.05
 
 
 def test_a_strength_of_one_renders_the_plan_from_noise(pipe, tiny_pipeline, recording):

@@ -95,6 +95,15 @@ def test_every_stage_trains_on_the_last_ones_output_and_the_whole_makes_music(da
 
     student, teacher = (load_file(next((stages / name).glob("*.safetensors"))) for name in ("distilled", "dual_path"))
     assert student.keys() == teacher.keys() and all(torch.equal(student[key], teacher[key]) for key in student)
+    earlier = DualPathDiffusionModel.from_pretrained(stages / "distilled")
+    for parameter in earlier.parameters():
+        parameter.data.mul_(0.5)
+    earlier.save_pretrained(tmp_path / "earlier")
+    run = [*two_steps, f"data.folder={stages / 'encoded'}", f"data.teacher={stages / 'dual_path'}", *small["distilled"]]
+    run += [f"data.start={tmp_path / 'earlier'}", f"run.output_dir={tmp_path / 'later'}"]
+    run_script(monkeypatch, "distill_dual_path.py", "--config", CONFIGS / "distilled" / "tiny.yaml", "--set", *run)
+    before, after = (load_file(next((tmp_path / name).glob("*.safetensors"))) for name in ("earlier", "later"))
+    assert all(torch.equal(before[key], after[key]) for key in before)
 
     for name in ("vae_gan", "mulan", "semantic_encoder", "semantic_lm", "dual_path"):
         recorded = yaml.safe_load((stages / name / "run.yaml").read_text())

@@ -201,8 +201,8 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("prompt", nargs="*", help=prompt)
     what = "play something else from this time on; may be repeated"
     command.add_argument("--then", nargs=2, action="append", default=[], metavar=("TIME", "PROMPT"), help=what)
-    what = "how long one prompt takes to turn into the next (default: 5 seconds)"
-    command.add_argument("--crossfade", type=_seconds, default=5.0, metavar="TIME", help=what)
+    what = "how long one prompt takes to turn into the next (default: 0, at once)"
+    command.add_argument("--crossfade", type=_seconds, default=0.0, metavar="TIME", help=what)
     command.add_argument("--audio-prompt", metavar="FILE", help=clip)
     command.add_argument("--audio-weight", type=float, help=share)
     what = "stop by itself after so much music (default: never)"

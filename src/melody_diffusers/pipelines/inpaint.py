@@ -15,11 +15,11 @@ from typing import Any, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from ..audio import AudioInput, fade_, limit_peak, resample, to_mono
+from ..audio import SILENCE_DB, AudioInput, fade_, limit_peak, resample, to_mono
 from .checks import names_others_arguments
 from .conditions import Prompt
 from .denoise import Continuation
-from .recording import Window
+from .recording import Window, level_gain
 from .request import InpaintOutputType, InpaintRequest, Regions
 from .stages import MeLoDyPipelineOutput
 from .text_to_music import MeLoDyPipeline
@@ -27,6 +27,7 @@ from .text_to_music import MeLoDyPipeline
 BEND_SECONDS = 0.02
 BALANCE_SECONDS = 1.0  # before and after what is filled, whose levels say how it is spread over the channels
 LEADS = 8  # plans that are drawn for what comes before a recording, to choose one of
+SHORT_TERM_SECONDS = 3.0
 JOIN_SECONDS = 2.0  # of the recording, by whose plan it is chosen
 
 
@@ -204,6 +205,8 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
         for start, stop in window.runs:
             sound[:, start:stop] = 0  # nothing to be filled leaks into the models
         mono = resample(to_mono(sound), rate, self.sample_rate)  # (1, T at the pipeline's rate)
+        gain = level_gain(mono, self.sample_rate)  # of the models' level over the recording's
+        mono = mono * gain
         num_samples, num_frames = mono.shape[1], window.num_frames(rate, timebase)
         missing = torch.zeros(timebase.frames_to_samples(num_frames), dtype=torch.bool)
         for start, stop in window.runs:
@@ -246,6 +249,10 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
 
         length = window.stop - window.start
         generated = self.decode_unlimited(latents, num_samples)
+        short_term = round(SHORT_TERM_SECONDS * self.sample_rate)
+        runs = [[each * self.sample_rate // rate for each in run] for run in window.runs]
+        bounds = [short_term_gain(mono, missing[:num_samples], generated[..., slice(*run)], short_term) for run in runs]
+        generated = generated / gain
         if generated.shape[-1] < num_samples:  # interrupted
             length = min(length, generated.shape[-1] * rate // self.sample_rate)
         generated = resample(generated, self.sample_rate, rate)
@@ -253,10 +260,10 @@ class MeLoDyInpaintPipeline(MeLoDyPipeline):
         fade = round(request.fade_samples * rate / self.sample_rate)
         added = request.num_samples - request.num_before - request.recording.num_samples
         patches, gains = [], []
-        for start, stop in window.runs:
+        for (start, stop), bound in zip(window.runs, bounds):
             if start >= length:
                 break
-            patch, gain = fit(sound, generated, start, min(stop, length), rate)
+            patch, gain = fit(sound, generated * bound, start, min(stop, length), rate)
             rise = min(fade, request.num_before) if window.start + start == 0 else 0
             fade_(patch, rise, min(fade, added) if stop >= length else 0)
             patches.append(Patch(window.start + start - request.num_before, patch))
@@ -376,6 +383,24 @@ def fit(
         patch[..., -length:] += step.unsqueeze(-1) * ramp.flip(0)
         bound = torch.maximum(bound, original[:, stop].abs().max().cpu())
     return patch.clamp_(-float(bound), float(bound)), gains
+
+
+def short_term_gain(known: torch.Tensor, missing: torch.Tensor, made: torch.Tensor, length: int) -> torch.Tensor:
+    """The gain (B, 1, 1) that makes `made`, (B, 1, T'), no louder than the loudest stretch of `length` samples of what
+    is known, and no quieter than the quietest; 1 where there is none so long, or silence.
+
+    Known are the samples of (1, T) that are not `missing`, (T,).
+    """
+    length = min(length, made.shape[-1])
+    if not 0 < length <= known.shape[1]:
+        return made.new_ones(len(made), 1, 1)
+    both = torch.stack([known[0].square().cpu(), missing.to(known.dtype)]).unsqueeze(1)
+    powers, gaps = F.avg_pool1d(both, length, max(1, length // 10)).squeeze(1)
+    powers = powers[gaps == 0]
+    if not len(powers) or powers.max() <= 10 ** (SILENCE_DB / 10):
+        return made.new_ones(len(made), 1, 1)
+    power = made.square().mean(-1, keepdim=True).clamp(min=1e-12)
+    return (power.clamp(float(powers.min()), float(powers.max())) / power).sqrt()
 
 
 def _balance(sound: torch.Tensor) -> torch.Tensor:

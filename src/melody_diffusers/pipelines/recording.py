@@ -10,12 +10,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
-from ..audio import BLOCK_SAMPLES, MAX_PEAK, AudioInput, file_within, is_encoded
+from ..audio import BLOCK_SAMPLES, MAX_PEAK, SILENCE_DB, AudioInput, file_within, is_encoded
 from ..sound_files import SoundFile, open_sound
 from ..timebase import Timebase
 from .checks import MeLoDyInputError, as_list, check_array, check_number
 
+LEVEL_DB = -19.0  # RMS of the music that the shipped models make, as of what they learned from: they know level as well
+BLOCK_SECONDS = 0.4
 MIN_KNOWN_SECONDS = 0.04  # of the recording, which are not to be filled
 
 
@@ -184,3 +187,17 @@ def windows_around(
             begin, _, others = windows.pop()
         windows.append(Window(begin, end, [*others, (start - begin, stop - begin)]))
     return windows
+
+
+def level_gain(sound: torch.Tensor, sample_rate: int) -> float:
+    """The gain that brings (1, T), silent where it is to be filled, to `LEVEL_DB`; 1 for silence.
+
+    Blocks more than 10 dB below the mean of all that are not silent do not count, as in ITU-R BS.1770.
+    """
+    block = round(BLOCK_SECONDS * sample_rate)
+    powers = F.pad(sound, (0, -sound.shape[1] % block)).unflatten(1, (-1, block)).square().mean(2)[0]  # (N,)
+    powers = powers[powers > 10 ** (SILENCE_DB / 10)]
+    if not len(powers):
+        return 1.0
+    power = float(powers[powers > 0.1 * powers.mean()].mean())
+    return 10 ** (LEVEL_DB / 20) / power**0.5

@@ -22,7 +22,7 @@ from diffusers.utils import BaseOutput, logging
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..audio import fit_loop, limit_peak, rms_db
+from ..audio import SILENCE_DB, fit_loop, limit_peak, rms_db
 from ..hf.bases import Pipeline
 from ..hf.registry import classes_for
 from ..models.audio_vae import AudioVAEGAN
@@ -41,7 +41,6 @@ from .request import SAMPLING_DEFAULTS, Request
 
 logger = logging.get_logger(__name__)
 
-SILENCE_DB = -70.0
 FITTING = (  # sizes that have to be equal for one component to read what the other writes
     ("dual_path.latent_dim", "vae.latent_dim"),
     ("mulan_quantizer.dim", "mulan.projection_dim"),

@@ -2,12 +2,15 @@
 
 A step of the stream moves the model's window on by a chunk: the language model continues the plan by as much, new
 noise comes in at the end, `denoise` takes the passes that finish the oldest chunk on its way, and the decoder gives its
-sound. All that one step leaves to the next is a `StreamState`, a value of constant size.
+sound. Where the prompt begins to change, no chunk on its way is kept: plan and noise begin anew there, after what is
+done if it goes over slowly, and with nothing before them if it changes at once. All that one step leaves to the next is
+a `StreamState`, a value of constant size.
 
 Shapes: L frames of the model's window, D channels, S semantic tokens of it, E width of MuLan's embeddings, T samples.
 """
 
 import json
+import math
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -71,7 +74,7 @@ class StreamState:
         seed: of all draws; those of a chunk follow from it and the chunk's number.
         gain: the limiter's, at the end of what has been given.
         times, embeddings: (K,) seconds and (K, E), the prompt's embedding at these times; in between it goes over from
-            one to the next. Two for each change of the prompt that is under way or to come.
+            one to the next. Two for each change of the prompt, where it begins and ends, after those of the beginning.
         latents: (1, L, D), the window: known frames, chunks on their way, noise.
         semantic_tokens: (1, S), its plan.
         decoder: what `AudioVAEGAN.decode_next` needs of the frames before.
@@ -135,9 +138,9 @@ class StreamState:
             chunk=chunk, num_samples=num_samples, seed=seed, gain=gain, decoder=decoder, settings=settings, **parts
         )
 
-    def embedding_at(self, seconds: float) -> torch.Tensor:
-        """The prompt's embedding (E,) at this time."""
-        passed = int((self.times <= seconds).sum())
+    def embedding_at(self, seconds: float, before: bool = False) -> torch.Tensor:
+        """The prompt's embedding (E,) at this time, or just before it."""
+        passed = int(torch.searchsorted(self.times, seconds, right=not before))
         if passed in (0, len(self.times)):
             return self.embeddings[min(passed, len(self.times) - 1)]
         begin, end = self.times[passed - 1 : passed + 1].tolist()
@@ -146,12 +149,21 @@ class StreamState:
 
     def led_to(self, embedding: torch.Tensor, seconds: float, crossfade_seconds: float) -> "StreamState":
         """The same, but that from this time on the prompt goes over to an embedding (E,); what was to come is off."""
-        kept = self.times < seconds
-        times = torch.tensor([seconds, seconds + crossfade_seconds], dtype=torch.float64)
-        embeddings = torch.stack([self.embedding_at(seconds), embedding])
+        kept, now = int(torch.searchsorted(self.times, seconds)), self.embedding_at(seconds, before=True)
+        points = [(seconds, now)] * (1 - kept % 2)  # the end of a change that is under way, or the beginning of all
+        if not torch.allclose(now, embedding):
+            points += [(seconds, now), (seconds + crossfade_seconds, embedding)]
+        times = torch.tensor([time for time, _ in points], dtype=torch.float64)
         return replace(
-            self, times=torch.cat([self.times[kept], times]), embeddings=torch.cat([self.embeddings[kept], embeddings])
+            self,
+            times=torch.cat([self.times[:kept], times]),
+            embeddings=torch.cat([self.embeddings[:kept], *(each[None] for _, each in points)]),
         )
+
+    def between(self, earliest: float, latest: float) -> "StreamState":
+        """The same without the changes of the prompt that are over by `earliest` or begin after `latest`."""
+        kept = slice(2 * int((self.times[2::2] <= earliest).sum()), 1 + 2 * int((self.times[1::2] <= latest).sum()))
+        return replace(self, times=self.times[kept].clone(), embeddings=self.embeddings[kept].clone())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -161,7 +173,8 @@ class StreamChunk:
     Attributes:
         audio: (1, T) float32 in [-1, 1], NumPy or PyTorch.
         start_seconds: where in the stream it begins.
-        semantic_tokens: (1, S'), the part of the plan that was made for it, some chunks ahead of its sound.
+        semantic_tokens: (1, S'), the part of the plan that was made for it, some chunks ahead of its sound; where the
+            prompt begins to change it takes the place of as much that was planned before.
         state: from which the stream goes on after it.
     """
 
@@ -282,7 +295,7 @@ class MeLoDyStreamPipeline(Stages):
         audio_prompt_weight: float | None = None,
         negative_prompt: Prompt | None = None,
         state: StreamState | None = None,
-        crossfade_seconds: float = 5.0,
+        crossfade_seconds: float = 0.0,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         prompt_guidance_scale: float | None = None,
@@ -305,8 +318,10 @@ class MeLoDyStreamPipeline(Stages):
             prompt: what to play: a text, texts that mix, or a timeline, `[(0, "a waltz"), (30, "techno")]`, in seconds
                 of the music.
             state: of an earlier chunk: the stream goes on after it. A prompt that comes with it takes over from the
-                first chunk that is not yet planned, two after the next, and replaces what a timeline still had.
-            crossfade_seconds: in which one prompt goes over into the next: the condition is mixed, not the sound.
+                next chunk on, and replaces what a timeline still had. One of a timeline takes over from the chunk that
+                begins nearest to its time.
+            crossfade_seconds: in which one prompt goes over into the next: the condition is mixed, not the sound. With
+                0 the models see nothing of what was played, which would hold them back; the decoder joins both.
             generator: where the stream's seed comes from; not with a `state`, which has one.
             output_type: "np" or "pt".
             callback_on_step_end: as in `MeLoDyPipeline`. `pipe._interrupt = True` on what it is given, or on this
@@ -350,14 +365,17 @@ class MeLoDyStreamPipeline(Stages):
         window, chunk = window_and_chunk(config, config.num_frames)
         return Diagonal.plan(window, chunk, num_inference_steps, self.timebase.frame_alignment)
 
-    def _window_start(self, diagonal: Diagonal, chunk: int) -> int:
-        """First frame of the window in which this chunk is finished."""
+    def _window_start(self, state: StreamState, diagonal: Diagonal, chunk: int) -> int:
+        """First frame of the window in which this chunk is finished: none from before the last change at once."""
+        begins, ends = state.times[1::2], state.times[2::2]
+        cuts = begins[(begins == ends) & (begins <= self._seconds_before(diagonal, chunk))]
+        first = round(float(cuts[-1]) / self._seconds_before(diagonal, 1)) * diagonal.chunk if len(cuts) else 0
         alignment = self.timebase.frame_alignment
-        return max(0, diagonal.start(chunk)) // alignment * alignment
+        return max(first, diagonal.start(chunk)) // alignment * alignment
 
-    def _planned_frames(self, diagonal: Diagonal, chunk: int) -> int:
-        """Frames that are planned before this chunk is made."""
-        return 0 if chunk == 0 else self._window_start(diagonal, chunk - 1) + diagonal.window
+    def _seconds_before(self, diagonal: Diagonal, chunk: int) -> float:
+        """Of music, before this chunk begins."""
+        return self.timebase.frames_to_seconds(chunk * diagonal.chunk)
 
     def _tokens_to_continue(self, state: StreamState, position: int, count: int, step: int) -> int:
         """Tokens of the plan before this position that the next `count` continue.
@@ -380,12 +398,7 @@ class MeLoDyStreamPipeline(Stages):
             embeddings = self.embed_prompt(request.prompt, request.audio_prompt, request.audio_prompt_weight)
             require_finite(embeddings, "MuLan embedding")
             embeddings = embeddings.float().cpu()
-        diagonal, state, starts, earliest = (
-            self._diagonal(request.num_inference_steps),
-            request.state,
-            request.starts,
-            0.0,
-        )
+        diagonal, state, starts = self._diagonal(request.num_inference_steps), request.state, request.starts
         if state is None:
             generator = request.generator
             device = "cpu" if generator is None else generator.device
@@ -404,12 +417,9 @@ class MeLoDyStreamPipeline(Stages):
             embeddings, starts = embeddings[1:], starts[1:]
         else:
             state = replace(state, settings=request.settings)
-            if embeddings is not None:
-                earliest = self.timebase.frames_to_seconds(self._planned_frames(diagonal, state.chunk))
-                now = torch.tensor([earliest], dtype=torch.float64)
-                state = replace(state, times=now, embeddings=state.embedding_at(earliest)[None])
         for seconds, embedding in zip(starts, () if embeddings is None else embeddings):
-            state = state.led_to(embedding, max(seconds, earliest), request.crossfade_seconds)
+            chunk = max(state.chunk, round(seconds / self._seconds_before(diagonal, 1)))
+            state = state.led_to(embedding, self._seconds_before(diagonal, chunk), request.crossfade_seconds)
         return state
 
     def _next_chunk(
@@ -434,26 +444,32 @@ class MeLoDyStreamPipeline(Stages):
             return None
         timebase, diagonal = self.timebase, self._diagonal(request.num_inference_steps)
         generator = [torch.Generator().manual_seed((state.seed + state.chunk) % 2**63)]
-        start, planned = self._window_start(diagonal, state.chunk), self._planned_frames(diagonal, state.chunk)
-        num_new = start + diagonal.window - planned
+        start, before = (self._window_start(state, diagonal, max(0, state.chunk - back)) for back in (0, 1))
+        now, past = self._seconds_before(diagonal, state.chunk), timebase.frames_to_seconds(diagonal.window)
+        state = state.between(now - past, math.inf)
+        led = state.between(0, now)  # which knows of no change to come, as nobody does who gives prompts as he listens
+        is_new = state.chunk == 0 or now in state.times[1::2].tolist()  # nothing of the chunks on their way is kept
+        planned = state.chunk * diagonal.chunk if is_new else before + diagonal.window
 
-        tokens, num_tokens = state.semantic_tokens, state.semantic_tokens.shape[1]
-        first, stop = timebase.frame_to_token(planned), timebase.frame_to_token(start) + num_tokens
+        num_tokens, first = state.semantic_tokens.shape[1], timebase.frame_to_token(planned)
+        stop = timebase.frame_to_token(start) + num_tokens
+        tokens = state.semantic_tokens[:, : first - timebase.frame_to_token(before)]
         at_once = timebase.frames_to_tokens(diagonal.chunk)
         parts: list[tuple[int, torch.Tensor]] = []  # tokens to plan, and the prompt they follow, as MuLan tokens
         for position in range(first, stop, at_once):
             count = min(at_once, stop - position)
-            prompt = self.quantize_prompt(state.embedding_at((position + count / 2) / timebase.token_rate)[None])
+            prompt = self.quantize_prompt(led.embedding_at((position + count / 2) / timebase.token_rate)[None])
             if parts and torch.equal(prompt, parts[-1][1]):  # one call for both, so that no prefix is read twice
                 count += parts.pop()[0]
             parts.append((count, prompt))
         position = first
         for count, prompt in parts:
-            known = min(num_tokens - count, self._tokens_to_continue(state, position, count, at_once))
+            known = self._tokens_to_continue(led, position, count, at_once)
+            known = min(known, num_tokens - count, tokens.shape[1])
             made = call.generate_semantic_tokens(
                 prompt,
                 known + count,
-                known_tokens=F.pad(tokens[:, num_tokens - known :], (0, count)),
+                known_tokens=F.pad(tokens[:, tokens.shape[1] - known :], (0, count)),
                 known=torch.arange(known + count) < known,
                 sampling=request.sampling,
                 generator=generator,
@@ -465,14 +481,21 @@ class MeLoDyStreamPipeline(Stages):
             tokens = torch.cat([tokens, made[:, known:].cpu()], dim=1)[:, -num_tokens:]
             position += count
 
-        noise = call.prepare_latents(1, num_new, generator)
-        calls = range(diagonal.calls_until(state.chunk) if state.chunk else 0, diagonal.calls_until(state.chunk + 1))
+        num_known = planned - start
+        noise = call.prepare_latents(1, diagonal.window - num_known, generator)
+        calls = range(
+            diagonal.calls * state.chunk if is_new else diagonal.calls_until(state.chunk),
+            diagonal.calls_until(state.chunk + 1),
+        )
         angles = [diagonal.angles(n, start, diagonal.window).float() for n in (*calls, calls.stop)]
+        if is_new:
+            for each in angles:
+                each[:num_known] = 0
         middle = start + diagonal.window - diagonal.abreast * diagonal.chunk // 2  # of the chunks on their way
         latents = call.denoise_latents(
-            torch.cat([state.latents[:, num_new:].to(noise), noise], dim=1),
+            torch.cat([state.latents[:, start - before :][:, :num_known].to(noise), noise], dim=1),
             tokens,
-            mulan_tokens=self.quantize_prompt(state.embedding_at(timebase.frames_to_seconds(middle))[None]),
+            mulan_tokens=self.quantize_prompt(led.embedding_at(timebase.frames_to_seconds(middle))[None]),
             passes=[Pass(0, *pair) for pair in zip(angles, angles[1:])],
             guidance_scale=request.guidance_scale,
             prompt_guidance_scale=request.prompt_guidance_scale,

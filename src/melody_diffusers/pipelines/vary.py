@@ -11,10 +11,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ..audio import AudioInput, fade_
+from ..audio import AudioInput, fade_, limit_peak
 from .checks import MeLoDyInputError, check_audio, check_number, check_tensor, names_others_arguments
 from .conditions import Prompt
 from .denoise import Continuation, Pass, plan_passes, window_and_chunk
+from .recording import level_gain
 from .request import MAX_SECONDS, OutputType, Request, check_common, check_single
 from .stages import MeLoDyPipelineOutput, Stages
 
@@ -149,7 +150,10 @@ class MeLoDyVariationPipeline(Stages):
         request = VariationRequest.check(self, **arguments)
         self._interrupt = False
         timebase, device = self.timebase, self._execution_device
-        waveform = F.pad(request.recording, (0, timebase.frames_to_samples(request.num_frames) - request.num_samples))
+        gain = level_gain(request.recording, self.sample_rate)  # of the models' level over the recording's
+        waveform = F.pad(
+            request.recording * gain, (0, timebase.frames_to_samples(request.num_frames) - request.num_samples)
+        )
 
         mulan_tokens = self.encode_asked(request)
         if mulan_tokens is None:
@@ -194,7 +198,7 @@ class MeLoDyVariationPipeline(Stages):
             )
         if request.output_type == "latent":
             return self._output(request, latents, None, semantic_tokens, mulan_tokens)
-        audios, gains = self.decode_latents(latents, request.num_samples)
+        audios, gains = limit_peak(self.decode_unlimited(latents, request.num_samples) / gain)
         fade_(audios, request.fade_samples, request.fade_samples)
         return self._output(request, audios, gains, semantic_tokens, mulan_tokens)
 

@@ -265,7 +265,7 @@ def create_app(
 
     @api.post("/v1/audio/streams/{stream_id}", responses=NO_STREAM | NOT_LIVE)
     async def change_stream(stream_id: str, body: StreamChange) -> StreamInfo:
-        """Another prompt for a live stream: heard about ten seconds on, for the plan runs ahead."""
+        """Another prompt for a live stream: heard from the part on that is made next."""
         job = live(stream_id)
         if "next" not in job.arguments:
             message = "A piece of a given length keeps its prompt. Ask for a live one: leave out `audio_length`."

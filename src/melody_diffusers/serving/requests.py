@@ -121,7 +121,7 @@ class StreamChange(_Strict):
     """What a live stream should play from now on."""
 
     input: Prompt
-    crossfade: float = Field(5.0, ge=0, le=60, allow_inf_nan=False, description="Seconds to go over in.")
+    crossfade: float = Field(0.0, ge=0, le=60, allow_inf_nan=False, description="Seconds to go over in.")
 
 
 class StreamInfo(BaseModel):

@@ -7,7 +7,6 @@ import { Suggestions } from "./suggestions.js";
 import { drawPlan, Meter, View } from "./view.js";
 
 const KEPT_LIVE_SECONDS = 300; // of live music, for the list of pieces
-const CROSSFADE_SECONDS = 5;
 
 const $ = (id) => document.getElementById(id);
 const el = (tag, properties = {}, ...children) => {
@@ -175,7 +174,7 @@ async function playLive() {
   const input = $("prompt").value.trim();
   if (!$("prompt").reportValidity()) return;
   if (working?.live) return changeLive(input);
-  const live = { id: null, prompt: input };
+  const live = { id: null, prompt: input, made: 0 };
   await work("Planning the music…", async (signal, mine) => {
     const { audio_length, ...settings } = asked();
     const { rate } = player;
@@ -189,10 +188,9 @@ async function playLive() {
     settings.seed = Number(response.headers.get("x-seed"));
     showLive(piece);
     say(`Playing live: ${input}`);
-    let made = 0;
     for await (const samples of api.samples(response)) {
       kept.push(samples);
-      made += samples.length;
+      live.made += samples.length;
       meter.add(samples, rate);
       player.push(samples.slice());
       while (kept.reduce((sum, each) => sum + each.length, 0) > KEPT_LIVE_SECONDS * rate) kept.shift();
@@ -213,10 +211,11 @@ async function changeLive(input) {
   if (!live.id) return say("Wait until it plays.");
   complain(null);
   try {
-    await api.change(live.id, { input, crossfade: CROSSFADE_SECONDS });
+    await api.change(live.id, { input, crossfade: 0 });
     live.prompt = input;
-    live.changedAt = player.position + 10 * player.rate;
-    say(`In about ten seconds: ${input}`);
+    live.changedAt = live.made; // from what comes next on
+    const seconds = Math.ceil((live.changedAt - player.position) / player.rate);
+    say(`In about ${seconds} seconds: ${input}`);
   } catch (error) {
     complain(error);
   }
