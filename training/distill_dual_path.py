@@ -36,6 +36,7 @@ class DataConfig:
         start: folder of a student to go on from, of an earlier teacher say; by default it begins as its teacher.
         num_steps: T, of the student, all equal; the teacher takes twice as many.
         guidance_scale, prompt_guidance_scale, guidance_interval: of the teacher, as in the pipeline; 1 is no guidance.
+        guidance_rescale: how far the level that guidance raises is brought back, 0 to 1 (`guided_velocity`).
         known_share: of the chunks, which stand at angle 0, as the past of a continuation does.
         text_share: share of windows that hear the MuLan tokens of a text, the others those of their sound.
         num_tokens: semantic tokens of a training window.
@@ -48,6 +49,7 @@ class DataConfig:
     guidance_scale: float = 2.5
     prompt_guidance_scale: float = 1.0
     guidance_interval: tuple[float, float] = (0.0, 0.85)
+    guidance_rescale: float = 0.7
     known_share: float = 0.25
     text_share: float = 0.5
     num_tokens: int = 250
@@ -82,7 +84,9 @@ def teacher_velocity(
         within = ((angle > lowest - 1e-4) & (angle < highest + 1e-4)).unsqueeze(-1)  # (B, L, 1)
         scales = (data.guidance_scale, data.prompt_guidance_scale)
         each = [scale if scale == 1 else torch.where(within, scale, 1.0) for scale in scales]
-        return guided_velocity(lambda *inputs: teacher(*inputs).sample, z, angle, condition, *each)
+        return guided_velocity(
+            lambda *inputs: teacher(*inputs).sample, z, angle, condition, *each, rescale=data.guidance_rescale
+        )
 
     return velocity
 

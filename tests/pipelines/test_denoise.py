@@ -264,6 +264,24 @@ def test_guidance_is_the_extrapolation_from_the_unconditional_velocity(model):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("angle", [torch.tensor(0.8), torch.full((2, WINDOW), 0.8)])
+def test_what_guidance_points_to_has_the_level_it_has_without_it(model, angle):
+    latents, tokens = torch.randn(2, WINDOW, 4), torch.randint(0, 8, (2, 20))
+
+    def music(scale: float, rescale: float) -> torch.Tensor:
+        velocity = guided_velocity(
+            lambda *inputs: model(*inputs).sample, latents, angle, (tokens,), scale, rescale=rescale
+        )
+        return torch.cos(angle)[..., None] * latents - torch.sin(angle)[..., None] * velocity
+
+    plain, guided, half, whole = music(1.0, 1.0), music(8.0, 0.0), music(8.0, 0.5), music(8.0, 1.0)
+    ratio = (plain.std((1, 2)) / guided.std((1, 2)))[:, None, None]
+    assert ((ratio - 1).abs() > 0.01).all()
+    torch.testing.assert_close(whole, ratio * guided, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(half, (guided + whole) / 2, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
 def test_guidance_by_the_prompt_leads_away_from_the_plan_alone(model):
     hearing = make_hearing(model)
     latents, angle, tokens = torch.randn(2, WINDOW, 4), torch.full((2, WINDOW), 0.8), torch.randint(0, 8, (2, 20))

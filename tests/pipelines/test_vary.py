@@ -44,7 +44,9 @@ def test_a_larger_strength_is_farther_away_and_none_is_the_piece_as_the_vae_hear
 def test_a_loud_and_a_quiet_recording_come_back_alike_each_at_its_level(pipe, recording):
     call = {"strength": 0.5, "prompt": "a waltz", **QUICK, "output_type": "pt"}
     loud, quiet = (
-        pipe(size * recording[: 2 * RATE], generator=seeded(), semantic_tokens=torch.arange(50)[None] % 32, **call).audios
+        pipe(
+            size * recording[: 2 * RATE], generator=seeded(), semantic_tokens=torch.arange(50)[None] % 32, **call
+        ).audios
         for size in (0.5, 0.01)
     )
     torch.testing.assert_close(50 * quiet, loud, atol=1e-3, rtol=1e-3)

@@ -177,6 +177,7 @@ def guided_velocity(
     condition: Sequence[torch.Tensor],
     guidance_scale: float | torch.Tensor,
     prompt_guidance_scale: float | torch.Tensor = 1.0,
+    rescale: float = 0.0,
 ) -> torch.Tensor:
     """Classifier-free guidance, v = v_uncond + s (v_cond - v_uncond) + (p - 1) (v_cond - v_plan), in one forward pass:
     (B, L, D). v_plan is that of the plan without the prompt (two scales, as Brooks et al. 2023 have for another pair).
@@ -184,6 +185,9 @@ def guided_velocity(
     `network` gives the velocity of latents, angles and the condition, as `DualPathDiffusionModel` does: semantic tokens
     (B, S) and, if it hears the prompt, MuLan tokens (B, N). Angles are (1, L) or (B, L). A scale s or p for each frame
     is (1, L, 1) or (B, L, 1); a single 1 saves the rows that it would need.
+
+    Guidance makes music louder than music is. `rescale`, 0 to 1, is how far the deviation of the music that v points to
+    is brought back to what it is without guidance (Lin et al. 2023, eq. 15 and 16).
     """
     is_guided = isinstance(guidance_scale, torch.Tensor) or guidance_scale != 1
     is_prompted = isinstance(prompt_guidance_scale, torch.Tensor) or prompt_guidance_scale != 1
@@ -191,14 +195,19 @@ def guided_velocity(
         tokens, prompt = condition
         condition = torch.cat([tokens, tokens]), torch.cat([prompt, torch.full_like(prompt, -1)])
     rows = 1 + is_guided + is_prompted
-    if angle.ndim == 2 and len(angle) > 1:
-        angle = angle.repeat(rows, 1)
-    conditional, *others = network(torch.cat([latents] * rows), angle, *condition).chunk(rows)
+    angles = angle.repeat(rows, 1) if angle.ndim == 2 and len(angle) > 1 else angle
+    conditional, *others = network(torch.cat([latents] * rows), angles, *condition).chunk(rows)
     velocity = conditional
     if is_guided:
         velocity = others[-1] + guidance_scale * (conditional - others[-1])
     if is_prompted:
         velocity = velocity + (prompt_guidance_scale - 1) * (conditional - others[0])
+    if rescale and rows > 1:
+        cos, sin = angle[..., None].cos(), angle[..., None].sin()
+        plain, guided = (cos * latents - sin * v for v in (conditional, velocity))
+        ratio = plain.std(dim=(1, 2), keepdim=True) / guided.std(dim=(1, 2), keepdim=True)
+        gain = rescale * ratio + 1 - rescale
+        velocity = gain * velocity + (1 - gain) * cos / sin.clamp(min=1e-6) * latents
     return velocity
 
 
