@@ -109,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
     how = "precision of the numbers; auto takes bfloat16 for the renderer if it is faster here (default: float32)"
     model.add_argument_group(MODEL).add_argument("--dtype", choices=dtypes, default="float32", help=how)
     group = model.add_argument_group(FINE)
-    group.add_argument("--steps", type=int, help="steps of the renderer; more are finer and take longer")
+    group.add_argument("--steps", type=int, help="steps of the renderer (default: those that the model was made for)")
     group.add_argument("--guidance", type=float, help="how closely the sound keeps to its plan; 1 is off")
     what = "how much the prompt decides beside the plan; 1 is off"
     group.add_argument("--prompt-guidance", type=float, help=what)
