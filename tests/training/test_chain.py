@@ -178,7 +178,8 @@ def test_a_student_goes_in_one_step_where_its_teacher_goes_in_two(monkeypatch):
             sample=torch.cat([torch.full_like(z[: len(tokens)], 2.0), torch.ones_like(z[len(tokens) :])])
         )
 
-    data = DataConfig(folder="", teacher="", guidance_scale=3.0, guidance_interval=(0.0, 0.85))
+    scales = {"guidance_scale": 3.0, "guidance_interval": (0.0, 0.85), "guidance_rescale": 0.0}
+    data = DataConfig(folder="", teacher="", **scales)
     angles = torch.tensor([[0.1, 1.5]])
     guided = teacher_velocity(network, (torch.zeros(2, 1), torch.zeros(2, 3)), data)(
         torch.zeros(2, 2, 1), angles.expand(2, 2)
