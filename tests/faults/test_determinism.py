@@ -76,7 +76,7 @@ def test_a_thousand_plans_of_the_shipped_model_are_the_same_alone_and_in_eights(
 @pytest.mark.slow
 @torch.no_grad()
 def test_music_of_the_shipped_model_is_the_same_alone_and_in_a_batch():
-    """Plan and latents but for rounding, which phases, joined from differences, multiply: they sound alike all the same."""
+    """Plan and latents but for rounding, which phases, joined from differences, multiply: they sound alike."""
     pipe = MeLoDyPipeline.from_pretrained(MELODY_TINY)
     pipe.set_progress_bar_config(disable=True)
     call = {"audio_duration": 3.0, "output_type": "latent"}
