@@ -455,7 +455,7 @@ class Phrases:
 
     # Conditions of a template, which say nothing themselves
     def if_styled(self) -> bool:
-        return bool(self.tags.get("style_heard", True))
+        return languages.is_style_heard(self.tags)
 
     def if_drumless(self) -> bool:
         return not self.tags["drums"]
@@ -612,13 +612,13 @@ def write_prompts(tags: Mapping[str, Any], seed: int = 0, count: int = 2) -> lis
     style cannot be heard has none."""
     rng = random.Random(f"{seed} {int(tags['seed'])} prompts")
     clip, prompts = Clip(tags, rng, held_out=True), []
+    if not languages.is_style_heard(tags):
+        return []
     for number in range(count):
         best: tuple[str, list[str]] = ("", [])
         for _ in range(ATTEMPTS):
             text, said = compose_caption(clip, clip.choose(("pair", "instruments", "description", "request")))
             named = [question for question, slots in NAMED.items() if said & slots]
-            if not clip.tags.get("style_heard", True):
-                named = [question for question in named if question != "style"]
             if {"style", "family"} <= set(named) and len(named) > len(best[1]):
                 best = (text, named)
                 if number < count - 1:
@@ -630,7 +630,7 @@ def write_prompts(tags: Mapping[str, Any], seed: int = 0, count: int = 2) -> lis
 
 def tag_caption(tags: Mapping[str, Any]) -> str:
     """The bare list of tags."""
-    style = [tags["style"]] if tags.get("style_heard", True) else []
+    style = [tags["style"]] if languages.is_style_heard(tags) else []
     key = f"{tags['key']} {tags['mode']}"
     drums = "drums" if tags["drums"] else "no drums"
     return ", ".join([*style, tags["mood"], tags["tempo"], *tags["instruments"], key, f"{tags['bpm']} BPM", drums])

@@ -308,11 +308,16 @@ def words_of(tags: Mapping[str, Any], language: str) -> dict[str, str]:
     return {name: row[language] for name, row in rows.items() if row is not None}
 
 
+def is_style_heard(tags: Mapping[str, Any]) -> bool:
+    """Whether captions may name the style of a clip; a clip that does not say may be named."""
+    return bool(tags.get("style_heard", True))
+
+
 def write_caption(tags: Mapping[str, Any], rng: random.Random, held_out: bool = False) -> str:
     """A list of words or a sentence in a language drawn at random; the held-out sentence if asked for."""
     language = LANGUAGES[int(rng.random() * len(LANGUAGES))]
     words = words_of(tags, language)
-    if not tags.get("style_heard", True):
+    if not is_style_heard(tags):
         words.pop("style", None)
     *usual, other = FRAMES[language]
     if {"style", "lead", "mood"} <= words.keys() and (held_out or rng.random() < 0.4):
