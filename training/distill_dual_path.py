@@ -5,8 +5,9 @@ the student learns the one velocity that goes as far,
 
     v = (cos(2 omega) z_d - z_{d - 2 omega}) / sin(2 omega),    2 omega = pi / (2 T)        (eq. 9, solved for v)
 
-frame by frame, each chunk of a window at an angle of its own. The student takes T equal steps without guidance. With
-`data.teacher` a student, `data.guidance_scale=1` and half of T, it can be halved again.
+frame by frame, each chunk of a window at an angle of its own. The student takes T equal steps without guidance, and on
+the diagonal of a longer piece as many as its chunks take there. With `data.teacher` a student, `data.guidance_scale=1`
+and half of T, it can be halved again.
 """
 
 import math
@@ -20,7 +21,7 @@ from torch.utils.data import DataLoader
 from melody_diffusers.data.datasets import EncodedClips
 from melody_diffusers.losses import velocity_loss
 from melody_diffusers.models.dual_path import DualPathDiffusionModel
-from melody_diffusers.pipelines.denoise import guided_velocity
+from melody_diffusers.pipelines.denoise import Diagonal, guided_velocity, window_and_chunk
 from melody_diffusers.schedulers.angle import AngleScheduler
 from melody_diffusers.training_utils import OptimConfig, RunConfig, TrainingRun, load_config, parse_args
 from melody_diffusers.training_utils.velocity import chunk_angles
@@ -38,6 +39,8 @@ class DataConfig:
         guidance_scale, prompt_guidance_scale, guidance_interval: of the teacher, as in the pipeline; 1 is no guidance.
         guidance_rescale: how far the level that guidance raises is brought back, 0 to 1 (`guided_velocity`).
         known_share: of the chunks, which stand at angle 0, as the past of a continuation does.
+        diagonal_share: of the batches, whose windows stand as they do on the diagonal of a longer piece
+            (pipelines/denoise.py), with its steps.
         text_share: share of windows that hear the MuLan tokens of a text, the others those of their sound.
         num_tokens: semantic tokens of a training window.
     """
@@ -51,6 +54,7 @@ class DataConfig:
     guidance_interval: tuple[float, float] = (0.0, 0.85)
     guidance_rescale: float = 0.7
     known_share: float = 0.25
+    diagonal_share: float = 0.0
     text_share: float = 0.5
     num_tokens: int = 250
     validation_windows: int = 64
@@ -62,6 +66,16 @@ def step_angles(draws: Tensor, num_frames: int, num_steps: int, known_share: flo
     unknown = ((draws - known_share) / (1 - known_share)).clamp(max=1 - 1e-6)  # [0, 1) where it is not negative
     steps = torch.where(unknown < 0, 0.0, (unknown * num_steps).floor() + 1)
     return chunk_angles(steps / num_steps, num_frames)
+
+
+def diagonal_angles(draws: Tensor, diagonal: Diagonal) -> Tensor:
+    """Angles (B, L) of windows of the diagonal before one of its calls, that of uniform draws (B,), from its first to
+    that which finds a window full of known chunks but for those on their way."""
+    last = diagonal.calls * (diagonal.window // diagonal.chunk)
+    calls = (draws * (last + 1)).long().tolist()
+    starts = [max(0, diagonal.start(max(0, (call - diagonal.total) // diagonal.calls + 1))) for call in calls]
+    angles = [diagonal.angles(call, start, diagonal.window) for call, start in zip(calls, starts, strict=True)]
+    return torch.stack(angles).to(draws)
 
 
 def two_steps(velocity: Callable[[Tensor, Tensor], Tensor], z: Tensor, angle: Tensor, omega: float) -> Tensor:
@@ -103,12 +117,19 @@ def main() -> None:
     optimizer = run.optimizer(model.parameters(), config.optim)
     clips = EncodedClips(data.folder, "train", data.num_tokens, text_share=data.text_share)
     loader = DataLoader(clips, batch_size=config.run.batch_size, shuffle=True, num_workers=config.run.num_workers)
-    omega = math.pi / (4 * data.num_steps)
 
-    def distance(batch: dict[str, Tensor], noise: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+    def distance(
+        batch: dict[str, Tensor], noise: Tensor, draws: Tensor, is_diagonal: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Student's velocity and the teacher's of two steps."""
         z, condition = batch["latents"].float(), (batch["semantic_tokens"], batch["mulan_tokens"])
-        angle = step_angles(draws, z.shape[1], data.num_steps, data.known_share)
+        if is_diagonal:
+            window, chunk = window_and_chunk(model.config, z.shape[1])
+            diagonal = Diagonal.plan(window, chunk, data.num_steps, 1)
+            omega, angle = math.pi / (4 * diagonal.total), diagonal_angles(draws[:, 0], diagonal)
+        else:
+            omega = math.pi / (4 * data.num_steps)
+            angle = step_angles(draws, z.shape[1], data.num_steps, data.known_share)
         noisy = AngleScheduler().add_noise(z, noise, angle)
         with torch.no_grad(), run.autocast():
             target = two_steps(teacher_velocity(teacher, condition, data), noisy, angle, omega)
@@ -118,7 +139,9 @@ def main() -> None:
 
     for batch in run.steps(loader):
         draws = run.rand("angle", len(batch["latents"]), model.config.num_chunks)
-        loss = velocity_loss(*distance(batch, run.randn("noise", *batch["latents"].shape), draws))
+        is_diagonal = bool(run.rand("diagonal", 1, device="cpu") < data.diagonal_share)
+        noise = run.randn("noise", *batch["latents"].shape)
+        loss = velocity_loss(*distance(batch, noise, draws, is_diagonal))
         run.backward(loss, optimizer)
         run.finish_step(velocity=loss)
     run.save()

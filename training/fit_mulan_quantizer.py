@@ -29,11 +29,17 @@ from melody_diffusers.training_utils import load_config, parse_args
 @dataclass(kw_only=True)
 class DataConfig:
     """What is clustered: `crops_per_clip` random crops of each training clip, more where clips are few, and all of its
-    captions."""
+    captions.
+
+    Args:
+        start: folder of a quantizer to refine, whose tokens keep about their meaning: what was trained on them goes on
+            from where it was. `model` has to be empty then.
+    """
 
     folder: str
     mulan: str
     tokenizer: str
+    start: str | None = None
     crop_seconds: float = 10.0
     crops_per_clip: int = 2
 
@@ -83,13 +89,18 @@ def main() -> None:
     device = default_device()
     mulan = MuLanModel.from_pretrained(data.mulan, dtype=torch.float32).to(device).eval()
     tokenizer = AutoTokenizer.from_pretrained(data.tokenizer)
-    quantizer = ResidualQuantizer(**config.model)
+    if data.start is not None and config.model:
+        raise ValueError(f"{args.config}: section model must be empty ({{}}) where data.start names a quantizer.")
+    start = None if data.start is None else ResidualQuantizer.from_pretrained(data.start, dtype=torch.float32)
+    quantizer = ResidualQuantizer(**config.model) if start is None else start
 
     train = AudioClips(data.folder, "train", data.crop_seconds, mulan.sample_rate, run.seed)
     crops = max(data.crops_per_clip, min(32, -(-2 * quantizer.config.codebook_size // max(len(train), 1))))
     audio, _, texts, _ = embed_split(mulan, tokenizer, train, crops, run.batch_size)
     points = torch.cat([audio, texts])
-    errors = quantizer.fit(points, torch.Generator().manual_seed(run.seed), run.num_iterations)
+    errors = quantizer.fit(
+        points, torch.Generator().manual_seed(run.seed), run.num_iterations, refine=start is not None
+    )
     Path(run.output_dir).mkdir(parents=True, exist_ok=True)
     quantizer.save_pretrained(run.output_dir)
 

@@ -43,6 +43,8 @@ class DataConfig:
             with those of `start`.
         train_word_vectors: False keeps the word vectors of `text_tower`, so that words that no caption uses keep their
             place among those that some do.
+        train_audio_tower: False keeps the audio tower, whose embeddings of each clip's windows are then computed once:
+            only the text tower learns (Zhai et al. 2022, LiT), in a small part of the time. Needs `cache_spectrograms`.
         word_dropout: share of words that become [MASK] in training.
         band_jitter: deviation of a random gain per clip and mel band (smooth over bands, in units of the normalised
             log-mel), and of white noise per value; without it the tower listens to traits of the renderer.
@@ -54,6 +56,8 @@ class DataConfig:
         tag_columns: columns, ["key", "bpm"] say, that a linear layer has to read from the embeddings of clip and
             caption alike (`TagReader`); those that the data set lacks are left out.
         tag_weight: of that loss beside the contrastive one.
+        tag_noise: length of the noise that is added to an embedding before its tags are read: that of the error of the
+            quantizer, say, which otherwise takes away what the embedding tells in small differences.
         prompts: YAML file of styles, each with prompts to judge by; None judges by captions only.
     """
 
@@ -65,12 +69,14 @@ class DataConfig:
     text_tower: str | None = None
     audio_tower: str | None = None
     train_word_vectors: bool = True
+    train_audio_tower: bool = True
     word_dropout: float = 0.0
     band_jitter: float = 0.0
     cache_spectrograms: bool = False
     group_by: str | None = None
     tag_columns: list[str] = field(default_factory=list)
     tag_weight: float = 0.0
+    tag_noise: float = 0.0
     prompts: str | None = None
 
     def __post_init__(self) -> None:
@@ -78,6 +84,8 @@ class DataConfig:
             raise ValueError("tokenizer must name a folder or repository, or start one with a tokenizer of its own.")
         if self.start is not None and (self.text_tower, self.audio_tower) != (None, None):
             raise ValueError("text_tower and audio_tower must be null where start names a whole MuLan.")
+        if not self.train_audio_tower and not self.cache_spectrograms:
+            raise ValueError("train_audio_tower=false needs cache_spectrograms=true.")
 
 
 class SpectrogramClips(AudioClips):
@@ -110,6 +118,28 @@ class SpectrogramClips(AudioClips):
         start = int(random.integers(log_mel.shape[1] - self.num_frames + 1))
         crop = log_mel[:, start : start + self.num_frames].float()
         return {"log_mel": crop, "caption": self._caption(index, random), "index": index}
+
+
+class EmbeddedClips(SpectrogramClips):
+    """SpectrogramClips whose items hold the embedding of one of their clip's windows, "audio_embeds" (E,), instead.
+
+    The windows follow one another at half of their length.
+    """
+
+    def __init__(self, folder: str, split: str, mulan: MuLanModel, *args: Any) -> None:
+        super().__init__(folder, split, mulan, *args)
+        self.embeds: list[Tensor] = []
+        for log_mel in tqdm(self.log_mels, desc="embeddings", unit="clip", mininterval=10):
+            windows = log_mel[0].float().unfold(0, self.num_frames, self.num_frames // 2).mT  # (windows, F, M)
+            with torch.no_grad():
+                self.embeds.append(mulan.embed_log_mel(windows[:, None].to(mulan.device)).cpu())
+        self.log_mels = []
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        random = np.random.default_rng([self.seed, self.epoch, index])
+        embeds = self.embeds[index]
+        chosen = embeds[int(random.integers(len(embeds)))]
+        return {"audio_embeds": chosen, "caption": self._caption(index, random), "index": index}
 
 
 class TagReader(nn.Module):
@@ -165,6 +195,22 @@ def drop_words(tokens: dict[str, Tensor], tokenizer: PreTrainedTokenizerBase, sh
     special = torch.tensor(tokenizer.all_special_ids, device=input_ids.device)
     drop = run.rand("words", *input_ids.shape) < share
     return input_ids.masked_fill(drop & ~torch.isin(input_ids, special), tokenizer.mask_token_id)
+
+
+def audio_embeddings(mulan: MuLanModel, batch: dict[str, Any], data: DataConfig, run: TrainingRun) -> Tensor:
+    """Embeddings (B, E) of the batch's clips."""
+    if not data.train_audio_tower:
+        return batch["audio_embeds"]
+    with torch.no_grad():
+        log_mel = batch["log_mel"] if data.cache_spectrograms else mulan.log_mel(batch["waveform"])  # (B, W, F, M)
+        if data.band_jitter > 0:
+            log_mel = jitter_bands(log_mel, data.band_jitter, run)
+    return mulan.embed_log_mel(log_mel)
+
+
+def with_noise(embeds: Tensor, length: float, run: TrainingRun) -> Tensor:
+    """Embeddings (B, E) with noise of about this length."""
+    return embeds + length / math.sqrt(embeds.shape[1]) * run.randn("tags", *embeds.shape) if length else embeds
 
 
 @torch.no_grad()
@@ -251,9 +297,12 @@ def main() -> None:
     if data.audio_tower is not None:
         mulan.audio_tower.load_state_dict(ASTModel.from_pretrained(data.audio_tower).state_dict())
     mulan.get_input_embeddings().weight.requires_grad_(data.train_word_vectors)
+    for part in (mulan.audio_tower, mulan.audio_projection):
+        part.requires_grad_(data.train_audio_tower)
 
     if data.cache_spectrograms:
-        clips = SpectrogramClips(data.folder, "train", mulan, config.run.seed, data.tag_share, data.group_by)
+        kind = SpectrogramClips if data.train_audio_tower else EmbeddedClips
+        clips = kind(data.folder, "train", mulan, config.run.seed, data.tag_share, data.group_by)
     else:
         clips = AudioClips(
             data.folder,
@@ -283,18 +332,14 @@ def main() -> None:
     for batch in run.steps(loader):
         tokens = mulan.tokenize(tokenizer, batch["caption"])
         input_ids = drop_words(tokens, tokenizer, data.word_dropout, run)
-        with torch.no_grad():
-            log_mel = batch["log_mel"] if data.cache_spectrograms else mulan.log_mel(batch["waveform"])  # (B, W, F, M)
-            if data.band_jitter > 0:
-                log_mel = jitter_bands(log_mel, data.band_jitter, run)
         with run.autocast():
-            audio_embeds = mulan.embed_log_mel(log_mel)  # (B, E)
+            audio_embeds = audio_embeddings(mulan, batch, data, run)  # (B, E)
             text_embeds = mulan.get_text_features(input_ids, tokens["attention_mask"])  # (B, E)
         loss, logits = contrastive_loss(run.gather(audio_embeds), run.gather(text_embeds), mulan.logit_scale)
         figures = {"contrastive": loss}
         if tags is not None:
             figures["audio_tags"], figures["text_tags"] = (
-                tags(embeds, batch["index"]) for embeds in (audio_embeds, text_embeds)
+                tags(with_noise(embeds, data.tag_noise, run), batch["index"]) for embeds in (audio_embeds, text_embeds)
             )
             loss = loss + data.tag_weight * (figures["audio_tags"] + figures["text_tags"])
         run.backward(loss, optimizer)

@@ -65,6 +65,18 @@ def test_fit_is_deterministic_with_a_generator():
     assert not torch.equal(first.codebooks, other.codebooks)
 
 
+def test_refined_codebooks_keep_what_their_tokens_mean():
+    points = random_points(400)
+    quantizer = ResidualQuantizer(num_codebooks=2, codebook_size=16, dim=8)
+    before = quantizer.fit(points, torch.Generator().manual_seed(3))
+    tokens = quantizer.encode(points)
+    moved = points + 0.01
+    after = quantizer.fit(moved, torch.Generator().manual_seed(4), refine=True)
+    assert (quantizer.encode(moved) == tokens).float().mean() > 0.9 and after[1] < 1.01 * before[1]
+    assert (quantizer.fit(moved, torch.Generator().manual_seed(4)) > 0).all()  # begins anew: other tokens
+    assert (quantizer.encode(moved) == tokens).float().mean() < 0.3
+
+
 def test_no_code_dies_while_points_remain():
     # 30 tight clusters, half of the points in one of them: seeding alone leaves centres without points
     centres = 5 * random_points(30, seed=1)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertTokenizerFast, RobertaTokenizer
 
 from melody_diffusers import AngleScheduler, DualPathDiffusionModel, MeLoDyPipeline, MuLanModel, ResidualQuantizer
+from melody_diffusers.pipelines.denoise import Diagonal
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "training" / "configs"
@@ -138,7 +139,7 @@ def test_a_diffusion_model_begins_as_another_that_hears_no_prompt_and_as_none_of
 
 def test_a_student_goes_in_one_step_where_its_teacher_goes_in_two(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "training"))
-    from distill_dual_path import DataConfig, step_angles, teacher_velocity, two_steps
+    from distill_dual_path import DataConfig, diagonal_angles, step_angles, teacher_velocity, two_steps
 
     generator = torch.Generator().manual_seed(0)
     angle = step_angles(torch.rand(64, 4, generator=generator), num_frames=8, num_steps=3, known_share=0.25)
@@ -146,6 +147,17 @@ def test_a_student_goes_in_one_step_where_its_teacher_goes_in_two(monkeypatch):
     torch.testing.assert_close(angle, (angle / (torch.pi / 6)).round() * torch.pi / 6)
     assert ((counts - 0.25).abs() < 0.08).all()
 
+    diagonal = Diagonal(window=8, chunk=2, abreast=2, calls=1)
+    angle = diagonal_angles(torch.tensor([0.0, 0.21, 0.41, 0.61, 0.81]), diagonal)
+    assert (angle / (torch.pi / 4)).round().int().tolist() == [
+        [2, 2, 2, 2, 2, 2, 2, 2],
+        [1, 1, 2, 2, 2, 2, 2, 2],
+        [0, 0, 1, 1, 2, 2, 2, 2],
+        [0, 0, 0, 0, 1, 1, 2, 2],
+        [0, 0, 0, 0, 1, 1, 2, 2],  # the window moves on
+    ]
+
+    angle = step_angles(torch.rand(64, 4, generator=generator), num_frames=8, num_steps=3, known_share=0.25)
     music, noise = torch.randn(2, 64, 8, 5, generator=generator)
     noisy = AngleScheduler().add_noise(music, noise, angle)
 
@@ -225,6 +237,19 @@ def test_mulan_goes_on_from_a_whole_one(dataset, start, tmp_path, monkeypatch):
     assert (tmp_path / "mulan_quantizer" / "config.json").exists()
 
 
+def test_the_text_tower_learns_alone(dataset, start, tmp_path, monkeypatch):
+    config = yaml.safe_load((CONFIGS / "mulan" / "tiny.yaml").read_text()) | {"model": {}}
+    (tmp_path / "mulan.yaml").write_text(yaml.safe_dump(config))
+    run = ["run.max_steps=2", "run.batch_size=2", "run.budget_minutes=null", f"run.output_dir={tmp_path / 'mulan'}"]
+    run += [f"data.folder={dataset}", f"data.start={start}", "data.train_audio_tower=false", "data.tag_noise=0.4"]
+    run += [f"data.{name}=null" for name in ("text_tower", "tokenizer", "prompts")]
+    run_script(monkeypatch, "train_mulan.py", "--config", tmp_path / "mulan.yaml", "--set", *run)
+    before, after = (MuLanModel.from_pretrained(place).state_dict() for place in (start, tmp_path / "mulan"))
+    same = {name for name, weight in before.items() if torch.equal(after[name], weight)}
+    assert {name for name in before if name.startswith("audio")} <= same
+    assert "text_projection.weight" not in same and "text_tower.embeddings.word_embeddings.weight" in same
+
+
 def test_mulan_trains_on_recordings_without_words(dataset, start, tmp_path, monkeypatch):
     bare = tmp_path / "bare"
     (bare / "data").mkdir(parents=True)
@@ -267,6 +292,11 @@ def test_tags_are_asked_of_the_rows_that_have_them(monkeypatch):
     [
         ("paper", ["data.audio_tower=null"], "text_tower and audio_tower must be null"),
         ("tiny", ["data.text_tower=null"], "section model must be empty"),
+        (
+            "tiny",
+            ["data.text_tower=null", "data.train_audio_tower=false", "data.cache_spectrograms=false"],
+            "train_audio_tower=false needs cache_spectrograms=true",
+        ),
         ("tiny", ["data.start=null", "data.text_tower=null", "data.tokenizer=null"], "tokenizer must name"),
     ],
 )

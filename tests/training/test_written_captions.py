@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -63,6 +64,8 @@ COMPOSED = [asdict(composer.compose(style, seed).tags) for style in styles.STYLE
 TAGS = RANDOM + COMPOSED
 WRITTEN = [captions.write_captions(tags, seed=3) for tags in TAGS]
 PAIRS = [(tags, caption) for tags, written in zip(TAGS, WRITTEN) for caption in written]
+with mock.patch.object(captions, "TYPO_SHARE", 0):
+    WISHES = [(tags, wish) for tags in TAGS for wish in captions.write_wishes(tags, seed=3)]
 
 
 def tables() -> Iterator[tuple[str, object]]:
@@ -136,7 +139,7 @@ def test_captions_say_nothing_that_is_not_true(monkeypatch):
 
 
 def test_numbers_and_keys_are_those_of_the_clip():
-    for tags, caption in PAIRS:
+    for tags, caption in PAIRS + WISHES:
         for number in re.findall(r"(\d+) ?(?:bpm|beats per)", caption.lower()):
             assert abs(int(number) - tags["bpm"]) <= 3, (caption, tags)
         for tonic, mode in re.findall(r"\b([A-G](?:[#b]| sharp| flat)?) (major|minor)\b(?! key)", caption):
@@ -154,7 +157,7 @@ def test_without_the_new_tags_nothing_is_said_of_ensemble_density_register_or_en
 
 
 def test_captions_are_well_formed():
-    for _, caption in PAIRS:
+    for _, caption in PAIRS + WISHES:
         assert caption == caption.strip() and caption
         assert not re.search(r"  | ,| \.|\.\.|[{}\[\]]|None", caption), caption
         assert not re.search(r"\b[Aa] ((a|an|the) |[aeio]|8-bit|80s|FM)", caption), caption
@@ -192,6 +195,24 @@ def test_captions_depend_on_tags_seed_and_split_alone():
     assert again == captions.write_captions(tags, 3)
     others = [captions.write_captions(tags, 4), captions.write_captions(tags, 3, held_out=True)]
     assert all(set(other).isdisjoint(again) for other in others)
+
+
+def test_every_wish_names_the_tempo_or_the_key():
+    named = [0, 0, 0]  # tempo, key, both
+    modes = "|".join(re.escape(mode.removesuffix(" key")) for row in words.MODES.values() for mode in row.usual)
+    key = re.compile(rf"\b[a-g](#|b| sharp| flat)? ({modes})\b", re.I)
+    for tags, wish in WISHES:
+        has = bool(re.search(rf"\b{tags['bpm']} ?(bpm|beats)", wish.lower())), bool(key.search(wish))
+        assert any(has), wish
+        named = [count + bool(one) for count, one in zip(named, (*has, all(has)), strict=True)]
+    assert len(WISHES) == 8 * len(TAGS) and all(count > 0.25 * len(WISHES) for count in named), named
+
+
+def test_wishes_depend_on_tags_and_seed_alone():
+    tags = RANDOM[5]
+    again = captions.write_wishes(dict(reversed(tags.items())), 3, count=5)
+    assert len(again) == 5 and again == captions.write_wishes(tags, 3)[:5]
+    assert set(again).isdisjoint(captions.write_wishes(tags, 4))
 
 
 def test_every_row_keeps_words_for_training():

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 import rooms
 import soundfile
 import tunes
-from captions import write_captions, write_prompts
+from captions import write_captions, write_prompts, write_wishes
 from compose import compose, draw, generator
 from datasets import Audio, Features, List, Value
 from forms import LONG_SECONDS
@@ -155,9 +155,10 @@ def make_row(job: Job) -> dict[str, Any]:
     soundfile.write(flac, waveform, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     piece_id = f"{job.style.replace(' ', '-')}-{job.seed}"
     tags = asdict(piece.tags)
+    wishes = write_wishes(tags, job.caption_seed) if job.split == "train" else []
     return {
         "audio": {"bytes": flac.getvalue(), "path": f"{piece_id}.flac"},
-        "captions": write_captions(tags, job.caption_seed),
+        "captions": write_captions(tags, job.caption_seed) + wishes,
         "prompts": write_prompts(tags, job.caption_seed),
         **tags,
         "font": Path(job.font).stem,
@@ -295,7 +296,8 @@ size_categories:
 
 Each row is a clip of {seconds:.0f} s, mono, 24 kHz, 16-bit FLAC, from a piece of its own. A rule-based composer writes
 the notes from a style and a seed; a soundfont and a few numpy synthesisers play them; eight captions or nine are filled
-in from the tags the composer knows to be true. {tunes}
+in from the tags the composer knows to be true, and in the training split eight more that name the exact tempo, the key
+or both. {tunes}
 
 Half of the pieces are typical of their style, in the others the lead, the mood, the ensemble, drums, density and
 register are free. Tempo, key and mode hold throughout. A clip is a window of a piece with intro, themes, bridges,

@@ -1,8 +1,9 @@
 """Captions from tags, as people would write prompts: reproducible from the tags and a seed.
 
 `write_captions(tags, seed)` gives a caption of each kind in `TEMPLATES`, and for a share of clips one in another
-language; `tag_caption(tags)` gives the bare list of tags. Tags are any mapping with the columns of the data set;
-what it lacks is not spoken of. The sentences come from templates.py, the words from words.py and languages.py.
+language; `write_wishes(tags, seed)` gives more, which name the exact tempo, the key or both; `tag_caption(tags)` gives
+the bare list of tags. Tags are any mapping with the columns of the data set; what it lacks is not spoken of. The
+sentences come from templates.py, the words from words.py and languages.py.
 """
 
 import random
@@ -11,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import languages
-from templates import HELD_OUT_TEMPLATES, TEMPLATES
+from templates import HELD_OUT_TEMPLATES, TEMPLATES, WISHES, WISHES_AFTER_SENTENCES
 from words import (
     ALONE,
     ALONE_PLURAL,
@@ -535,6 +536,10 @@ PARSED = {
     }
     for held_out, table in ((False, TEMPLATES), (True, HELD_OUT_TEMPLATES))
 }
+PARSED_WISHES = {
+    after_sentence: [parse(wish) for wish in wishes]
+    for after_sentence, wishes in ((False, WISHES), (True, WISHES_AFTER_SENTENCES))
+}
 MAY_REPEAT = {"with", "that", "this", "like", "drums", "there", "plays", "over"}
 
 
@@ -603,6 +608,22 @@ def write_captions(tags: Mapping[str, Any], seed: int = 0, *, held_out: bool = F
     if rng.random() < FOREIGN_SHARE:
         captions.append(languages.write_caption(tags, rng, held_out))
     rng.shuffle(captions)
+    return captions
+
+
+def write_wishes(tags: Mapping[str, Any], seed: int = 0, count: int = 8) -> list[str]:
+    """`count` captions of any kind, to each of which the exact tempo, the key or both were added.
+
+    Few captions of `write_captions` name them, and what few captions name a model does not learn to follow.
+    """
+    rng = random.Random(f"{seed} {int(tags['seed'])} wishes")
+    clip, kinds, captions = Clip(tags, rng, held_out=False), [kind for kind in TEMPLATES if kind != "tags"], list[str]()
+    while len(captions) < count:
+        kind = rng.choice(kinds)
+        text, said = compose_caption(clip, kind)
+        if not said & {"bpm", "round_bpm", "key", "mode_word"}:
+            wish = expand(rng.choice(PARSED_WISHES[text[-1] in ".?!"]), Phrases(clip, False))
+            captions.append(as_typed(f"{text}{wish}", kind, rng))
     return captions
 
 

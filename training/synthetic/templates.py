@@ -259,3 +259,38 @@ HELD_OUT_TEMPLATES = {
         "show me what {a_lead} can do in a {piece}",
     ),
 }
+
+# What a wish for an exact tempo or key adds to a caption, after a full stop or question mark and after anything else.
+WISHES_AFTER_SENTENCES = (
+    " {bpm}.",
+    " At {bpm}.",
+    " In {key}.",
+    " {key}.",
+    " Key: {key}.",
+    " Keep it in {key}.",
+    " In {key}, please.",
+    " The key is {key}.",
+    " The tempo is {bpm}.",
+    " Tempo: {bpm}.",
+    " {bpm}, {key}.",
+    " In {key}, at {bpm}.",
+    " Key: {key}, tempo: {bpm}.",
+    " It is in {key}[ at {bpm}].",
+)
+WISHES = (
+    ", {bpm}",
+    ", {key}",
+    ", {bpm}, {key}",
+    ", {key}, {bpm}",
+    " at {bpm}",
+    " in {key}",
+    " in {key}, {bpm}",
+    " at {bpm} in {key}",
+    ", in {key}[ at {bpm}]",
+    ", key of {key}",
+    ", key: {key}",
+    ", tempo: {bpm}",
+    ", tempo {bpm}, key {key}",
+    " - {bpm}[ - {key}]",
+    " / {key}[ / {bpm}]",
+)

@@ -7,13 +7,20 @@ import torch
 from torch import Tensor
 
 
-def k_means(points: Tensor, num_centres: int, generator: torch.Generator | None, num_iterations: int) -> Tensor:
-    """Centres (V, E) of points (B, E): k-means++ seeding, then Lloyd's iterations.
+def k_means(
+    points: Tensor,
+    num_centres: int,
+    generator: torch.Generator | None,
+    num_iterations: int,
+    centres: Tensor | None = None,
+) -> Tensor:
+    """Centres (V, E) of points (B, E): k-means++ seeding, or `centres` (V, E) to begin with, then Lloyd's iterations.
 
     A centre without points moves to the point that is worst off (the second such centre to the second worst, and so
     on). With fewer distinct points than centres, every point gets a centre of its own and the rest repeat some.
     """
-    centres = _seed_centres(points, num_centres, generator)
+    if centres is None:
+        centres = _seed_centres(points, num_centres, generator)
     for _ in range(num_iterations):
         chosen = nearest(points, centres)
         count = torch.bincount(chosen, minlength=num_centres)  # (V,)

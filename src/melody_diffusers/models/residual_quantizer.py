@@ -48,8 +48,17 @@ class ResidualQuantizer(DiffusersModel):
         return torch.stack([codebooks[q][tokens[:, q]] for q in range(tokens.shape[1])]).sum(dim=0)
 
     @torch.no_grad()
-    def fit(self, embeddings: Tensor, generator: torch.Generator | None = None, num_iterations: int = 30) -> Tensor:
+    def fit(
+        self,
+        embeddings: Tensor,
+        generator: torch.Generator | None = None,
+        num_iterations: int = 30,
+        refine: bool = False,
+    ) -> Tensor:
         """Fits all codebooks to embeddings (B, E), one after the other.
+
+        Args:
+            refine: begin with the codebooks that it has, so that tokens keep about the meaning they have.
 
         Returns:
             the mean squared distance that is left after each codebook (Q,); it never grows.
@@ -58,7 +67,8 @@ class ResidualQuantizer(DiffusersModel):
         residual = embeddings.to(self.codebooks.device, torch.float32)
         errors = []
         for q in range(self.config.num_codebooks):
-            codebook = k_means(residual, self.config.codebook_size, generator, num_iterations)
+            start = self.codebooks[q].float() if refine else None
+            codebook = k_means(residual, self.config.codebook_size, generator, num_iterations, start)
             self.codebooks[q] = codebook
             codebook = self.codebooks[q].float()  # as rounded by the buffer's dtype, so that the next one repairs it
             residual = residual - codebook[nearest(residual, codebook)]

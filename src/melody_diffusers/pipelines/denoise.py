@@ -186,8 +186,8 @@ def guided_velocity(
     (B, S) and, if it hears the prompt, MuLan tokens (B, N). Angles are (1, L) or (B, L). A scale s or p for each frame
     is (1, L, 1) or (B, L, 1); a single 1 saves the rows that it would need.
 
-    Guidance makes music louder than music is. `rescale`, 0 to 1, is how far the deviation of the music that v points to
-    is brought back to what it is without guidance (Lin et al. 2023, eq. 15 and 16).
+    Guidance makes music louder than music is. `rescale`, 0 to 1, is how far the level of the music that v points to is
+    brought back to what it is without guidance (Lin et al. 2023, eq. 15 and 16), for the frames of each angle alone.
     """
     is_guided = isinstance(guidance_scale, torch.Tensor) or guidance_scale != 1
     is_prompted = isinstance(prompt_guidance_scale, torch.Tensor) or prompt_guidance_scale != 1
@@ -205,8 +205,10 @@ def guided_velocity(
     if rescale and rows > 1:
         cos, sin = angle[..., None].cos(), angle[..., None].sin()
         plain, guided = (cos * latents - sin * v for v in (conditional, velocity))
-        ratio = plain.std(dim=(1, 2), keepdim=True) / guided.std(dim=(1, 2), keepdim=True)
-        gain = rescale * ratio + 1 - rescale
+        angles = angle.expand(latents.shape[:2])
+        alike = (angles[:, :, None] == angles[:, None, :]).to(guided.dtype)  # (B, L, L)
+        power, louder = (alike @ music.square().mean(dim=2, keepdim=True) for music in (plain, guided))  # (B, L, 1)
+        gain = rescale * (power / louder).sqrt() + 1 - rescale
         velocity = gain * velocity + (1 - gain) * cos / sin.clamp(min=1e-6) * latents
     return velocity
 
