@@ -33,7 +33,7 @@ class DataConfig:
 
     Args:
         start: folder of a quantizer to refine, whose tokens keep about their meaning: what was trained on them goes on
-            from where it was. `model` has to be empty then.
+            from where it was. Its sizes have to be those of `model`.
     """
 
     folder: str
@@ -89,18 +89,16 @@ def main() -> None:
     device = default_device()
     mulan = MuLanModel.from_pretrained(data.mulan, dtype=torch.float32).to(device).eval()
     tokenizer = AutoTokenizer.from_pretrained(data.tokenizer)
-    if data.start is not None and config.model:
-        raise ValueError(f"{args.config}: section model must be empty ({{}}) where data.start names a quantizer.")
-    start = None if data.start is None else ResidualQuantizer.from_pretrained(data.start, dtype=torch.float32)
-    quantizer = ResidualQuantizer(**config.model) if start is None else start
+    quantizer = ResidualQuantizer(**config.model)
+    if data.start is not None:
+        quantizer.load_state_dict(ResidualQuantizer.from_pretrained(data.start, dtype=torch.float32).state_dict())
 
     train = AudioClips(data.folder, "train", data.crop_seconds, mulan.sample_rate, run.seed)
     crops = max(data.crops_per_clip, min(32, -(-2 * quantizer.config.codebook_size // max(len(train), 1))))
     audio, _, texts, _ = embed_split(mulan, tokenizer, train, crops, run.batch_size)
     points = torch.cat([audio, texts])
-    errors = quantizer.fit(
-        points, torch.Generator().manual_seed(run.seed), run.num_iterations, refine=start is not None
-    )
+    generator = torch.Generator().manual_seed(run.seed)
+    errors = quantizer.fit(points, generator, run.num_iterations, refine=data.start is not None)
     Path(run.output_dir).mkdir(parents=True, exist_ok=True)
     quantizer.save_pretrained(run.output_dir)
 
