@@ -197,15 +197,11 @@ def drop_words(tokens: dict[str, Tensor], tokenizer: PreTrainedTokenizerBase, sh
     return input_ids.masked_fill(drop & ~torch.isin(input_ids, special), tokenizer.mask_token_id)
 
 
-def audio_embeddings(mulan: MuLanModel, batch: dict[str, Any], data: DataConfig, run: TrainingRun) -> Tensor:
-    """Embeddings (B, E) of the batch's clips."""
-    if not data.train_audio_tower:
-        return batch["audio_embeds"]
-    with torch.no_grad():
-        log_mel = batch["log_mel"] if data.cache_spectrograms else mulan.log_mel(batch["waveform"])  # (B, W, F, M)
-        if data.band_jitter > 0:
-            log_mel = jitter_bands(log_mel, data.band_jitter, run)
-    return mulan.embed_log_mel(log_mel)
+@torch.no_grad()
+def log_mels(mulan: MuLanModel, batch: dict[str, Any], data: DataConfig, run: TrainingRun) -> Tensor:
+    """Log-mel windows (B, W, F, M) of the batch's clips, jittered; in full precision, so outside of `autocast`."""
+    log_mel = batch["log_mel"] if data.cache_spectrograms else mulan.log_mel(batch["waveform"])
+    return jitter_bands(log_mel, data.band_jitter, run) if data.band_jitter > 0 else log_mel
 
 
 def with_noise(embeds: Tensor, length: float, run: TrainingRun) -> Tensor:
@@ -332,8 +328,9 @@ def main() -> None:
     for batch in run.steps(loader):
         tokens = mulan.tokenize(tokenizer, batch["caption"])
         input_ids = drop_words(tokens, tokenizer, data.word_dropout, run)
+        log_mel = log_mels(mulan, batch, data, run) if data.train_audio_tower else None
         with run.autocast():
-            audio_embeds = audio_embeddings(mulan, batch, data, run)  # (B, E)
+            audio_embeds = batch["audio_embeds"] if log_mel is None else mulan.embed_log_mel(log_mel)  # (B, E)
             text_embeds = mulan.get_text_features(input_ids, tokens["attention_mask"])  # (B, E)
         loss, logits = contrastive_loss(run.gather(audio_embeds), run.gather(text_embeds), mulan.logit_scale)
         figures = {"contrastive": loss}

@@ -148,8 +148,8 @@ def test_a_student_goes_in_one_step_where_its_teacher_goes_in_two(monkeypatch):
     assert ((counts - 0.25).abs() < 0.08).all()
 
     diagonal = Diagonal(window=8, chunk=2, abreast=2, calls=1)
-    angle = diagonal_angles(torch.tensor([0.0, 0.21, 0.41, 0.61, 0.81]), diagonal)
-    assert (angle / (torch.pi / 4)).round().int().tolist() == [
+    along = diagonal_angles(torch.tensor([0.0, 0.21, 0.41, 0.61, 0.81]), diagonal)
+    assert (along / (torch.pi / 4)).round().int().tolist() == [
         [2, 2, 2, 2, 2, 2, 2, 2],
         [1, 1, 2, 2, 2, 2, 2, 2],
         [0, 0, 1, 1, 2, 2, 2, 2],
@@ -157,7 +157,6 @@ def test_a_student_goes_in_one_step_where_its_teacher_goes_in_two(monkeypatch):
         [0, 0, 0, 0, 1, 1, 2, 2],  # the window moves on
     ]
 
-    angle = step_angles(torch.rand(64, 4, generator=generator), num_frames=8, num_steps=3, known_share=0.25)
     music, noise = torch.randn(2, 64, 8, 5, generator=generator)
     noisy = AngleScheduler().add_noise(music, noise, angle)
 
